@@ -1,0 +1,44 @@
+"""Find, train and understand the neurons a language model keeps for a language.
+
+Names are resolved on first use (PEP 562), so `import lse_interp` stays cheap and
+`python -m lse_interp.<stage>` runs each stage as a fresh module.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "ActivationCounts": "activations",
+    "AlignmentCurves": "alignment",
+    "HookedModel": "models",
+    "Language": "core.languages",
+    "LseError": "core.errors",
+    "ModelInfo": "core.artifacts",
+    "NeuronSets": "core.neurons",
+    "OverlapMatrix": "overlap",
+    "count_activations": "activations",
+    "family_order": "core.languages",
+    "identify": "lape",
+    "lape_scores": "lape",
+    "load_corpus": "data",
+    "load_model": "models",
+    "load_parallel": "data",
+    "lookup": "core.languages",
+    "measure_alignment": "alignment",
+    "measure_overlap": "overlap",
+}
+
+__all__ = ["__version__", *sorted(_PUBLIC)]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        module = importlib.import_module(f"{__name__}.{_PUBLIC[name]}")
+        return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""Vocabulary shared by every stage: shapes, errors, languages, neurons, artefacts, command line."""

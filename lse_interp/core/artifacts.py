@@ -1,0 +1,291 @@
+"""Artefacts on disk: one safetensors file each, written atomically, checked on load.
+
+The tensors, a JSON description (kind, version, axes, model, provenance) and a checksum of both
+live in one `.safetensors` file, so that a half-written artefact cannot exist. A `.json` twin is
+written beside it for people and `jq`; loading never reads the twin.
+"""
+
+import dataclasses
+import datetime
+import enum
+import hashlib
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lse_interp.core.errors import ArtifactError, MismatchError
+
+__all__ = [
+    "ModelInfo",
+    "RunPaths",
+    "load_artifact",
+    "provenance",
+    "read_meta",
+    "save_artifact",
+    "write_atomic",
+]
+
+_META_KEY = "lse_interp"
+_CHECKSUM_KEY = "sha256"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInfo:
+    """Which model an artefact belongs to.
+
+    `fingerprint` is a hash over all weights; None where only the shape is known (released masks).
+    """
+
+    name: str
+    fingerprint: str | None
+    architecture: str
+    n_layers: int
+    d_model: int
+    d_mlp: int
+    n_parameters: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-ready values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ModelInfo":
+        """Rebuild from `to_dict`."""
+        return cls(**values)
+
+    def require_same(self, other: "ModelInfo", *, what: str) -> None:
+        """Refuse an artefact of another model.
+
+        Args:
+            other: the model found, in or behind `what`.
+            what: the thing that carries `other`, as it should read in the message.
+
+        Raises:
+            MismatchError: layers, d_model, d_mlp or fingerprint differ.
+        """
+        for field in ("n_layers", "d_model", "d_mlp"):
+            expected, found = getattr(self, field), getattr(other, field)
+            if expected != found:
+                raise MismatchError(
+                    f"{what} belongs to another model: expected {field} {expected} "
+                    f"({self.name}), found {field} {found} ({other.name}). "
+                    f"Use files made with {self.name}, or load {other.name}."
+                )
+        both_known = self.fingerprint is not None and other.fingerprint is not None
+        if both_known and self.fingerprint != other.fingerprint:
+            raise MismatchError(
+                f"{what} belongs to other weights: expected fingerprint {self.fingerprint} "
+                f"({self.name}), found {other.fingerprint} ({other.name}). The shapes agree but "
+                "the weights do not; make it again with this model."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class RunPaths:
+    """Where the artefacts of one model live: `root/<model>/...`."""
+
+    root: Path
+    model: str
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds every artefact of this model."""
+        return Path(self.root) / re.sub(r"[^\w.-]+", "--", self.model.strip("/"))
+
+    def counts(self, language: str) -> Path:
+        """Activation counts of one language."""
+        return self.folder / "counts" / f"{language}.safetensors"
+
+    @property
+    def neurons(self) -> Path:
+        """The identified neuron sets."""
+        return self.folder / "neurons.safetensors"
+
+    @property
+    def overlap(self) -> Path:
+        """The overlap matrix."""
+        return self.folder / "overlap.safetensors"
+
+    def alignment(self, language: str) -> Path:
+        """Alignment curves of one language."""
+        return self.folder / "alignment" / f"{language}.safetensors"
+
+
+def save_artifact(
+    path: str | Path,
+    *,
+    kind: str,
+    version: int,
+    tensors: Mapping[str, Tensor],
+    meta: Mapping[str, Any],
+) -> Path:
+    """Write an artefact atomically; an existing file survives until the new one is complete.
+
+    Args:
+        path: the `.safetensors` file.
+        kind: what this is, e.g. `"activation_counts"`.
+        version: format version of this kind.
+        tensors: arrays by name.
+        meta: everything else, JSON-ready (dataclasses, paths and tuples are converted).
+
+    Returns:
+        The path written.
+    """
+    path = Path(path)
+    arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    description = json.dumps(
+        {"kind": kind, "version": version, "meta": _jsonable(meta)},
+        ensure_ascii=False,
+        sort_keys=True,
+    )
+    header = {_META_KEY: description, _CHECKSUM_KEY: _checksum(arrays, description)}
+    write_atomic(path, lambda temporary: save_file(arrays, temporary, metadata=header))
+    shapes = {name: {"shape": list(t.shape), "dtype": str(t.dtype)} for name, t in arrays.items()}
+    twin = json.dumps(json.loads(description) | {"tensors": shapes}, indent=2, ensure_ascii=False)
+    write_atomic(
+        path.with_suffix(".json"),
+        lambda temporary: Path(temporary).write_text(twin + "\n", encoding="utf-8"),
+    )
+    return path
+
+
+def load_artifact(
+    path: str | Path, *, kind: str, version: int
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read an artefact and check that it is whole and of the right kind.
+
+    Returns:
+        The tensors by name, and the metadata given to `save_artifact`.
+
+    Raises:
+        ArtifactError: missing, truncated, altered, of another kind or version.
+    """
+    path = Path(path)
+    header = _header(path)
+    description = _described(path, header, kind=kind, version=version)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from error
+    found = _checksum(tensors, header[_META_KEY])
+    if found != header.get(_CHECKSUM_KEY):
+        raise ArtifactError(
+            f"{path} was altered after it was written: expected checksum "
+            f"{header.get(_CHECKSUM_KEY)}, found {found}. Delete it and make it again."
+        )
+    return tensors, description["meta"]
+
+
+def read_meta(path: str | Path, *, kind: str, version: int) -> dict[str, Any]:
+    """Read the metadata alone, without touching the tensors (and without their checksum)."""
+    return _described(Path(path), _header(Path(path)), kind=kind, version=version)["meta"]
+
+
+def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> None:
+    """Call `write` on a temporary sibling, then rename it onto `path`.
+
+    A reader sees the old file or the new one, never a part; on failure the old file stays and
+    the temporary one is removed.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def provenance(config: Any = None, **extra: Any) -> dict[str, Any]:
+    """Say where an artefact came from: package version, time, command line, configuration."""
+    from lse_interp import __version__
+
+    return {
+        "package_version": __version__,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "config": _jsonable(config),
+    } | _jsonable(extra)
+
+
+def _header(path: Path) -> dict[str, str]:
+    if not path.exists():
+        raise ArtifactError(f"{path} does not exist. Run the stage that writes it first.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from error
+    if _META_KEY not in header:
+        raise ArtifactError(
+            f"{path} is a safetensors file but not an artefact of lse_interp (no "
+            f"`{_META_KEY}` entry in its header). Give the path of a file this package wrote."
+        )
+    return header
+
+
+def _described(path: Path, header: Mapping[str, str], *, kind: str, version: int) -> dict:
+    try:
+        description = json.loads(header[_META_KEY])
+    except json.JSONDecodeError as error:
+        raise _unreadable(path, error) from error
+    if description["kind"] != kind:
+        raise ArtifactError(
+            f"{path} holds `{description['kind']}`; expected `{kind}`. Give the right file."
+        )
+    if description["version"] != version:
+        raise ArtifactError(
+            f"{path} has format version {description['version']} of `{kind}`; this package reads "
+            f"version {version}. Make it again, or install the version of the package that wrote "
+            f"it ({description['meta'].get('provenance', {}).get('package_version', 'unknown')})."
+        )
+    return description
+
+
+def _unreadable(path: Path, error: Exception) -> ArtifactError:
+    size = path.stat().st_size if path.exists() else 0
+    return ArtifactError(
+        f"{path} cannot be read as an artefact; it is truncated or not safetensors "
+        f"({size} bytes; {error}). Delete it and run the stage that writes it again."
+    )
+
+
+def _checksum(tensors: Mapping[str, Tensor], description: str) -> str:
+    digest = hashlib.sha256(description.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}".encode())
+        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def _jsonable(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, Path | torch.dtype | torch.device):
+        return str(value)
+    return value

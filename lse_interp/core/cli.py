@@ -1,0 +1,105 @@
+"""From a frozen `Config` dataclass to a command: parsing, logging, errors, progress, seeds."""
+
+import dataclasses
+import logging
+import os
+import random
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, TypeVar
+
+import tyro
+from tqdm.auto import tqdm
+
+from lse_interp.core.errors import LseError
+
+__all__ = ["CONFIG_FLAT", "CorpusArgs", "ModelArgs", "main_for", "progress", "seed_everything"]
+
+CONFIG_FLAT = tyro.conf.OmitArgPrefixes
+"""Annotation for a group of shared flags: `model: CONFIG_FLAT[ModelArgs]`."""
+
+_T = TypeVar("_T")
+_ConfigT = TypeVar("_ConfigT")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelArgs:
+    """Which model, and how it is held."""
+
+    model: str = "embedded"
+    """`embedded`, a local folder, or a model id on the Hugging Face hub."""
+    backend: str = "torch"
+    """Hooking library: `torch`, `lens` (TransformerLens) or `nnsight`."""
+    device: str | None = None
+    """`cpu`, `cuda`, `cuda:1`, ...; by default the GPU where there is one."""
+    dtype: str | None = None
+    """`float32`, `bfloat16`, `float16`; by default the dtype of the checkpoint on a GPU,
+    float32 on a CPU."""
+    revision: str | None = None
+    """Hub revision (branch, tag or commit)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusArgs:
+    """Which text."""
+
+    corpus: str = "embedded"
+    """`embedded`, `glotcc`, a file or folder (txt, jsonl, jsonl.gz, parquet; `{lang}` in the
+    path stands for the language code), or `hf:<dataset>?config=...&split=...&field=...`."""
+    split: Annotated[str | None, tyro.conf.arg(name="split")] = None
+    """Split of the corpus; each corpus has its own default."""
+
+
+def main_for(
+    config_type: type[_ConfigT],
+    run: Callable[[_ConfigT], object],
+    argv: Sequence[str] | None = None,
+    *,
+    description: str | None = None,
+) -> int:
+    """Parse a command line into `config_type`, call `run`, return the exit status.
+
+    An `LseError` ends as one readable message on stderr and status 2; anything else is a bug and
+    keeps its traceback.
+    """
+    config = tyro.cli(config_type, args=argv, description=description)
+    _configure_logging()
+    try:
+        run(config)
+    except LseError as error:
+        notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", []))
+        sys.stderr.write(f"error: {error}{notes}\n")
+        return 2
+    return 0
+
+
+def progress(
+    items: Iterable[_T],
+    *,
+    desc: str,
+    total: int | None = None,
+    unit: str = "it",
+) -> Iterable[_T]:
+    """Show a progress bar on stderr; silent where stderr is not a terminal and CI is set."""
+    disable = True if os.environ.get("CI") else None
+    return tqdm(items, desc=desc, total=total, unit=unit, disable=disable, leave=False)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch."""
+    import numpy
+    import torch
+
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _configure_logging() -> None:
+    logging.basicConfig(
+        level=os.environ.get("LSE_LOG", "INFO").upper(),
+        format="%(message)s",
+        stream=sys.stderr,
+    )
+    for noisy in ("httpx", "urllib3", "filelock", "fsspec", "datasets", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,59 @@
+"""The errors this package raises on purpose: what was expected, what was found, what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "ActivationError",
+    "ArtifactError",
+    "CorpusError",
+    "LanguageError",
+    "LseError",
+    "MismatchError",
+    "UnsupportedModelError",
+    "near_misses",
+]
+
+
+class LseError(Exception):
+    """Base of every error that names its own remedy."""
+
+
+class LanguageError(LseError, LookupError):
+    """A language code that the crosswalk or an artefact does not hold."""
+
+
+class CorpusError(LseError):
+    """Text that is missing, empty, unreadable or shorter than asked."""
+
+
+class ArtifactError(LseError):
+    """A file on disk that is truncated, of another type or of another version."""
+
+
+class MismatchError(LseError):
+    """Two things that must belong together (model, site, language set) and do not."""
+
+
+class UnsupportedModelError(LseError):
+    """A model whose activation sites this package does not define."""
+
+
+class ActivationError(LseError):
+    """A site that did not fire exactly once, or fired with values that are not numbers."""
+
+
+def near_misses(name: str, choices: Iterable[str], *, n: int = 3) -> str:
+    """Say which of `choices` look like `name`, as the tail of an error message.
+
+    >>> near_misses("mtl", ["mlt", "deu"])
+    'Did you mean mlt?'
+    >>> near_misses("zzz", ["mlt", "deu"])
+    'Known: deu, mlt.'
+    """
+    known = sorted(set(choices))
+    close = difflib.get_close_matches(name, known, n=n, cutoff=0.5)
+    if close:
+        return f"Did you mean {', '.join(close)}?"
+    shown = ", ".join(known[:30]) + (", ..." if len(known) > 30 else "")
+    return f"Known: {shown or '(none)'}."
