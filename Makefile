@@ -1,0 +1,42 @@
+# make demo     install, then text -> language neurons -> overlap -> alignment -> figures
+# make test     install, then the whole test suite, offline
+# make figures  regenerate figures/ from finished artefacts
+# make bench    quick side-by-side timings
+# make lint     format and lint
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+export HF_HUB_DISABLE_TELEMETRY := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test figures bench lint clean
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/python -m analyses.demo
+
+test: $(STAMP)
+	HF_HUB_OFFLINE=1 CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest
+
+figures: $(STAMP)
+	$(BIN)/python -m analyses.all_figures
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/lape.py --quick
+	$(BIN)/python benchmarks/counting.py --quick
+
+lint: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf runs .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,61 @@
+"""The same sites through three hooking libraries: torch, TransformerLens, nnsight."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lse_interp.core.errors import LseError, near_misses
+from lse_interp.models.backends.firing import HookFn
+from lse_interp.models.layout import Layout
+
+__all__ = ["BACKENDS", "Backend", "make_backend"]
+
+BACKENDS: tuple[str, ...] = ("torch", "lens", "nnsight")
+
+
+class Backend(Protocol):
+    """One way to run a model with functions at its sites."""
+
+    def run(
+        self,
+        inputs: Mapping[str, Tensor],
+        hooks: Mapping[str, HookFn],
+        *,
+        stop_after: int | None,
+        logits: bool,
+    ) -> Float[Tensor, "batch pos vocab"] | None:
+        """Run one forward pass; return the logits where they are asked for."""
+        ...
+
+
+def make_backend(name: str, hf: nn.Module, layout: Layout, tokenizer: Any) -> Backend:
+    """Build a backend for a model; its hooking library is imported here, not before.
+
+    Args:
+        name: One of `BACKENDS`.
+        hf: The transformers model. It is never modified: libraries that rewrite their model get
+            a copy that shares its tensors.
+        layout: Module paths of `hf`.
+        tokenizer: Tokenizer handed to libraries that carry one, or None.
+
+    Returns:
+        The backend.
+
+    Raises:
+        LseError: `name` is not a backend.
+    """
+    if name == "torch":
+        from lse_interp.models.backends.torch import TorchBackend
+
+        return TorchBackend(hf, layout)
+    if name == "lens":
+        from lse_interp.models.backends.lens import LensBackend
+
+        return LensBackend(hf, layout, tokenizer)
+    if name == "nnsight":
+        from lse_interp.models.backends.nnsight import NNsightBackend
+
+        return NNsightBackend(hf, layout, tokenizer)
+    raise LseError(f"Unknown backend {name!r}. {near_misses(name, BACKENDS)}")

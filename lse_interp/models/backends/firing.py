@@ -1,0 +1,118 @@
+"""What every backend shares: counting how often a site fires, and applying a hook to a value."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, cat, nn
+
+from lse_interp.core.errors import ActivationError
+
+__all__ = ["Firings", "HookFn", "StopForward", "apply_hook", "share_tensors"]
+
+HookFn = Callable[[Tensor, str], Any]
+"""`fn(activation, site)`; returns None to leave the activation, or its replacement."""
+
+
+class StopForward(Exception):  # noqa: N818 - not an error: it ends a forward pass on purpose
+    """Ends a forward pass from inside a hook."""
+
+
+class Firings:
+    """Counts of how often each hooked site fired in one forward pass.
+
+    Args:
+        sites: The hooked sites.
+        stop: Whether the pass ends as soon as every site has fired.
+    """
+
+    def __init__(self, sites: Sequence[str], *, stop: bool) -> None:
+        self.counts = dict.fromkeys(sites, 0)
+        self._waiting = len(self.counts)
+        self._stop = stop and self._waiting > 0
+
+    def counted(self, fn: HookFn) -> HookFn:
+        """Wrap a hook so that its firings are counted."""
+
+        def hook(activation: Tensor, site: str) -> Any:
+            self.counts[site] += 1
+            replacement = fn(activation, site)
+            if self.counts[site] == 1:
+                self._waiting -= 1
+                if self._stop and self._waiting == 0:
+                    raise StopForward
+            return replacement
+
+        return hook
+
+    def check(self) -> None:
+        """Refuse a pass in which a site did not fire exactly once.
+
+        Raises:
+            ActivationError: Names the first such site and its count.
+        """
+        for site, count in self.counts.items():
+            if count != 1:
+                raise ActivationError(
+                    f"{site} should fire exactly once in a forward pass; it fired {count} times. "
+                    "Its module is bypassed or reused by this model's forward, so values there "
+                    "would be silently missing or mixed."
+                )
+
+
+def apply_hook(
+    value: Float[Tensor, "..."],
+    fn: HookFn,
+    site: str,
+    *,
+    start: int = 0,
+    batch_pos: Sequence[int] | None = None,
+) -> Float[Tensor, "..."] | None:
+    """Show a module's value to a hook as `batch pos width`, and put its replacement back.
+
+    Args:
+        value: What the module received or returned.
+        fn: The hook.
+        site: Full site name, passed to `fn`.
+        start: First index of the site along the last axis; what lies before it is kept.
+        batch_pos: Sizes of batch and pos where the module folds them into one axis.
+
+    Returns:
+        None where the hook returned None, else the whole new value in the layout of `value`.
+
+    Raises:
+        ActivationError: The value is not three-dimensional, or the replacement has another shape.
+    """
+    activation = value[..., start:] if start else value
+    if batch_pos is not None and activation.ndim == 2:
+        activation = activation.view(*batch_pos, -1)
+    if activation.ndim != 3:
+        raise ActivationError(
+            f"{site} should be [batch pos width]; this model gives {list(value.shape)}."
+        )
+    replacement = fn(activation, site)
+    if replacement is None:
+        return None
+    if not isinstance(replacement, Tensor) or replacement.shape != activation.shape:
+        found = getattr(replacement, "shape", type(replacement).__name__)
+        raise ActivationError(
+            f"The hook at {site} must return None or a tensor of shape {list(activation.shape)}; "
+            f"got {list(found) if not isinstance(found, str) else found}."
+        )
+    replacement = replacement.to(activation).view(*value.shape[:-1], -1)
+    return cat([value[..., :start], replacement], dim=-1) if start else replacement
+
+
+def share_tensors(hf: nn.Module) -> nn.Module:
+    """Copy a model's modules and configuration; parameters and buffers stay the same objects.
+
+    Args:
+        hf: Any model.
+
+    Returns:
+        A copy in evaluation mode, whose module tree can be rewritten while `hf` stays as it is.
+        Training either one trains both.
+    """
+    memo = {id(tensor): tensor for tensor in (*hf.parameters(), *hf.buffers())}
+    return copy.deepcopy(hf, memo).eval()

@@ -1,0 +1,319 @@
+"""HookedModel: an ordinary transformers model whose activation sites can be read and edited."""
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from lse_interp.core.artifacts import ModelInfo
+from lse_interp.core.errors import ActivationError, LseError
+from lse_interp.models.backends import Backend, make_backend
+from lse_interp.models.backends.firing import HookFn
+from lse_interp.models.backends.torch import hooked
+from lse_interp.models.fingerprint import fingerprint, n_parameters
+from lse_interp.models.layout import Layout, find_layout
+from lse_interp.models.sites import parse_site
+
+__all__ = ["Batch", "HookedModel"]
+
+Batch = Int[Tensor, "batch pos"] | Mapping[str, Any]
+"""Token ids, or a mapping with `input_ids` and `attention_mask`, both [batch pos]."""
+
+
+class HookedModel:
+    """A causal language model with named activation sites.
+
+    Holds the transformers model unmodified: hooks exist only while a method runs or an `edits`
+    block is open, and the weights are raw.
+
+    Args:
+        hf: A transformers causal language model, in memory.
+        tokenizer: Its tokenizer; None where only token ids are used.
+        name: How artefacts name the model; None takes the model's own name.
+        backend: `torch`, `lens` or `nnsight`: the library that runs the hooks.
+
+    Attributes:
+        hf: The transformers model.
+        tokenizer: Its tokenizer.
+        layout: Where the model keeps its blocks and projections.
+
+    Raises:
+        UnsupportedModelError: The model's sites are not defined.
+    """
+
+    def __init__(
+        self,
+        hf: nn.Module,
+        tokenizer: Any = None,
+        *,
+        name: str | None = None,
+        backend: str = "torch",
+    ) -> None:
+        self.hf = hf
+        self.tokenizer = tokenizer
+        self.layout: Layout = find_layout(hf)
+        self.name = name or hf.config.name_or_path or type(hf).__name__
+        self._backends: dict[str, Backend] = {}
+        self._edits: list[Mapping[str, HookFn]] = []
+        self._info: tuple[Any, ModelInfo] | None = None
+        self.backend = backend
+        self._backend(backend)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of transformer blocks."""
+        return self.layout.n_layers
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.layout.d_model
+
+    @property
+    def d_mlp(self) -> int:
+        """Neurons in the MLP of one block."""
+        return self.layout.d_mlp
+
+    @property
+    def gated(self) -> bool:
+        """Whether the MLPs are gated: down(act(gate) * up)."""
+        return self.layout.gated
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids are sent."""
+        return self.hf.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the weights."""
+        return self.hf.dtype
+
+    @property
+    def info(self) -> ModelInfo:
+        """Which model this is, with a hash of its weights.
+
+        The hash is kept until a weight is written to. Writes through `weight.data`, which torch
+        does not track, go unnoticed.
+        """
+        state = [(p.data_ptr(), p.shape, p.dtype, p._version) for p in self.hf.parameters()]
+        if self._info is None or self._info[0] != state:
+            info = ModelInfo(
+                name=self.name,
+                fingerprint=fingerprint(self.hf),
+                architecture=self.layout.architecture,
+                n_layers=self.n_layers,
+                d_model=self.d_model,
+                d_mlp=self.d_mlp,
+                n_parameters=n_parameters(self.hf),
+            )
+            self._info = (state, info)
+        return self._info[1]
+
+    @property
+    def bridge(self) -> Any:
+        """The model as a TransformerLens `TransformerBridge`, sharing this model's tensors.
+
+        Built on first use. Architectures with interleaved attention projections (GPT-NeoX, BLOOM)
+        get their attention weights copied, so take a fresh HookedModel after training those.
+        """
+        return self._backend("lens").bridge
+
+    @property
+    def nnsight(self) -> Any:
+        """The model as an nnsight model, sharing this model's tensors. Built on first use."""
+        return self._backend("nnsight").nnsight
+
+    def run_with_hooks(
+        self,
+        batch: Batch,
+        hooks: Mapping[str, HookFn],
+        *,
+        stop_after: int | None = None,
+        logits: bool = False,
+        grad: bool = False,
+    ) -> Float[Tensor, "batch pos vocab"] | None:
+        """Run one forward pass with a function at each hooked site.
+
+        Dropout is off whatever the mode of the model. Values at real tokens do not depend on the
+        side of the padding: positions are counted from the attention mask.
+
+        Args:
+            batch: Token ids, or a mapping with `input_ids` and `attention_mask`; other keys are
+                not used. Moved to the model's device.
+            hooks: `{site: fn}` with `fn(activation, site)` returning None, or a replacement of
+                the same shape (cast to the activation's dtype and device). The activation is the
+                model's own tensor, not a copy.
+            stop_after: Last layer needed. The pass ends once every hooked site has fired, at the
+                latest behind this layer. None runs all layers.
+            logits: Whether to compute and return the logits; otherwise the language-model head
+                is not run.
+            grad: Whether to build the autograd graph.
+
+        Returns:
+            The logits if asked for, else None.
+
+        Raises:
+            ActivationError: A site is unknown, lies behind `stop_after`, or did not fire exactly
+                once.
+            LseError: `logits` and `stop_after` are both given, or the batch is malformed.
+        """
+        self._check(hooks, stop_after=stop_after, logits=logits)
+        inputs = self._inputs(batch)
+        if self.backend != "torch":
+            hooks = self._with_edits(hooks, stop_after=stop_after)
+        with torch.set_grad_enabled(grad), _dropout_off(self.hf):
+            return self._backend(self.backend).run(
+                inputs, hooks, stop_after=stop_after, logits=logits
+            )
+
+    def collect(
+        self,
+        batch: Batch,
+        sites: Sequence[str],
+        *,
+        reduce: Callable[[Tensor, str], Tensor] | None = None,
+        grad: bool = False,
+    ) -> dict[str, Float[Tensor, "..."]]:
+        """Gather activations; the pass ends behind the last site.
+
+        Args:
+            batch: As in `run_with_hooks`.
+            sites: Full site names.
+            reduce: `fn(activation, site) -> Tensor`, applied as each site fires so that the
+                full activations are never held together.
+            grad: Whether to build the autograd graph.
+
+        Returns:
+            `{site: activation}`, or the reduced tensors.
+
+        Raises:
+            ActivationError: A site is unknown or did not fire exactly once.
+        """
+        gathered: dict[str, Tensor] = {}
+
+        def keep(activation: Tensor, site: str) -> None:
+            gathered[site] = activation if reduce is None else reduce(activation, site)
+
+        last = max((parse_site(site)[1] for site in sites), default=0)
+        hooks = dict.fromkeys(sites, keep)
+        self._check(hooks, stop_after=None, logits=False)
+        self.run_with_hooks(batch, hooks, stop_after=last, grad=grad)
+        return {site: gathered[site] for site in sites}
+
+    @contextlib.contextmanager
+    def edits(self, edits: Mapping[str, HookFn]) -> Iterator["HookedModel"]:
+        """Edit activations in every forward pass inside a `with` block.
+
+        Holds for `model.hf(...)`, `model.hf.generate(...)`, `run_with_hooks` and `collect`, which
+        see the edited values; not for `model.bridge` and `model.nnsight` called directly. In
+        `generate` a function runs once per step, on the new tokens alone when a cache is used.
+
+        Args:
+            edits: `{site: fn}` as in `run_with_hooks`.
+
+        Yields:
+            This model.
+
+        Raises:
+            ActivationError: A site is unknown to this model.
+        """
+        self._check(edits, stop_after=None, logits=False)
+        self._edits.append(edits)
+        try:
+            with hooked(self.hf, self.layout, edits):
+                yield self
+        finally:
+            self._edits.remove(edits)
+
+    def _backend(self, name: str) -> Backend:
+        if name not in self._backends:
+            self._backends[name] = make_backend(name, self.hf, self.layout, self.tokenizer)
+        return self._backends[name]
+
+    def _check(self, hooks: Mapping[str, HookFn], *, stop_after: int | None, logits: bool) -> None:
+        for site in hooks:
+            self.layout.locate(site)
+        if stop_after is None:
+            return
+        if logits:
+            raise LseError("stop_after ends the pass before the logits; give one or the other.")
+        if not 0 <= stop_after < self.n_layers:
+            raise ActivationError(
+                f"stop_after must be a layer, 0 to {self.n_layers - 1}; got {stop_after}."
+            )
+        for site in hooks:
+            if parse_site(site)[1] > stop_after:
+                raise ActivationError(
+                    f"{site} lies behind stop_after={stop_after} and would never fire. "
+                    f"Raise stop_after to at least {parse_site(site)[1]}."
+                )
+
+    def _inputs(self, batch: Batch) -> dict[str, Tensor]:
+        if isinstance(batch, Tensor):
+            batch = {"input_ids": batch}
+        if "input_ids" not in batch:
+            raise LseError(f"A batch needs input_ids; got the keys {sorted(batch)}.")
+        ids = torch.as_tensor(batch["input_ids"]).to(self.device)
+        if ids.ndim != 2:
+            raise LseError(
+                f"input_ids should be [batch pos]; got shape {list(ids.shape)}. "
+                "Give one sequence as a batch of one."
+            )
+        mask = batch.get("attention_mask")
+        if mask is None:
+            return {"input_ids": ids}
+        mask = torch.as_tensor(mask).to(self.device)
+        if mask.shape != ids.shape:
+            raise LseError(
+                f"attention_mask should have the shape of input_ids, {list(ids.shape)}; "
+                f"got {list(mask.shape)}."
+            )
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if self._takes_positions:
+            inputs["position_ids"] = (mask.long().cumsum(dim=-1) - 1).clamp(min=0)
+        return inputs
+
+    @functools.cached_property
+    def _takes_positions(self) -> bool:
+        # BLOOM has none: its ALiBi biases come from the attention mask.
+        return "position_ids" in inspect.signature(self.hf.base_model.forward).parameters
+
+    def _with_edits(
+        self, hooks: Mapping[str, HookFn], *, stop_after: int | None
+    ) -> dict[str, HookFn]:
+        """Put open edits before the hooks, for backends that run another module tree."""
+        merged: dict[str, HookFn] = {}
+        for layer in (*self._edits, hooks):
+            for site, fn in layer.items():
+                if stop_after is None or parse_site(site)[1] <= stop_after:
+                    merged[site] = _chain(merged[site], fn) if site in merged else fn
+        return merged
+
+
+def _chain(first: HookFn, second: HookFn) -> HookFn:
+    def both(activation: Tensor, site: str) -> Any:
+        edited = first(activation, site)
+        replacement = second(activation if edited is None else edited, site)
+        return edited if replacement is None else replacement
+
+    return both
+
+
+@contextlib.contextmanager
+def _dropout_off(hf: nn.Module) -> Iterator[None]:
+    if not hf.training:
+        yield
+        return
+    training = [module for module in hf.modules() if module.training]
+    hf.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

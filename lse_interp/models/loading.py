@@ -1,0 +1,123 @@
+"""Loading a model by name: the embedded one, a local folder, or a hub id."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lse_interp.core.errors import LseError, UnsupportedModelError
+from lse_interp.models.hooked import HookedModel
+from lse_interp.models.layout import SUPPORTED, check_supported
+
+__all__ = ["EMBEDDED", "load_model"]
+
+EMBEDDED = Path(__file__).parent / "embedded"
+
+_EMBEDDED_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+
+
+def load_model(
+    name: str | Path,
+    *,
+    backend: str = "torch",
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    revision: str | None = None,
+) -> HookedModel:
+    """Load a causal language model and its tokenizer.
+
+    Args:
+        name: `"embedded"` for the model inside this package, a local folder in transformers
+            format, or a hub id such as `meta-llama/Llama-3.1-8B`.
+        backend: `torch`, `lens` or `nnsight`.
+        device: Where the model runs; None takes the GPU if there is one.
+        dtype: Floating-point type, e.g. `"bfloat16"`; None keeps the checkpoint's own.
+        revision: Hub branch, tag or commit.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        LseError: The folder or hub id cannot be read, or its weights are incomplete.
+        UnsupportedModelError: An encoder, encoder-decoder, mixture-of-experts or unknown model.
+    """
+    from transformers import AutoTokenizer
+
+    source = _resolve(str(name))
+    options = {} if revision is None else {"revision": revision}
+    config = _config(source, options)
+    hf = _weights(source, config, dtype, options)
+    tokenizer = _read(AutoTokenizer, source, "tokenizer", **options)
+    hf.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return HookedModel(hf.eval(), tokenizer, name=str(name), backend=backend)
+
+
+def _resolve(name: str) -> str:
+    if name == "embedded":
+        missing = [file for file in _EMBEDDED_FILES if not (EMBEDDED / file).is_file()]
+        if missing:
+            raise LseError(
+                f"The embedded model is incomplete: {', '.join(missing)} missing from {EMBEDDED}. "
+                "Reinstall the package, or train the model with the script in its folder."
+            )
+        return str(EMBEDDED)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise LseError(f"{path} holds no config.json. Give a folder from save_pretrained.")
+        return str(path)
+    # A hub id is `name` or `organisation/name`; anything else was meant as a path.
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists():
+        raise LseError(f"There is no model folder at {path}. Give a folder from save_pretrained.")
+    return name
+
+
+def _config(source: str, options: dict[str, Any]) -> Any:
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
+
+    config = _read(AutoConfig, source, "configuration", **options)
+    architecture = (config.architectures or [type(config).__name__])[0]
+    # From the configuration alone, so that a model to be refused is never downloaded.
+    check_supported(config, architecture)
+    if config.model_type not in CAUSAL and not hasattr(config, "auto_map"):
+        raise UnsupportedModelError(f"{architecture} is not a causal language model. {SUPPORTED}")
+    return config
+
+
+def _weights(
+    source: str, config: Any, dtype: str | torch.dtype | None, options: dict[str, Any]
+) -> torch.nn.Module:
+    from transformers import AutoModelForCausalLM
+
+    hf, report = _read(
+        AutoModelForCausalLM,
+        source,
+        "weights",
+        config=config,
+        dtype="auto" if dtype is None else dtype,
+        output_loading_info=True,
+        **options,
+    )
+    # transformers fills what a checkpoint lacks with random values and a warning.
+    if missing := sorted(report["missing_keys"]):
+        raise LseError(
+            f"The weights of {source} lack {len(missing)} of the tensors that "
+            f"{type(hf).__name__} needs, e.g. {missing[0]}. Give a complete checkpoint."
+        )
+    return hf
+
+
+def _read(auto: Any, source: str, what: str, **options: Any) -> Any:
+    from safetensors import SafetensorError
+
+    try:
+        return auto.from_pretrained(source, **options)
+    except (OSError, ValueError, SafetensorError) as error:
+        if Path(source).is_dir():
+            raise LseError(f"Cannot read the {what} in {source}: {error}") from error
+        raise LseError(
+            f"Cannot read the {what} of {source!r} from the Hugging Face hub: it is no local "
+            f"folder, and the hub says: {error} Check the name, the network and, for gated "
+            "models, `hf auth login`."
+        ) from error

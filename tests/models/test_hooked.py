@@ -1,0 +1,198 @@
+import pytest
+import torch
+import transformers
+
+from lse_interp.models import SITES, HookedModel, load_model, site_name
+from lse_interp.models.backends import BACKENDS
+
+from .conftest import D_MLP, D_MODEL, FAMILIES, N_LAYERS, VOCAB, tiny_hf
+
+
+def blocks_run(model):
+    """List, as it grows, which blocks of the model have run."""
+    ran = []
+    for layer, at in enumerate(model.layout.blocks):
+        block = model.hf.get_submodule(at.block)
+        block.register_forward_hook(lambda *args, layer=layer: ran.append(layer))
+    return ran
+
+
+def n_hooks(hf):
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in hf.modules())
+
+
+def test_load_model_describes_the_model(load, folders):
+    model = load("llama")
+    info = model.info
+    assert (model.n_layers, model.d_model, model.d_mlp) == (N_LAYERS, D_MODEL, D_MLP)
+    assert (info.n_layers, info.d_model, info.d_mlp) == (N_LAYERS, D_MODEL, D_MLP)
+    assert info.name == str(folders("llama"))
+    assert info.architecture == "LlamaForCausalLM"
+    assert model.gated
+    assert model.device == torch.device("cpu")
+    assert model.dtype == torch.float32
+    assert not model.hf.training
+    assert model.tokenizer("w1 w2")["input_ids"] == [5, 6]
+
+
+def test_load_model_dtype_is_kept_or_set(folders):
+    assert load_model(folders("llama"), device="cpu").dtype == torch.float32
+    assert load_model(folders("llama"), device="cpu", dtype="bfloat16").dtype == torch.bfloat16
+
+
+def test_n_parameters_counts_tied_weights_once():
+    gemma, llama = HookedModel(tiny_hf("gemma")), HookedModel(tiny_hf("llama"))
+    assert gemma.hf.lm_head.weight is gemma.hf.model.embed_tokens.weight
+    assert gemma.info.n_parameters == sum(t.numel() for t in set(gemma.hf.parameters()))
+    assert llama.info.n_parameters == sum(t.numel() for t in llama.hf.state_dict().values())
+
+
+def test_info_follows_the_weights():
+    model = HookedModel(tiny_hf("llama"))
+    first = model.info
+    assert model.info is first
+    with torch.no_grad():
+        model.hf.lm_head.weight[0, 0] += 1
+    assert model.info.fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shapes_are_batch_pos_width(load, ids, family, backend):
+    model = load(family, backend)
+    for kind in SITES:
+        if kind == "mlp.hook_pre_linear" and not model.gated:
+            continue
+        site = site_name(kind, 1)
+        width = model.d_mlp if kind.startswith("mlp") else model.d_model
+        shapes = []
+        model.run_with_hooks(ids, {site: lambda a, s, shapes=shapes: shapes.append((s, a.shape))})
+        assert shapes == [(site, (2, 7, width))]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_run_with_hooks_never_runs_the_head_unless_asked(load, ids, family):
+    model = load(family)
+    calls = []
+    model.hf.lm_head.register_forward_hook(lambda *args: calls.append("head"))
+    assert model.run_with_hooks(ids, {}) is None
+    assert calls == []
+    logits = model.run_with_hooks(ids, {}, logits=True)
+    assert calls == ["head"]
+    assert logits.shape == (2, 7, VOCAB)
+    assert torch.equal(logits, model.hf(ids).logits)
+    assert not logits.requires_grad
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_stop_after_ends_the_pass_once_the_last_site_fired(load, ids, family):
+    model = load(family)
+    ran = blocks_run(model)
+    model.run_with_hooks(ids, {}, stop_after=1)
+    assert ran == [0, 1]
+    ran.clear()
+    fired = []
+    hooks = {site_name("mlp.hook_act", layer): lambda a, s: fired.append(s) for layer in (0, 1)}
+    model.run_with_hooks(ids, hooks, stop_after=2)
+    assert fired == list(hooks)
+    assert ran == [0], "block 1 had not finished when its activation function fired"
+    ran.clear()
+    model.run_with_hooks(ids, hooks)
+    assert ran == [0, 1, 2]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_stop_after_gives_the_values_of_a_full_pass(load, ids, backend):
+    model = load("llama", backend)
+    site = site_name("mlp.hook_post", 1)
+    seen = []
+    model.run_with_hooks(ids, {site: lambda a, s: seen.append(a)})
+    model.run_with_hooks(ids, {site: lambda a, s: seen.append(a)}, stop_after=1)
+    model.run_with_hooks(ids, {site: lambda a, s: seen.append(a)}, stop_after=2)
+    assert len(seen) == 3
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_collect_reduces_inside_the_hook(load, ids, backend):
+    model = load("llama", backend)
+    sites = [site_name("mlp.hook_act", layer) for layer in (2, 0)]
+    full = model.collect(ids, sites)
+    reduced = model.collect(ids, sites, reduce=lambda a, s: (a > 0).sum(dim=(0, 1)))
+    assert list(full) == list(reduced) == sites
+    for site in sites:
+        assert torch.equal(reduced[site], (full[site] > 0).sum(dim=(0, 1)))
+
+
+def test_collect_gives_the_models_own_tensor_without_history(load, ids):
+    model = load("llama")
+    site = site_name("mlp.hook_act", 0)
+    assert not model.collect(ids, [site])[site].requires_grad
+
+
+def test_collect_grad_builds_the_graph(load, ids):
+    model = load("llama")
+    site = site_name("hook_resid_post", 0)
+    activation = model.collect(ids, [site], grad=True)[site]
+    activation.sum().backward()
+    assert model.hf.model.layers[0].mlp.down_proj.weight.grad is not None
+
+
+def test_batch_takes_an_encoding_and_ignores_other_keys(load):
+    model = load("llama")
+    site = site_name("hook_resid_post", 2)
+    encoding = model.tokenizer(["w1 w2 w3", "w4"], padding=True, return_tensors="pt")
+    assert "token_type_ids" in encoding or set(encoding) == {"input_ids", "attention_mask"}
+    padded = model.collect(encoding, [site])[site]
+    alone = model.collect(torch.tensor([[8]]), [site])[site]
+    # "w4" is token 8.
+    real = padded[1, encoding["attention_mask"][1].bool()]
+    torch.testing.assert_close(real, alone[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dropout_is_off_and_the_mode_is_restored(ids, backend):
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        n_embd=16, n_layer=2, n_head=2, vocab_size=VOCAB, resid_pdrop=0.5, embd_pdrop=0.5
+    )
+    hf = transformers.GPT2LMHeadModel(config).train()
+    hf.transformer.ln_f.eval()
+    model = HookedModel(hf, backend=backend)
+    site = site_name("hook_resid_post", 1)
+    first, second = model.collect(ids, [site])[site], model.collect(ids, [site])[site]
+    assert torch.equal(first, second)
+    assert hf.training
+    assert not hf.transformer.ln_f.training
+    assert hf.transformer.h[0].mlp.dropout.training
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_hooks_are_gone_after_an_exception(load, ids, backend):
+    model = load("llama", backend)
+    before = n_hooks(model.hf)
+
+    def fail(activation, site):
+        raise RuntimeError("from the hook")
+
+    site = site_name("mlp.hook_act", 1)
+    with pytest.raises(RuntimeError, match="from the hook"):
+        model.run_with_hooks(ids, {site: fail})
+    with pytest.raises(RuntimeError, match="from the hook"), model.edits({site: fail}):
+        model.run_with_hooks(ids, {})
+    assert n_hooks(model.hf) == before
+    # A left-over hook would raise again.
+    model.run_with_hooks(ids, {site_name("mlp.hook_act", 2): lambda a, s: None})
+    model.run_with_hooks(ids, {}, stop_after=0)
+    assert n_hooks(model.hf) == before
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_backends_keep_the_dtype_of_the_model(ids, backend, dtype):
+    hf = tiny_hf("llama").to(dtype)
+    model = HookedModel(hf, backend=backend)
+    site = site_name("mlp.hook_act", 0)
+    assert model.collect(ids, [site])[site].dtype == dtype
+    assert {p.dtype for p in hf.parameters()} == {dtype}
