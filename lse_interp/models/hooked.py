@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from lse_interp.core.artifacts import ModelInfo
@@ -179,7 +179,7 @@ class HookedModel:
         *,
         reduce: Callable[[Tensor, str], Tensor] | None = None,
         grad: bool = False,
-    ) -> dict[str, Float[Tensor, "..."]]:
+    ) -> dict[str, Shaped[Tensor, "..."]]:
         """Gather activations; the pass ends behind the last site.
 
         Args:

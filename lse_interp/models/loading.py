@@ -41,13 +41,11 @@ def load_model(
         LseError: The folder or hub id cannot be read, or its weights are incomplete.
         UnsupportedModelError: An encoder, encoder-decoder, mixture-of-experts or unknown model.
     """
-    from transformers import AutoTokenizer
-
     source = _resolve(str(name))
     options = {} if revision is None else {"revision": revision}
     config = _config(source, options)
     hf = _weights(source, config, dtype, options)
-    tokenizer = _read(AutoTokenizer, source, "tokenizer", **options)
+    tokenizer = _tokenizer(source, options)
     hf.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return HookedModel(hf.eval(), tokenizer, name=str(name), backend=backend)
 
@@ -108,16 +106,30 @@ def _weights(
     return hf
 
 
+def _tokenizer(source: str, options: dict[str, Any]) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = _read(AutoTokenizer, source, "tokenizer", **options)
+    # Where the files are absent, transformers makes a tokenizer of special tokens alone.
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise LseError(
+            f"{source} holds no tokenizer: expected tokenizer.json, found a vocabulary of special "
+            "tokens alone. Save the tokenizer beside the model with tokenizer.save_pretrained."
+        )
+    return tokenizer
+
+
 def _read(auto: Any, source: str, what: str, **options: Any) -> Any:
     from safetensors import SafetensorError
 
     try:
         return auto.from_pretrained(source, **options)
     except (OSError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
         if Path(source).is_dir():
-            raise LseError(f"Cannot read the {what} in {source}: {error}") from error
+            raise LseError(f"Cannot read the {what} in {source}: {reason}") from error
         raise LseError(
-            f"Cannot read the {what} of {source!r} from the Hugging Face hub: it is no local "
-            f"folder, and the hub says: {error} Check the name, the network and, for gated "
-            "models, `hf auth login`."
+            f"Cannot read the {what} of {source!r} from the Hugging Face hub, and there is no "
+            f"local folder of that name. Check the name, the network and, for gated models, "
+            f"`hf auth login`. The cause: {reason}"
         ) from error

@@ -9,7 +9,7 @@ from lse_interp.models.backends import BACKENDS
 from lse_interp.models.ffn import ffn
 from lse_interp.models.fingerprint import fingerprint
 
-from .conftest import CONFIGS, FAMILIES, N_LAYERS, tiny_hf
+from .conftest import FAMILIES, N_LAYERS, tiny_hf
 
 UNGATED = ("gpt2", "opt", "gpt_neox", "bloom")
 FUSED_TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
@@ -110,13 +110,15 @@ def test_model_stays_ordinary_and_savable_after_any_backend(
     before = {name: tensor.clone() for name, tensor in hf.state_dict().items()}
     classes = [type(module) for module in hf.modules()]
     forwards = [module.forward.__func__ for module in hf.modules()]
+    config, attention = hf.config.to_dict(), hf.config._attn_implementation
     model = HookedModel(hf, backend=backend)
     sites = [site_name("mlp.hook_act", 0), site_name("hook_resid_post", 1)]
     model.collect(ids, sites)
 
     assert [type(module) for module in hf.modules()] == classes
     assert [module.forward.__func__ for module in hf.modules()] == forwards
-    assert hf.config._attn_implementation == "sdpa"
+    assert hf.config.to_dict() == config
+    assert hf.config._attn_implementation == attention
     hf.save_pretrained(tmp_path)
     again = AutoModelForCausalLM.from_pretrained(tmp_path).state_dict()
     assert again.keys() == before.keys()

@@ -145,7 +145,7 @@ def test_incomplete_weights_are_refused_not_filled_at_random(folders, tmp_path):
 
 def test_folder_without_tokenizer_is_named(tmp_path):
     tiny_hf("gpt2").save_pretrained(tmp_path)
-    with pytest.raises(LseError, match="Cannot read the tokenizer in"):
+    with pytest.raises(LseError, match="holds no tokenizer.*save_pretrained"):
         load_model(tmp_path)
 
 

@@ -1,7 +1,7 @@
 """The same sites through three hooking libraries: torch, TransformerLens, nnsight."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ __all__ = ["BACKENDS", "Backend", "make_backend"]
 BACKENDS: tuple[str, ...] = ("torch", "lens", "nnsight")
 
 
+@runtime_checkable
 class Backend(Protocol):
     """One way to run a model with functions at its sites."""
 
