@@ -56,6 +56,8 @@ class Config:
     """Tokens per training block."""
     batch: int = 32
     """Blocks per step."""
+    micro_batch: int = 8
+    """Blocks per forward pass: small enough for the cache of a CPU."""
     lr: float = 3e-3
     """Peak learning rate of AdamW (embeddings, norms)."""
     muon_lr: float = 2e-2
@@ -245,15 +247,16 @@ def train(config: Config, model: LlamaForCausalLM, tokenizer: PreTrainedTokenize
         groups = [group for optimizer in stepping for group in optimizer.param_groups]
         for group, peak in zip(groups, peaks, strict=True):
             group["lr"] = peak * schedule(fraction)
-        logits = model(input_ids=batch[:, :-1], use_cache=False).logits
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
-        loss.backward()
+        loss = sum(
+            backward(model, part, share=len(part) / len(batch))
+            for part in batch.split(config.micro_batch)
+        )
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in stepping:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         tokens += batch[:, :-1].numel()
-        running.append(loss.item())
+        running.append(loss)
         if step % 50 == 0:
             mean = sum(running) / len(running)
             running = []
@@ -261,6 +264,14 @@ def train(config: Config, model: LlamaForCausalLM, tokenizer: PreTrainedTokenize
             curve.append({"step": step, "tokens": tokens, "loss": round(mean, 4)})
             log.info("step %d  %.2f of the time  loss %.3f  %.0f tok/s", step, fraction, mean, rate)
     return {"steps": step, "tokens": tokens, "seconds": time.monotonic() - start, "curve": curve}
+
+
+def backward(model: LlamaForCausalLM, part: torch.Tensor, *, share: float) -> float:
+    """Add the gradient of one micro-batch; return its part of the loss in nats per token."""
+    logits = model(input_ids=part[:, :-1], use_cache=False).logits
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), part[:, 1:].flatten())
+    (loss * share).backward()
+    return loss.item() * share
 
 
 @torch.no_grad()

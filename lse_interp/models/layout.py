@@ -112,16 +112,20 @@ class Layout:
                 f"{near_misses('', others)}"
             )
         at = self.blocks[layer]
-        flat_in = at.block if at.flat else None
-        points = {
-            "mlp.hook_pre": Point(at.act, "input", flat_in=flat_in),
-            "mlp.hook_pre_linear": Point(at.up, "output", start=self.d_mlp if at.fused else 0),
-            "mlp.hook_act": Point(at.act, "output", flat_in=flat_in),
-            "mlp.hook_post": Point(at.down, "input", flat_in=flat_in),
-            "hook_mlp_out": Point(at.down, "output", flat_in=flat_in),
-            "hook_resid_post": Point(at.block, "output"),
-        }
-        return points[kind]
+        module, side = {
+            "mlp.hook_pre": (at.act, "input"),
+            "mlp.hook_pre_linear": (at.up, "output"),
+            "mlp.hook_act": (at.act, "output"),
+            "mlp.hook_post": (at.down, "input"),
+            "hook_mlp_out": (at.down, "output"),
+            "hook_resid_post": (at.block, "output"),
+        }[kind]
+        return Point(
+            module,
+            side,
+            start=self.d_mlp if at.fused and kind == "mlp.hook_pre_linear" else 0,
+            flat_in=at.block if at.flat and module != at.block else None,
+        )
 
 
 def check_supported(config: Any, architecture: str) -> None:

@@ -193,7 +193,7 @@ def test_site_behind_stop_after_is_refused(load, ids):
         model.run_with_hooks(ids, {}, stop_after=1, logits=True)
 
 
-@pytest.mark.parametrize("backend", ["torch", "lens"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_site_that_never_fires_is_an_error(ids, backend):
     hf = tiny_hf("llama")
     mlp = hf.model.layers[1].mlp
@@ -205,11 +205,12 @@ def test_site_that_never_fires_is_an_error(ids, backend):
         model.run_with_hooks(ids, hooks)
 
 
-def test_site_that_fires_twice_is_an_error(ids):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_site_that_fires_twice_is_an_error(ids, backend):
     hf = tiny_hf("llama")
     layers = hf.model.layers
     layers[1].mlp.act_fn = layers[0].mlp.act_fn
-    model = HookedModel(hf)
+    model = HookedModel(hf, backend=backend)
     with pytest.raises(ActivationError, match=r"blocks\.0\.mlp\.hook_act .*it fired 2 times"):
         model.run_with_hooks(ids, {site_name("mlp.hook_act", 0): lambda a, s: None})
 
@@ -218,7 +219,9 @@ def test_site_that_fires_twice_is_an_error(ids):
 def test_replacement_of_another_shape_is_refused(load, ids, backend):
     model = load("llama", backend)
     hooks = {site_name("mlp.hook_act", 1): lambda a, s: a[..., :3]}
-    with pytest.raises(Exception, match=r"must return None or a tensor of shape \[2, 7, 24\]"):
+    with pytest.raises(
+        ActivationError, match=r"must return None or a tensor of shape \[2, 7, 24\]"
+    ):
         model.run_with_hooks(ids, hooks)
 
 

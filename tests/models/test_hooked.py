@@ -143,10 +143,10 @@ def test_batch_takes_an_encoding_and_ignores_other_keys(load):
     model = load("llama")
     site = site_name("hook_resid_post", 2)
     encoding = model.tokenizer(["w1 w2 w3", "w4"], padding=True, return_tensors="pt")
-    assert "token_type_ids" in encoding or set(encoding) == {"input_ids", "attention_mask"}
+    encoding["labels"] = encoding["input_ids"]
     padded = model.collect(encoding, [site])[site]
-    alone = model.collect(torch.tensor([[8]]), [site])[site]
     # "w4" is token 8.
+    alone = model.collect(torch.tensor([[8]]), [site])[site]
     real = padded[1, encoding["attention_mask"][1].bool()]
     torch.testing.assert_close(real, alone[0], rtol=1e-5, atol=1e-5)
 

@@ -1,6 +1,7 @@
 """Sites through an nnsight trace."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxtyping import Float
@@ -67,16 +68,49 @@ class NNsightBackend:
         block = self._envoy(self._layout.blocks[last].block)
         batch_pos = inputs["input_ids"].shape
         output = None
-        with self.nnsight.trace(**inputs, use_cache=False) as tracer:
-            for site, point, fn in steps:
-                if self._visit(site, point, fn, batch_pos):
+        # Two statements, since nnsight reads the source of its own `with` statement.
+        with self._counted_calls(firings, steps):  # noqa: SIM117
+            with self.nnsight.trace(**inputs, use_cache=False) as tracer:
+                for site, point, fn in steps:
+                    if self._visit(site, point, fn, batch_pos):
+                        tracer.stop()
+                if not logits:
+                    _ = block.output  # waits until the block has run
                     tracer.stop()
-            if not logits:
-                _ = block.output  # waits until the block has run
-                tracer.stop()
-            output = self.nnsight.output.logits.save()
-        firings.check()
+                output = self.nnsight.output.logits.save()
         return output
+
+    @contextlib.contextmanager
+    def _counted_calls(
+        self, firings: Firings, steps: Sequence[tuple[str, Point, HookFn]]
+    ) -> Iterator[None]:
+        """Check that each site's module ran once; a trace hands over its first call only."""
+        from nnsight.intervention.interleaver import OutOfOrderError
+
+        calls = dict.fromkeys(firings.counts, 0)
+
+        def count(site: str) -> Callable[..., None]:
+            def hook(module: nn.Module, args: tuple) -> None:
+                calls[site] += 1
+
+            return hook
+
+        handles = [
+            self._envoy(point.module)._module.register_forward_pre_hook(count(site))
+            for site, point, _ in steps
+        ]
+        missing = None
+        try:
+            yield
+        except OutOfOrderError as error:
+            missing = error
+        finally:
+            for handle in handles:
+                handle.remove()
+        firings.counts.update(calls)
+        firings.check()
+        if missing is not None:
+            raise missing
 
     def _firing_order(self, site: str) -> tuple[int, int]:
         kind, layer = parse_site(site)

@@ -1,0 +1,94 @@
+"""The main job, end to end: what `make demo` runs.
+
+Counts FFN activations in 21 languages, finds the language neurons by LAPE, measures their overlap,
+what breaks without them, and how close parallel sentences lie in each layer; draws the figures and
+prints a summary. Every step leaves an artefact under `runs/` and reuses it the next time.
+
+    python -m analyses.demo
+    python -m analyses.demo --model meta-llama/Llama-3.1-8B --corpus glotcc --parallel flores
+"""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from analyses import all_figures
+from lse_interp import ablation, activations, alignment, lape, overlap
+from lse_interp.core.cli import CONFIG_FLAT, CorpusArgs, ModelArgs, main_for
+from lse_interp.core.languages import PAPER_LANGUAGES
+
+__all__ = ["Config", "main", "run"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """From text to language neurons and figures, for one model."""
+
+    model: CONFIG_FLAT[ModelArgs] = ModelArgs()
+    text: CONFIG_FLAT[CorpusArgs] = CorpusArgs()
+    parallel: str = "embedded"
+    """Parallel sentences: `embedded`, `flores`, `ntrex:<folder>`, or a folder."""
+    langs: tuple[str, ...] = PAPER_LANGUAGES
+    """Languages to tell apart."""
+    lang: str = "mlt"
+    """The language whose alignment is measured."""
+    n_tokens: int | None = None
+    """Text tokens per language; see `python -m lse_interp.activations --help`."""
+    root: Path = Path("runs")
+    """Folder of the artefacts."""
+    figures: Path = Path("figures")
+    """Folder of the figures."""
+
+
+def run(config: Config) -> list[Path]:
+    """Run every stage in order and return the figures written."""
+    start, name = time.monotonic(), config.model.model
+    where = {"root": config.root}
+    _say(1, "count activations of every FFN neuron, language by language")
+    activations.run(
+        activations.Config(
+            model=config.model,
+            text=config.text,
+            langs=config.langs,
+            n_tokens=config.n_tokens,
+            **where,
+        )
+    )
+    _say(2, "find the language neurons (LAPE)")
+    lape.run(lape.Config(model=name, langs=config.langs, parquet=True, **where))
+    _say(3, "measure which languages share neurons")
+    overlap.run(overlap.Config(model=name, **where))
+    _say(4, "switch each language's neurons off and measure the loss in every language")
+    ablation.run(ablation.Config(model=config.model, parallel=config.parallel, **where))
+    _say(5, f"measure how close {config.lang} lies to other languages, layer by layer")
+    alignment.run(
+        alignment.Config(
+            lang=config.lang,
+            model=config.model,
+            parallel=config.parallel,
+            figures=config.figures,
+            **where,
+        )
+    )
+    _say(6, "draw the figures")
+    written = all_figures.run(all_figures.Config(model=name, figures=config.figures, **where))
+    logger.info("\nfigures:\n%s", "\n".join(f"  {path}" for path in written if path.suffix == ".png"))
+    logger.info("done in %.0f s; artefacts in %s", time.monotonic() - start, config.root)
+    return written
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo from the command line."""
+    return main_for(Config, run, argv, description=__doc__)
+
+
+def _say(step: int, what: str) -> None:
+    logger.info("\n[%d/6] %s", step, what)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

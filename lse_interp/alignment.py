@@ -1,0 +1,369 @@
+"""Measure whether parallel sentences lie close together inside a model, layer by layer.
+
+A sentence is the mean over its text tokens of a site's values (BOS and padding are left out). Per
+layer and language: the mean cosine of sentences with their translations, with a bootstrap
+interval over sentences; the same for sentences that do not match (`shuffled`), their difference
+(`gap`), and how often a translation is the nearest neighbour (`retrieval`).
+
+Raw cosines are inflated: hidden states share a few large directions, so that unrelated sentences
+are close too, and fine-tuning can raise the cosine of matching and other pairs alike. Read the
+gap and retrieval beside the cosine before speaking of alignment.
+
+Source: paper, section 6.2, Figure 7, appendix D. The text says post-layer hidden states (the
+default here, `hook_resid_post`, before the final norm) and the caption post-FFN activations
+(`hook_mlp_out` or `mlp.hook_post`); pooling is not stated. Control, gap, retrieval and intervals
+are additions.
+
+    python -m lse_interp.alignment --lang mlt
+    python -m lse_interp.alignment --lang mlt --models target=out/target random=out/random
+
+writes `runs/<model>/alignment/<lang>.safetensors` and `figures/alignment_<lang>.{png,pdf,csv}`.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from lse_interp.core.artifacts import ModelInfo, RunPaths, provenance
+from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, main_for, progress
+from lse_interp.core.curves import AlignmentCurves, require_distinct
+from lse_interp.core.errors import CorpusError, LanguageError, LseError, near_misses
+from lse_interp.core.languages import PAPER_REFERENCE, lookup
+from lse_interp.core.similarity import (
+    bootstrap_interval,
+    pair_cosine,
+    retrieval_at_1,
+    shuffled_cosine,
+)
+from lse_interp.data.parallel import ParallelText, load_parallel
+from lse_interp.models import HookedModel, load_model
+from lse_interp.models.sentences import check_options, embed
+
+__all__ = [
+    "AlignmentCurves",
+    "Config",
+    "bootstrap_interval",
+    "embed",
+    "main",
+    "measure_alignment",
+    "pair_cosine",
+    "retrieval_at_1",
+    "run",
+    "shuffled_cosine",
+]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Measure how close parallel sentences lie inside one model or several."""
+
+    lang: str
+    """The language to compare, e.g. `mlt`."""
+    model: CONFIG_FLAT[ModelArgs] = ModelArgs()
+    models: tuple[str, ...] = ()
+    """More models beside `--model`: folders or hub ids, each as `path` or `label=path`; the label
+    is the last part of the path by default."""
+    against: tuple[str, ...] = ()
+    """Languages to compare with; by default the paper's nine, without `--lang`."""
+    parallel: str = "embedded"
+    """`embedded`, `flores`, `ntrex:<folder>`, or a folder with one file per language."""
+    split: str | None = None
+    """Split of the sentences; each source has its own default (`devtest`)."""
+    n_sentences: int | None = None
+    """Take the first so many sentences; by default all."""
+    site: Literal["hook_resid_post", "hook_mlp_out", "mlp.hook_post"] = "hook_resid_post"
+    """Where in each block a sentence is read."""
+    pooling: Literal["mean", "last"] = "mean"
+    """Mean over the text tokens, or the last of them."""
+    batch_size: int = 32
+    """Sentences per forward pass; does not change the result."""
+    n_bootstrap: int = 1000
+    """Resamples behind the intervals."""
+    seed: int = 0
+    """Seed of the resamples."""
+    root: Path = Path("runs")
+    """Folder of all runs; this stage writes `root/<model>/alignment/`."""
+    figures: Path = Path("figures")
+    """Folder of the figure."""
+    overwrite: bool = False
+    """Measure again even if the numbers are there."""
+
+
+def measure_alignment(
+    models: HookedModel | Mapping[str, HookedModel],
+    parallel: ParallelText,
+    *,
+    lang: str,
+    against: Sequence[str],
+    site: str = "hook_resid_post",
+    pooling: str = "mean",
+    batch_size: int = 32,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> AlignmentCurves:
+    """Measure how close sentences of one language lie to their translations, layer by layer.
+
+    Args:
+        models: one model, labelled by its name, or label -> model; all of one depth.
+        parallel: sentences in `lang` and every language of `against`; at least two.
+        lang: the language, in any spelling that `lookup` knows.
+        against: the languages to compare with, one or more, each once, without `lang`.
+        site: `hook_resid_post`, `hook_mlp_out` or `mlp.hook_post`, read in every layer.
+        pooling: `mean` over the text tokens, or `last`.
+        batch_size: sentences per forward pass; changes results by rounding alone.
+        n_bootstrap: resamples behind the intervals, at least 1.
+        seed: seed of the resamples.
+
+    Returns:
+        Curves of every model.
+
+    Raises:
+        LanguageError: a language that is unknown or not in `parallel`.
+        CorpusError: fewer than two sentences, or see `embed`.
+        ActivationError: another site, or values that are not finite.
+        MismatchError: models of unequal depth.
+        LseError: any other argument out of range.
+
+    Source: paper, section 6.2.
+    """
+    if isinstance(models, HookedModel):
+        models = {models.name: models}
+    if not models:
+        raise LseError("Nothing to measure; give at least one model.")
+    check_options(site=site, pooling=pooling, batch_size=batch_size)
+    lang, *others = _codes(parallel, lang=lang, against=against)
+    parts = []
+    for label, model in models.items():
+        vectors = {"model": model, "site": site, "pooling": pooling, "batch_size": batch_size}
+        values = _measure(
+            lambda code, vectors=vectors: embed(sentences=parallel.sentences[code], **vectors),
+            lang=lang,
+            against=progress(others, desc=label, unit="language"),
+            n_bootstrap=n_bootstrap,
+            seed=seed,
+        )
+        parts.append(
+            AlignmentCurves(
+                models=(label,),
+                infos=(model.info,),
+                language=lang,
+                against=tuple(others),
+                site=site,
+                pooling=pooling,
+                n_sentences=len(parallel),
+                text=_text_hash(parallel, (lang, *others)),
+                n_bootstrap=n_bootstrap,
+                seed=seed,
+                provenance=provenance(measured={label: _about(model, parallel)}),
+                **values,
+            )
+        )
+    return AlignmentCurves.concat(parts)
+
+
+def run(config: Config) -> AlignmentCurves:
+    """Measure every model, one in memory at a time; write the artefact and the figure, report.
+
+    Models whose numbers are already in the artefact, for the same text and settings, are not
+    measured again.
+
+    Raises:
+        LseError: see `measure_alignment` and `load_model`; labels that are not distinct.
+        ArtifactError: an earlier artefact that cannot be read.
+    """
+    lang = lookup(config.lang).code
+    against = tuple(lookup(code).code for code in config.against)
+    against = against or tuple(code for code in PAPER_REFERENCE if code != lang)
+    sources = _sources(config)
+    parallel = load_parallel(
+        config.parallel,
+        languages=tuple(dict.fromkeys((lang, *against))),
+        split=config.split,
+        n_sentences=config.n_sentences,
+    )
+    setup = {
+        "against": against,
+        "site": config.site,
+        "pooling": config.pooling,
+        "n_bootstrap": config.n_bootstrap,
+        "seed": config.seed,
+    }
+    check_options(site=config.site, pooling=config.pooling, batch_size=config.batch_size)
+    _codes(parallel, lang=lang, against=against)
+    wanted = setup | {
+        "language": lang,
+        "n_sentences": len(parallel),
+        "text": _text_hash(parallel, (lang, *against)),
+    }
+    out = RunPaths(config.root, config.model.model).alignment(lang)
+    earlier = AlignmentCurves.load(out) if out.exists() and not config.overwrite else None
+    parts = []
+    for label, source in sources.items():
+        model = _load(source, config.model, is_base=not parts)
+        part = _finished(earlier, model.info, label=label, setup=wanted)
+        if part is None:
+            part = measure_alignment(
+                {label: model}, parallel, lang=lang, batch_size=config.batch_size, **setup
+            )
+        parts.append(part)
+        # Two large models need not fit side by side.
+        del model
+    curves = AlignmentCurves.concat(parts)
+    measured = curves.provenance["measured"]
+    curves = dataclasses.replace(curves, provenance=provenance(config, measured=measured))
+    curves.save(out)
+    _report(curves)
+    logger.info("wrote %s", out)
+    for path in _draw(curves, config, split=parallel.split):
+        logger.info("wrote %s", path)
+    return curves
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage from the command line."""
+    return main_for(Config, run, argv, description=__doc__)
+
+
+def _measure(
+    vectors: Callable[[str], Float[Tensor, "layer sentence d_model"]],
+    *,
+    lang: str,
+    against: Iterable[str],
+    n_bootstrap: int,
+    seed: int,
+) -> dict[str, Float64[Tensor, "model lang layer"]]:
+    """Compare the vectors of one language with those of others; one model, so `model` is 1."""
+    own = vectors(lang)
+    rows: dict[str, list[Tensor]] = {}
+    for code in against:
+        other = vectors(code)
+        pairs = pair_cosine(own, other)
+        low, high = bootstrap_interval(pairs, n_bootstrap=n_bootstrap, seed=seed)
+        row = {
+            "cosine": pairs.mean(dim=-1),
+            "low": low,
+            "high": high,
+            "shuffled": shuffled_cosine(own, other),
+            "retrieval": retrieval_at_1(own, other),
+        }
+        for name, values in row.items():
+            rows.setdefault(name, []).append(values)
+    return {name: torch.stack(values)[None] for name, values in rows.items()}
+
+
+def _about(model: HookedModel, parallel: ParallelText) -> dict[str, Any]:
+    return provenance(
+        parallel=parallel.spec,
+        split=parallel.split,
+        backend=model.backend,
+        dtype=model.dtype,
+        device=model.device,
+    )
+
+
+def _codes(parallel: ParallelText, *, lang: str, against: Sequence[str]) -> tuple[str, ...]:
+    """Return the codes of `lang` and `against`, all of them in `parallel`, each once."""
+    codes = tuple(lookup(code).code for code in (lang, *against))
+    if len(codes) < 2 or len(set(codes)) < len(codes):
+        raise LanguageError(
+            f"Alignment compares a language with others, each named once; got {codes[0]} against "
+            f"{', '.join(codes[1:]) or 'none'}."
+        )
+    for code in codes:
+        if code not in parallel.languages:
+            raise LanguageError(
+                f"{parallel.spec} holds no sentences in {code!r}. "
+                f"{near_misses(code, parallel.languages)}"
+            )
+    if len(parallel) < 2:
+        raise CorpusError(
+            "Alignment needs at least 2 sentences, as the control compares those that do not "
+            f"match; {parallel.spec} has {len(parallel)}."
+        )
+    return codes
+
+
+def _text_hash(parallel: ParallelText, codes: Sequence[str]) -> str:
+    text = json.dumps([parallel.sentences[code] for code in codes], ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _sources(config: Config) -> dict[str, str]:
+    """Return label -> where to load from, the base model first."""
+    pairs = []
+    for item in (f"={config.model.model}", *config.models):
+        label, _, path = item.rpartition("=")
+        pairs.append((label or Path(path).name or path, path))
+    require_distinct([label for label, _ in pairs])
+    return dict(pairs)
+
+
+def _load(source: str, args: ModelArgs, *, is_base: bool) -> HookedModel:
+    return load_model(
+        source,
+        backend=args.backend,
+        device=args.device,
+        dtype=args.dtype,
+        # A revision belongs to the hub id of the base model.
+        revision=args.revision if is_base else None,
+    )
+
+
+def _finished(
+    earlier: AlignmentCurves | None, info: ModelInfo, *, label: str, setup: Mapping[str, Any]
+) -> AlignmentCurves | None:
+    """Return the curves of this model from an earlier artefact, if measured alike."""
+    if earlier is None or label not in earlier.models or earlier.setup != setup:
+        return None
+    part = earlier.sel(label)
+    if part.infos[0].fingerprint != info.fingerprint:
+        return None
+    logger.info("%s is measured already; --overwrite measures it again", label)
+    return part
+
+
+def _report(curves: AlignmentCurves) -> None:
+    logger.info(
+        "Cosine of %d %s sentences with their translations, in percent, averaged over %d layers "
+        "(%s, %s pooling):\n%s",
+        curves.n_sentences,
+        lookup(curves.language).name,
+        len(curves.layers),
+        curves.site,
+        curves.pooling,
+        curves.layer_average().to_string(float_format="{:.2f}".format),
+    )
+    means = {
+        value: curves.layer_average(value)["mean"] for value in ("shuffled", "gap", "retrieval")
+    }
+    logger.info(
+        "Mean over languages beside it:\n%s",
+        pd.DataFrame(means).to_string(float_format="{:.2f}".format),
+    )
+
+
+def _draw(curves: AlignmentCurves, config: Config, *, split: str | None) -> list[Path]:
+    from lse_interp.plotting.alignment import alignment_frame, plot_alignment
+    from lse_interp.plotting.style import save_figure
+
+    frame = alignment_frame(curves)
+    figure = plot_alignment(frame).figure
+    text = f"{config.parallel}{f' {split}' if split else ''}, {curves.n_sentences} sentences"
+    source = f"{', '.join(curves.models)}; {text}; {curves.site}, {curves.pooling} pooling"
+    stem = config.figures / f"alignment_{curves.language}"
+    return save_figure(figure, stem, frame=frame, source=source)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

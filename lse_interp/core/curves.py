@@ -1,0 +1,240 @@
+"""AlignmentCurves: how close parallel sentences lie inside models, per layer and language."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from lse_interp.core.artifacts import ModelInfo, load_artifact, provenance, save_artifact
+from lse_interp.core.errors import LseError, MismatchError, near_misses
+
+__all__ = ["AlignmentCurves", "require_distinct"]
+
+_KIND, _VERSION = "alignment_curves", 1
+_CURVES = ("cosine", "low", "high", "shuffled", "retrieval")
+_AVERAGED = ("cosine", "shuffled", "gap", "retrieval")
+_SETUP = ("language", "against", "site", "pooling", "n_sentences", "text", "n_bootstrap", "seed")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AlignmentCurves:
+    """How close sentences of one language lie to their translations, per model and layer.
+
+    Values at `[m, k, l]` belong to `models[m]`, `against[k]` and layer l, 0 at the input. Select
+    a model by label: `curves.sel("target")`.
+
+    Raises:
+        MismatchError: shapes that disagree, values out of range, or models of unequal depth.
+    """
+
+    models: tuple[str, ...]
+    """Labels of the models."""
+    infos: tuple[ModelInfo, ...]
+    """The models behind the labels."""
+    language: str
+    """ISO 639-3."""
+    against: tuple[str, ...]
+    """ISO 639-3 codes of the languages compared with."""
+    site: str
+    pooling: str
+    n_sentences: int
+    text: str
+    """Hash of the sentences in all languages."""
+    n_bootstrap: int
+    seed: int
+    cosine: Float64[Tensor, "model lang layer"]
+    """Mean cosine of matching sentences, in [-1, 1]."""
+    low: Float64[Tensor, "model lang layer"]
+    """Lower end of the 95 % bootstrap interval of `cosine`."""
+    high: Float64[Tensor, "model lang layer"]
+    """Upper end of that interval."""
+    shuffled: Float64[Tensor, "model lang layer"]
+    """Mean cosine of sentences that do not match; see `shuffled_cosine`."""
+    retrieval: Float64[Tensor, "model lang layer"]
+    """Share of sentences whose translation is the nearest neighbour, in [0, 1]."""
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_curves(self)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers, 0 at the input."""
+        return tuple(range(self.cosine.shape[-1]))
+
+    @property
+    def gap(self) -> Float64[Tensor, "model lang layer"]:
+        """What matching sentences have in common beyond others: `cosine` - `shuffled`."""
+        return self.cosine - self.shuffled
+
+    @property
+    def setup(self) -> dict[str, Any]:
+        """Everything besides the model that the numbers depend on."""
+        return {name: getattr(self, name) for name in _SETUP}
+
+    def sel(self, model: str) -> "AlignmentCurves":
+        """Return the curves of one model.
+
+        Raises:
+            LseError: no model of that label.
+        """
+        if model not in self.models:
+            raise LseError(f"No curves of a model {model!r}. {near_misses(model, self.models)}")
+        at = self.models.index(model)
+        measured = self.provenance.get("measured", {})
+        return dataclasses.replace(
+            self,
+            models=(model,),
+            infos=(self.infos[at],),
+            provenance={**self.provenance, "measured": {model: measured.get(model)}},
+            **{name: getattr(self, name)[at : at + 1] for name in _CURVES},
+        )
+
+    @classmethod
+    def concat(cls, parts: Sequence["AlignmentCurves"]) -> "AlignmentCurves":
+        """Put the models of several results into one, in the order given.
+
+        Raises:
+            LseError: no part, or a label twice.
+            MismatchError: parts measured on other text, languages or settings, or of models with
+                another number of layers.
+        """
+        if not parts:
+            raise LseError("Nothing to put together; give at least one result.")
+        first = parts[0]
+        for part in parts[1:]:
+            _require_same_setup(first, part)
+        models = tuple(label for part in parts for label in part.models)
+        require_distinct(models)
+        measured: dict[str, Any] = {}
+        for part in parts:
+            measured |= part.provenance.get("measured", {})
+        return dataclasses.replace(
+            first,
+            models=models,
+            infos=tuple(info for part in parts for info in part.infos),
+            provenance=provenance(measured=measured),
+            **{name: torch.cat([getattr(part, name) for part in parts]) for name in _CURVES},
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """List every value: one row per model, language and layer.
+
+        Columns: model, language, against, layer, cosine, low, high, shuffled, gap, retrieval.
+        """
+        index = pd.MultiIndex.from_product(
+            [self.models, [self.language], self.against, self.layers],
+            names=["model", "language", "against", "layer"],
+        )
+        names = ("cosine", "low", "high", "shuffled", "gap", "retrieval")
+        values = {name: getattr(self, name).flatten().numpy() for name in names}
+        return pd.DataFrame(values, index=index).reset_index()
+
+    def layer_average(self, value: str = "cosine") -> pd.DataFrame:
+        """Average over layers, in percent: a row per model, a column per language, and `mean`.
+
+        Args:
+            value: `cosine`, `shuffled`, `gap` or `retrieval`.
+
+        Raises:
+            LseError: another value.
+
+        Source: paper, appendix D, Tables 27 to 38 (`cosine`).
+        """
+        if value not in _AVERAGED:
+            raise LseError(
+                f"`value` must be one of {', '.join(_AVERAGED)}; got {value!r}. "
+                f"{near_misses(value, _AVERAGED)}"
+            )
+        percent = 100 * getattr(self, value).mean(dim=-1).numpy()
+        table = pd.DataFrame(percent, index=list(self.models), columns=list(self.against))
+        return table.assign(mean=table.mean(axis=1)).rename_axis("model")
+
+    def save(self, path: str | Path) -> Path:
+        """Write the artefact; see `core.artifacts.save_artifact`."""
+        axes = ["model", "lang", "layer"]
+        meta = {
+            "models": self.models,
+            "infos": [info.to_dict() for info in self.infos],
+            **self.setup,
+            "axes": dict.fromkeys(_CURVES, axes),
+            "provenance": dict(self.provenance),
+        }
+        tensors = {name: getattr(self, name) for name in _CURVES}
+        return save_artifact(path, kind=_KIND, version=_VERSION, tensors=tensors, meta=meta)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "AlignmentCurves":
+        """Read what `save` wrote.
+
+        Raises:
+            ArtifactError: missing, truncated, altered or of another kind.
+        """
+        tensors, meta = load_artifact(path, kind=_KIND, version=_VERSION)
+        setup = {name: meta[name] for name in _SETUP} | {"against": tuple(meta["against"])}
+        return cls(
+            models=tuple(meta["models"]),
+            infos=tuple(ModelInfo.from_dict(info) for info in meta["infos"]),
+            provenance=meta["provenance"],
+            **setup,
+            **tensors,
+        )
+
+
+def _check_curves(curves: AlignmentCurves) -> None:
+    shape = (len(curves.models), len(curves.against), curves.cosine.shape[-1])
+    for name in _CURVES:
+        found = getattr(curves, name)
+        if tuple(found.shape) != shape or 0 in shape:
+            raise MismatchError(
+                f"`{name}` should be [model lang layer] = {list(shape)}, none of them 0; got "
+                f"{list(found.shape)}."
+            )
+        lowest, tolerance = (0.0 if name == "retrieval" else -1.0), 1e-9
+        if not bool(((found >= lowest - tolerance) & (found <= 1 + tolerance)).all()):
+            raise MismatchError(
+                f"`{name}` must be in [{lowest:g}, 1]; got {found.min():g} to {found.max():g}."
+            )
+    if bool((curves.low > curves.high).any()):
+        raise MismatchError("`low` must not lie above `high`.")
+    require_distinct(curves.models)
+    depths = [info.n_layers for info in curves.infos]
+    if depths != [shape[-1]] * shape[0]:
+        raise MismatchError(
+            f"Curves of {shape[-1]} layers need {shape[0]} models of that depth; got depths "
+            f"{depths}. Compare models of one depth."
+        )
+
+
+def _require_same_setup(first: AlignmentCurves, other: AlignmentCurves) -> None:
+    names = f"{', '.join(first.models)} and {', '.join(other.models)}"
+    for name, expected in first.setup.items():
+        if other.setup[name] != expected:
+            raise MismatchError(
+                f"{names} were not measured alike: expected {name} {expected}, found "
+                f"{other.setup[name]}. Measure both with the same text and settings."
+            )
+    if len(first.layers) != len(other.layers):
+        raise MismatchError(
+            f"{names} have {len(first.layers)} and {len(other.layers)} layers. Compare models of "
+            "one depth."
+        )
+
+
+def require_distinct(labels: Sequence[str]) -> None:
+    """Refuse one label for two models.
+
+    Raises:
+        LseError: a label twice.
+    """
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise LseError(
+            f"Every model needs a label of its own; {', '.join(twice)} stands for more than one. "
+            "Name them as label=path."
+        )

@@ -1,0 +1,178 @@
+"""Foreign formats of neuron sets: index lists saved with torch, and the parquet release table."""
+
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from lse_interp.core.artifacts import ModelInfo, write_atomic
+from lse_interp.core.errors import ArtifactError, LanguageError, MismatchError, near_misses
+from lse_interp.core.languages import lookup
+
+__all__ = [
+    "RELEASED_LANGUAGES",
+    "RELEASED_MODELS",
+    "read_masks",
+    "released_model",
+    "write_masks",
+    "write_release_table",
+]
+
+RELEASED_LANGUAGES: tuple[str, ...] = (
+    "mlt",
+    "afr",
+    "isl",
+    "cym",
+    "mkd",
+    "lvs",
+    "lit",
+    "slv",
+    "slk",
+    "ekk",
+    "kat",
+    "npi",
+)
+"""Order of the languages in the paper's released masks, which carry no names."""
+
+RELEASED_MODELS: Mapping[str, ModelInfo] = {
+    "llama-3.1-5": ModelInfo(
+        name="meta-llama/Llama-3.1-8B",
+        fingerprint=None,
+        architecture="LlamaForCausalLM",
+        n_layers=32,
+        d_model=4096,
+        d_mlp=14336,
+        n_parameters=8_030_261_248,
+    ),
+    "nemo-5": ModelInfo(
+        name="mistralai/Mistral-Nemo-Base-2407",
+        fingerprint=None,
+        architecture="MistralForCausalLM",
+        n_layers=40,
+        d_model=5120,
+        d_mlp=14336,
+        n_parameters=12_247_782_400,
+    ),
+}
+"""The models of the paper's released masks, by file name."""
+
+
+def released_model(path: str | Path) -> ModelInfo:
+    """Say which model a released mask file points into, by its name.
+
+    >>> released_model("masks/nemo-5").n_layers
+    40
+
+    Raises:
+        MismatchError: not one of the released files.
+    """
+    name = Path(path).name
+    if name not in RELEASED_MODELS:
+        raise MismatchError(
+            f"The model behind {path} is not known from its file name. "
+            f"{near_misses(name, RELEASED_MODELS)} For another model, build a ModelInfo and call "
+            "NeuronSets.from_masks(path, languages=..., model=...)."
+        )
+    return RELEASED_MODELS[name]
+
+
+def read_masks(
+    path: str | Path, *, languages: Sequence[str], model: ModelInfo
+) -> dict[str, tuple[Int64[Tensor, " _neuron"], ...]]:
+    """Read a list over languages of lists over layers of index tensors; see `from_masks`.
+
+    Indices come out ascending, whatever their order in the file.
+    """
+    masks = _load(Path(path))
+    codes = _codes(languages)
+    if len(masks) != len(codes):
+        raise MismatchError(
+            f"{path} holds {len(masks)} languages, {len(codes)} were named "
+            f"({', '.join(codes)}). Name every language of the file, in its order."
+        )
+    return {
+        code: _sorted_layers(layers, path=path, language=code, model=model)
+        for code, layers in zip(codes, masks, strict=True)
+    }
+
+
+def write_masks(path: str | Path, masks: Sequence[Sequence[Int64[Tensor, " _neuron"]]]) -> Path:
+    """Write a list over languages of lists over layers of int64 index tensors."""
+    # Cloned, because a view would take its whole storage into the file.
+    plain = [[neurons.detach().cpu().clone() for neurons in layers] for layers in masks]
+    write_atomic(path, lambda temporary: torch.save(plain, temporary))
+    return Path(path)
+
+
+def write_release_table(path: str | Path, frame: pd.DataFrame, *, about: Mapping[str, Any]) -> Path:
+    """Write a parquet table whose schema metadata says, under `lse_interp`, what it is."""
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    metadata = (table.schema.metadata or {}) | {b"lse_interp": json.dumps(about).encode()}
+    table = table.replace_schema_metadata(metadata)
+    write_atomic(path, lambda temporary: pq.write_table(table, temporary))
+    return Path(path)
+
+
+def _load(path: Path) -> list:
+    if not path.is_file():
+        inside = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
+        hint = f"It is a folder; give one of its files: {', '.join(inside)}." if inside else ""
+        raise ArtifactError(f"{path} is not a file of neuron masks. {hint}".strip())
+    try:
+        masks = torch.load(path, weights_only=True, map_location="cpu")
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+        raise ArtifactError(
+            f"{path} cannot be read as neuron masks; it is truncated, or holds more than lists of "
+            f"tensors. Download or write it again. ({str(error).splitlines()[0]})"
+        ) from error
+    if not (isinstance(masks, list) and masks and all(isinstance(m, list) for m in masks)):
+        raise ArtifactError(
+            f"{path} must hold a list (languages) of lists (layers) of index tensors; "
+            f"found {type(masks).__name__}."
+        )
+    return masks
+
+
+def _codes(languages: Sequence[str]) -> list[str]:
+    codes = [lookup(language).code for language in languages]
+    repeated = sorted({code for code in codes if codes.count(code) > 1})
+    if repeated:
+        raise LanguageError(f"Each language may be named once; repeated: {', '.join(repeated)}.")
+    return codes
+
+
+def _sorted_layers(
+    layers: Sequence[Any], *, path: str | Path, language: str, model: ModelInfo
+) -> tuple[Tensor, ...]:
+    if len(layers) != model.n_layers:
+        raise MismatchError(
+            f"{path} belongs to another model: expected {model.n_layers} layers ({model.name}), "
+            f"found {len(layers)} for {language}."
+        )
+    return tuple(
+        _sorted_indices(found, where=f"{path}, {language}, layer {layer}", model=model)
+        for layer, found in enumerate(layers)
+    )
+
+
+def _sorted_indices(found: Any, *, where: str, model: ModelInfo) -> Tensor:
+    if not isinstance(found, Tensor) or found.ndim != 1 or found.dtype != torch.int64:
+        kind = f"{found.dtype} {list(found.shape)}" if isinstance(found, Tensor) else type(found)
+        raise ArtifactError(f"{where}: expected a one-axis int64 tensor of indices, found {kind}.")
+    indices = found.sort().values
+    if len(indices) and (indices[0] < 0 or indices[-1] >= model.d_mlp):
+        raise MismatchError(
+            f"{where}: neuron indices of {model.name} are in [0, {model.d_mlp}); found "
+            f"{int(indices[0])} to {int(indices[-1])}. The file belongs to another model."
+        )
+    if (indices.diff() == 0).any():
+        raise ArtifactError(f"{where}: a neuron is listed twice.")
+    return indices

@@ -1,0 +1,106 @@
+"""How languages are related, and whether a similarity between them follows the family tree."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float64
+from torch import Tensor
+
+from lse_interp.core.errors import LseError
+from lse_interp.core.languages import LANGUAGES, lookup
+
+__all__ = ["RelatedSummary", "compare_relatives", "relation"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RelatedSummary:
+    """Whether a similarity is higher within branches of the family tree than elsewhere."""
+
+    mean_related: float
+    """Mean over pairs of languages in one branch."""
+    mean_other: float
+    """Mean over all other pairs."""
+    n_related: int
+    """Pairs in one branch."""
+    n_other: int
+    p_value: float
+    """Share of label permutations with at least this difference of means, in (0, 1]."""
+    n_permutations: int
+    seed: int
+
+
+def relation(language: str, other: str) -> str:
+    """Say how two languages are related.
+
+    Returns:
+        `branch` (same branch of a family), `family` (same family, another branch), `none`, or
+        `unknown` where a code is not in `core.languages`.
+
+    >>> relation("slk", "slv"), relation("slk", "lit"), relation("slk", "ekk")
+    ('branch', 'family', 'none')
+    """
+    a, b = LANGUAGES.get(language), LANGUAGES.get(other)
+    if a is None or b is None:
+        return "unknown"
+    if a.family != b.family:
+        return "none"
+    return "branch" if a.branch == b.branch else "family"
+
+
+def compare_relatives(
+    similarity: Float64[Tensor, "lang lang"],
+    *,
+    languages: Sequence[str],
+    n_permutations: int = 10_000,
+    seed: int = 0,
+) -> RelatedSummary:
+    """Test whether languages of one branch are more similar than other pairs.
+
+    The statistic is the mean similarity of same-branch pairs minus that of all other pairs. Pairs
+    that share a language are not independent, so whole languages are permuted, rows and columns
+    together (a Mantel test): p = (1 + permutations that reach the statistic) /
+    (1 + permutations).
+
+    Args:
+        similarity: symmetric, finite; the diagonal is not used.
+        languages: codes in the order of both axes.
+        n_permutations: at least 1.
+        seed: at least 0.
+
+    Raises:
+        LanguageError: a code that is not in `core.languages`.
+        LseError: no pair in one branch, or no other pair.
+    """
+    first, second = np.triu_indices(len(languages), k=1)
+    related = _same_branch(languages)[first, second]
+    n_related, n_other = int(related.sum()), int((~related).sum())
+    if not n_related or not n_other:
+        raise LseError(
+            "Comparing relatives with others needs at least one pair of languages in one branch "
+            f"and one pair that is not; got {n_related} and {n_other} ({' '.join(languages)})."
+        )
+    rng = np.random.default_rng(seed)
+    orders = np.tile(np.arange(len(languages)), (1 + n_permutations, 1))
+    orders[1:] = rng.permuted(orders[1:], axis=1)
+    values = similarity.numpy()
+    in_branch = values[orders[:, first[related]], orders[:, second[related]]].sum(axis=1)
+    mean_related = in_branch / n_related
+    mean_other = (values[first, second].sum() - in_branch) / n_other
+    difference = mean_related - mean_other
+    # Rounding must not decide about permutations that change nothing.
+    reached = difference[1:] >= difference[0] - 1e-12
+    return RelatedSummary(
+        mean_related=float(mean_related[0]),
+        mean_other=float(mean_other[0]),
+        n_related=n_related,
+        n_other=n_other,
+        p_value=float((1 + reached.sum()) / (1 + n_permutations)),
+        n_permutations=n_permutations,
+        seed=seed,
+    )
+
+
+def _same_branch(languages: Sequence[str]) -> np.ndarray:
+    places = [(lookup(code).family, lookup(code).branch) for code in languages]
+    return np.array([[a == b for b in places] for a in places])

@@ -1,0 +1,201 @@
+"""Parallel sentences: the same index means the same sentence in every language.
+
+| specification      | sentences                                                                |
+|--------------------|--------------------------------------------------------------------------|
+| `embedded`         | the corpus in this package, splits `dev` and `devtest` (default)         |
+| `flores`           | FLORES+ on the Hugging Face hub, splits `dev` and `devtest` (default)    |
+| `flores:<data set>`| a data set or local folder of the same schema                            |
+| `ntrex:<folder>`   | NTREX-128: `newstest2019-ref.<code>.txt`, `newstest2019-src.eng.txt`     |
+| a folder           | one file per language: `<code>.txt`, a sentence a line, or jsonl, parquet |
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from lse_interp.core.errors import CorpusError
+from lse_interp.core.languages import Language, lookup
+from lse_interp.data import embedded
+from lse_interp.data.files import find_files, listing, read_records, require_field
+from lse_interp.data.hub import FLORES, hub_sources, open_rows
+from lse_interp.data.specs import parse_options
+
+__all__ = ["ParallelText", "load_parallel"]
+
+_NTREX_REGION = {"zho": "zho-CN"}
+
+
+@dataclasses.dataclass(frozen=True)
+class ParallelText:
+    """Sentences of several languages, line by line translations of each other."""
+
+    languages: tuple[str, ...]
+    """ISO 639-3, in the order asked for."""
+    sentences: Mapping[str, tuple[str, ...]]
+    """Language -> its sentences."""
+    spec: str
+    split: str | None
+
+    def __post_init__(self) -> None:
+        if tuple(self.sentences) != self.languages or not self.languages:
+            raise CorpusError(
+                f"parallel text needs one language or more, each with sentences; got languages "
+                f"{self.languages} and sentences for {tuple(self.sentences)}."
+            )
+        counts = {code: len(lines) for code, lines in self.sentences.items()}
+        if len(set(counts.values())) > 1:
+            shown = ", ".join(f"{code} {n}" for code, n in counts.items())
+            raise CorpusError(
+                f"{self.spec} is not parallel: expected as many sentences in every language, "
+                f"found {shown}."
+            )
+        if not len(self):
+            raise CorpusError(f"{self.spec} holds no sentence.")
+        for code, lines in self.sentences.items():
+            blank = next((i for i, line in enumerate(lines, start=1) if not line.strip()), None)
+            if blank:
+                raise CorpusError(
+                    f"{self.spec}: sentence {blank} of {code} is blank. Remove that line from "
+                    f"every language, or fill it."
+                )
+
+    def __len__(self) -> int:
+        """Number of sentences per language."""
+        return len(self.sentences[self.languages[0]])
+
+
+def load_parallel(
+    spec: str,
+    *,
+    languages: Sequence[str],
+    split: str | None = None,
+    n_sentences: int | None = None,
+) -> ParallelText:
+    """Load the same sentences in several languages.
+
+    Args:
+        spec: one of the specifications in the table above.
+        languages: any spellings that `lookup` knows; the result has our codes.
+        split: `dev` or `devtest` where the source has them (default devtest); for a folder, what
+            `{split}` in its path becomes.
+        n_sentences: take the first so many; None takes all.
+
+    Raises:
+        LanguageError: unknown language, or one the embedded corpus lacks.
+        CorpusError: text missing, unequal in length, with blank lines, or too short.
+    """
+    records = [lookup(language) for language in languages]
+    codes = tuple(record.code for record in records)
+    if not codes or len(set(codes)) < len(codes):
+        raise CorpusError(f"expected one language or more, each once; got {tuple(languages)}.")
+    read, split = _reader(spec, split)
+    text = ParallelText(
+        languages=codes,
+        sentences=read(records),
+        spec=spec,
+        split=split,
+    )
+    return text if n_sentences is None else _first(text, n_sentences)
+
+
+_Read = Callable[[list[Language]], dict[str, tuple[str, ...]]]
+
+
+def _reader(spec: str, split: str | None) -> tuple[_Read, str | None]:
+    kind, _, rest = spec.partition(":")
+    if spec == "embedded":
+        split = split or "devtest"
+        return lambda languages: _embedded(languages, split), split
+    if kind == "flores":
+        split = split or "devtest"
+        return lambda languages: _flores(rest or FLORES, languages, split), split
+    if kind == "ntrex":
+        if split not in (None, "test"):
+            raise CorpusError(f"NTREX has one split, test; got {split!r}. Leave the split out.")
+        return lambda languages: _ntrex(Path(rest).expanduser(), languages), "test"
+    return lambda languages: _folder(spec, languages, split), split
+
+
+def _embedded(languages: list[Language], split: str) -> dict[str, tuple[str, ...]]:
+    return {
+        language.code: tuple(s.text for s in embedded.sentences(language.code, split))
+        for language in languages
+    }
+
+
+def _flores(dataset: str, languages: list[Language], split: str) -> dict[str, tuple[str, ...]]:
+    """Align by the field `id`, in the order of the first language."""
+    by_language: dict[str, dict[int | str, str]] = {}
+    for language in languages:
+        rows, source = open_rows(
+            hub_sources(f"hf:{dataset}?config={{flores}}", language=language, split=split)
+        )
+        table = by_language[language.code] = {}
+        for row in rows:
+            require_field("id", row, where=str(source))
+            require_field("text", row, where=str(source))
+            table[row["id"]] = row["text"]
+    order = list(by_language[languages[0].code])
+    for code, table in by_language.items():
+        odd = sorted(map(str, table.keys() ^ set(order)))
+        if odd:
+            raise CorpusError(
+                f"{dataset} is not parallel: {code} and {languages[0].code} differ in "
+                f"{len(odd)} sentence ids, e.g. {', '.join(odd[:5])}."
+            )
+    return {code: tuple(table[i] for i in order) for code, table in by_language.items()}
+
+
+def _ntrex(folder: Path, languages: list[Language]) -> dict[str, tuple[str, ...]]:
+    if not folder.is_dir():
+        raise CorpusError(
+            f"no NTREX folder at {folder}. Get it from github.com/MicrosoftTranslator/NTREX and "
+            f"pass ntrex:<folder that holds newstest2019-ref.*.txt>."
+        )
+    return {
+        language.code: tuple(read_records(_ntrex_file(folder, language))) for language in languages
+    }
+
+
+def _ntrex_file(folder: Path, language: Language) -> Path:
+    region = _NTREX_REGION.get(language.code)
+    endings = [*([region] if region else []), *language.spellings]
+    endings += [f"{code}-{language.script}" for code in language.spellings]
+    names = [f"newstest2019-{role}.{ending}.txt" for ending in endings for role in ("src", "ref")]
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise CorpusError(
+        f"NTREX at {folder} has no {language.name}: looked for {', '.join(names)}. "
+        f"{listing(folder)}"
+    )
+
+
+def _folder(spec: str, languages: list[Language], split: str | None) -> dict[str, tuple[str, ...]]:
+    template, options = parse_options(spec, known=["field"])
+    if split and "{split}" not in template:
+        raise CorpusError(
+            f"split {split!r} was asked for, but {spec!r} has no {{split}}. Write the split into "
+            f"the path as {{split}}, or leave it out."
+        )
+    sentences = {}
+    for language in languages:
+        files = find_files(template, language=language, split=split)
+        if len(files) > 1:
+            raise CorpusError(
+                f"expected one file of sentences for {language.name}, found "
+                f"{', '.join(map(str, files))}. Name the file, with {{lang}} for the language."
+            )
+        sentences[language.code] = tuple(read_records(files[0], field=options.get("field", "text")))
+    return sentences
+
+
+def _first(text: ParallelText, n_sentences: int) -> ParallelText:
+    if not 1 <= n_sentences <= len(text):
+        raise CorpusError(
+            f"{n_sentences} sentences were asked for, but {text.spec} has {len(text)} "
+            f"(split {text.split}). Ask for 1 to {len(text)}, or pass n_sentences=None."
+        )
+    return dataclasses.replace(
+        text, sentences={code: lines[:n_sentences] for code, lines in text.sentences.items()}
+    )

@@ -1,0 +1,308 @@
+"""Find the language neurons: Language Activation Probability Entropy (LAPE).
+
+With p[k] the share of tokens of language k at which a neuron is active and
+q[k] = p[k] / sum over languages of p, a neuron scores LAPE = - sum over k of q[k] log q[k] (nats).
+Low entropy means that few languages use the neuron. Chosen are the K percent of all neurons with
+the lowest entropy, among those that some language uses often; each goes to every language that
+uses it often, so the sets may overlap.
+
+Source: paper, section 3.1, and the method's released code where the paper leaves room: both
+thresholds are quantiles of all layer x neuron x language probabilities, compared with a strict >.
+
+    python -m lse_interp.lape --model embedded --k 0.05 --parquet
+
+reads the counts that `python -m lse_interp.activations` left in `runs/<model>/counts/` and writes
+`runs/<model>/neurons.safetensors` (and `neurons.parquet`).
+"""
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lse_interp.activations import ActivationCounts
+from lse_interp.core.artifacts import RunPaths, provenance
+from lse_interp.core.cli import main_for, progress
+from lse_interp.core.errors import ArtifactError, MismatchError
+from lse_interp.core.languages import LANGUAGES, lookup
+from lse_interp.core.neurons import NeuronSets, mask_to_indices
+from lse_interp.core.selection import Selection, check_n_languages, lape_scores, select
+
+__all__ = [
+    "Config",
+    "Selection",
+    "depth",
+    "identify",
+    "lape_scores",
+    "main",
+    "run",
+    "select",
+    "table",
+]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Find the language neurons of one model from its activation counts."""
+
+    model: str = "embedded"
+    """The model whose counts are read: `embedded`, a local folder, or a hub id."""
+    root: Path = Path("runs")
+    """Folder of all runs; this stage reads and writes `root/<model>/`."""
+    langs: tuple[str, ...] = ()
+    """Languages to tell apart; by default every language with counts. LAPE depends on the whole
+    set: another language added changes every neuron's entropy."""
+    k: float = 0.05
+    """Share of all neurons to choose, in (0, 1]."""
+    activity_quantile: float = 0.95
+    """A neuron is eligible if some language uses it more often than this share of all
+    (neuron, language) pairs."""
+    selectivity_quantile: float = 0.95
+    """A chosen neuron belongs to every language that uses it more often than this share."""
+    out: Path | None = None
+    """Where to write; by default `root/<model>/neurons.safetensors`."""
+    parquet: bool = False
+    """Write a release table (`.parquet`) beside it."""
+    overwrite: bool = False
+    """Do it again even if the neurons are there."""
+
+
+def identify(
+    counts: Mapping[str, ActivationCounts],
+    *,
+    k: float = 0.05,
+    activity_quantile: float = 0.95,
+    selectivity_quantile: float = 0.95,
+) -> NeuronSets:
+    """Find the neurons of each language from its activation counts.
+
+    See `select` for the rule and its parameters. `counts` is read one language at a time, so a
+    mapping that loads on access keeps memory to one language's counts and all probabilities.
+
+    Args:
+        counts: language -> counts, all of one model at one site; at least two languages.
+        k: share of all neurons to choose, in (0, 1].
+        activity_quantile: in (0, 1).
+        selectivity_quantile: in (0, 1).
+
+    Raises:
+        MismatchError: counts of different models or sites, or filed under another language.
+        LseError: see `select`.
+    """
+    check_n_languages(len(counts))
+    first: ActivationCounts | None = None
+    probability = torch.empty(0, dtype=torch.float64)
+    n_tokens: dict[str, int] = {}
+    for position, (language, found) in enumerate(counts.items()):
+        if first is None:
+            first = found
+            shape = (len(counts), found.model.n_layers, found.model.d_mlp)
+            probability = torch.empty(shape, dtype=torch.float64)
+        _check_fits(first, found, language=language)
+        probability[position] = found.probability
+        n_tokens[language] = found.n_tokens
+    assert first is not None
+    selection = select(
+        probability,
+        k=k,
+        activity_quantile=activity_quantile,
+        selectivity_quantile=selectivity_quantile,
+    )
+    return NeuronSets(
+        indices={
+            language: mask_to_indices(member)
+            for language, member in zip(n_tokens, selection.member, strict=True)
+        },
+        model=first.model,
+        site=first.site,
+        method="lape",
+        thresholds=selection.thresholds,
+        lape=selection.lape,
+        probability=probability,
+        provenance=provenance(n_tokens=n_tokens),
+    )
+
+
+def table(neurons: NeuronSets, *, gated: bool = True) -> pd.DataFrame:
+    """Tabulate the size of each language's subnetwork.
+
+    Columns: language, name, n_neurons, n_trainable (weights), percent (of all parameters of the
+    model).
+
+    Args:
+        neurons: the sets.
+        gated: whether the MLP has a gate projection.
+
+    Source: paper, Table 1 and Figure 11.
+    """
+    rows = [
+        {
+            "language": language,
+            "name": LANGUAGES[language].name if language in LANGUAGES else language,
+            "n_neurons": neurons.size(language),
+            "n_trainable": neurons.n_trainable(language, gated=gated),
+        }
+        for language in neurons
+    ]
+    frame = pd.DataFrame(rows)
+    return frame.assign(percent=100 * frame["n_trainable"] / neurons.model.n_parameters)
+
+
+def depth(neurons: NeuronSets) -> pd.DataFrame:
+    """Say where in the depth each language's neurons sit.
+
+    Columns: language; lower, middle, upper (percent of its neurons in each third of the layers,
+    split as evenly as `numpy.array_split` does); median_layer. NaN for a language without neurons.
+    """
+    rows = []
+    for language in neurons:
+        n = neurons.counts(language).numpy()
+        size = n.sum()
+        thirds = [100 * part.sum() / size if size else np.nan for part in np.array_split(n, 3)]
+        layers = np.repeat(np.arange(len(n)), n)
+        rows.append((language, *thirds, np.median(layers) if size else np.nan))
+    return pd.DataFrame(rows, columns=["language", "lower", "middle", "upper", "median_layer"])
+
+
+def run(config: Config) -> NeuronSets:
+    """Read the counts, find the neurons, write and report them; reuse them where they are there.
+
+    Raises:
+        ArtifactError: no counts, or a file that cannot be read.
+        MismatchError: finished neurons with other settings, and no `overwrite`.
+    """
+    paths = RunPaths(config.root, config.model)
+    out = config.out or paths.neurons
+    languages = _languages(config, paths)
+    neurons = None if config.overwrite else _finished(out, config, paths, languages)
+    if neurons is None:
+        counts = _CountsOnDisk(paths, languages)
+        neurons = identify(
+            counts,
+            k=config.k,
+            activity_quantile=config.activity_quantile,
+            selectivity_quantile=config.selectivity_quantile,
+        )
+        about = provenance(config, n_tokens=neurons.provenance["n_tokens"])
+        neurons = dataclasses.replace(neurons, provenance=about)
+        neurons.save(out)
+    _report(neurons, out)
+    if config.parquet:
+        logger.info("wrote %s", neurons.to_parquet(out.with_suffix(".parquet")))
+    return neurons
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage from the command line."""
+    return main_for(Config, run, argv, description=__doc__)
+
+
+class _CountsOnDisk(Mapping[str, ActivationCounts]):
+    """Counts by language, loaded when asked for and not kept."""
+
+    def __init__(self, paths: RunPaths, languages: Sequence[str]):
+        self._paths, self._languages = paths, languages
+
+    def __getitem__(self, language: str) -> ActivationCounts:
+        return ActivationCounts.load(self._paths.counts(language), totals=True)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(progress(self._languages, desc="counts", unit="language"))
+
+    def __len__(self) -> int:
+        return len(self._languages)
+
+
+def _languages(config: Config, paths: RunPaths) -> tuple[str, ...]:
+    # By file name: what else lies in the folder (unfinished counts) is not a language.
+    found = tuple(code for code in LANGUAGES if paths.counts(code).exists())
+    asked = tuple(dict.fromkeys(lookup(code).code for code in config.langs)) or found
+    missing = [code for code in asked if code not in found]
+    if missing or not found:
+        raise ArtifactError(
+            f"No activation counts of {' '.join(missing) or 'any language'} in "
+            f"{paths.counts('*').parent}. Run `python -m lse_interp.activations --model "
+            f"{config.model}` for them first. There: {' '.join(found) or '(none)'}."
+        )
+    return asked
+
+
+def _finished(
+    out: Path, config: Config, paths: RunPaths, languages: Iterable[str]
+) -> NeuronSets | None:
+    if not out.exists():
+        return None
+    neurons = NeuronSets.load(out)
+    asked = {
+        "languages": tuple(languages),
+        **{key: getattr(config, key) for key in ("k", "activity_quantile", "selectivity_quantile")},
+    }
+    found = {"languages": neurons.languages, **neurons.thresholds}
+    for name, value in asked.items():
+        if found.get(name) != value:
+            raise MismatchError(
+                f"{out} was made with {name} {_spell(found.get(name))}; asked for {_spell(value)}. "
+                "Pass --overwrite to make it again, or --out to write elsewhere."
+            )
+    if any(paths.counts(code).stat().st_mtime > out.stat().st_mtime for code in languages):
+        logger.info("%s is older than its counts; making it again", out)
+        return None
+    logger.info("%s is finished; reusing it (--overwrite to make it again)", out)
+    return neurons
+
+
+def _spell(value: object) -> str:
+    return " ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _report(neurons: NeuronSets, out: Path) -> None:
+    summary = table(neurons).merge(depth(neurons), on="language")
+    summary = summary.rename(
+        columns={
+            "n_neurons": "neurons",
+            "n_trainable": "trainable",
+            "percent": "% of model",
+            "lower": "% lower",
+            "middle": "% middle",
+            "upper": "% upper third",
+            "median_layer": "median layer",
+        }
+    )
+    formats = {"% of model": "{:.2f}".format} | dict.fromkeys(
+        ["% lower", "% middle", "% upper third"], "{:.0f}".format
+    )
+    n_all = neurons.model.n_layers * neurons.model.d_mlp
+    n_union = int(neurons.union().sum())
+    logger.info("%s", summary.to_string(index=False, formatters=formats))
+    logger.info(
+        "%s: %d of %d neurons (%.2f %%) belong to at least one of %d languages; in %s",
+        neurons.model.name,
+        n_union,
+        n_all,
+        100 * n_union / n_all,
+        len(neurons),
+        out,
+    )
+
+
+def _check_fits(first: ActivationCounts, found: ActivationCounts, *, language: str) -> None:
+    if found.language != language:
+        raise MismatchError(
+            f"Counts filed under {language} are of {found.language}. File them by their own code."
+        )
+    first.model.require_same(found.model, what=f"Counts of {language}")
+    if first.site != found.site:
+        raise MismatchError(
+            f"Counts of different sites cannot be compared: {first.language} at {first.site}, "
+            f"{language} at {found.site}. Count all languages at one site."
+        )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,161 @@
+"""Draw where in the depth of a model the neurons of each language sit.
+
+Source: paper, Figures 2 and 10 (all languages in one plot), 12 and 13 (one plot per language).
+"""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from lse_interp.core.errors import LseError, near_misses
+from lse_interp.core.languages import family_order
+from lse_interp.core.neurons import NeuronSets
+from lse_interp.plotting.style import (
+    PAGE_INCHES,
+    language_color,
+    language_label,
+    language_line,
+    themed,
+)
+
+__all__ = ["layer_frame", "plot_layers", "plot_small_multiples"]
+
+_Y_LABELS = {"n_neurons": "Language neurons", "share": "Share of the language's neurons"}
+_LEGEND_ROWS = 24
+
+
+def layer_frame(neurons: NeuronSets) -> pd.DataFrame:
+    """Count the neurons of every language in every layer, empty layers included.
+
+    Columns: language (in family order), layer, n_neurons, share (of the language's neurons;
+    NaN where it has none).
+    """
+    frames = []
+    for language in family_order(neurons):
+        counts = neurons.counts(language).numpy()
+        share = counts / counts.sum() if counts.sum() else float("nan")
+        frames.append(
+            pd.DataFrame(
+                {
+                    "language": language,
+                    "layer": range(len(counts)),
+                    "n_neurons": counts,
+                    "share": share,
+                }
+            )
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+@themed
+def plot_layers(frame: pd.DataFrame, *, value: str = "n_neurons", ax: Axes | None = None) -> Axes:
+    """Draw the neurons over the layers, one line per language.
+
+    Args:
+        frame: what `layer_frame` returns.
+        value: `n_neurons`, or `share` to compare languages of unequal size.
+        ax: where to draw; a new figure where None.
+
+    Raises:
+        LseError: another `value`.
+
+    Source: paper, Figures 2 and 10.
+    """
+    _check_value(value)
+    codes = family_order(frame["language"].unique())
+    n_columns = -(-len(codes) // _LEGEND_ROWS)
+    if ax is None:
+        height = 3.0 if len(codes) <= 16 else 3.6
+        _, ax = plt.subplots(figsize=(4.4 + 1.3 * n_columns, height))
+    for code in codes:
+        rows = frame[frame["language"] == code].sort_values("layer")
+        ax.plot(rows["layer"], rows[value], label=language_label(code), **language_line(code))
+    ax.set_xlabel("Layer")
+    ax.set_ylabel(_Y_LABELS[value])
+    ax.set_xlim(frame["layer"].min(), frame["layer"].max())
+    ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(
+        loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
+        ncols=n_columns,
+        handlelength=2.8,
+        labelspacing=0.3,
+    )
+    return ax
+
+
+@themed
+def plot_small_multiples(frame: pd.DataFrame, *, value: str = "n_neurons") -> list[Axes]:
+    """Draw one histogram over the layers per language, all on the same axes.
+
+    Args:
+        frame: what `layer_frame` returns.
+        value: `n_neurons` or `share`.
+
+    Returns:
+        One Axes per language, in family order, all of one new figure.
+
+    Raises:
+        LseError: another `value`.
+
+    Source: paper, Figures 12 and 13.
+    """
+    _check_value(value)
+    codes = family_order(frame["language"].unique())
+    n_columns = _n_columns(len(codes))
+    n_rows = -(-len(codes) // n_columns)
+    width = max(PAGE_INCHES * min(1.0, n_columns / 4), 0.95 * n_columns)
+    figure, grid = plt.subplots(
+        n_rows,
+        n_columns,
+        figsize=(width, 0.5 + 1.05 * n_rows),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+    )
+    panels = list(grid.flat)
+    for spare in panels[len(codes) :]:
+        figure.delaxes(spare)
+    for ax, code in zip(panels, codes, strict=False):
+        _draw_histogram(ax, frame[frame["language"] == code], code=code, value=value)
+    for ax in panels[: len(codes)][-n_columns:]:
+        ax.tick_params(labelbottom=True)
+    figure.supxlabel("Layer", fontsize=8)
+    figure.supylabel(_Y_LABELS[value], fontsize=8)
+    return panels[: len(codes)]
+
+
+def _check_value(value: str) -> None:
+    if value not in _Y_LABELS:
+        raise LseError(
+            f"`value` must be one of {', '.join(_Y_LABELS)}; got {value!r}. "
+            f"{near_misses(value, _Y_LABELS)}"
+        )
+
+
+def _n_columns(n_panels: int) -> int:
+    """Choose the number of columns that leaves the fewest panels empty."""
+    if n_panels <= 4:
+        return n_panels
+    choices = range(4, 8) if n_panels <= 42 else range(8, 13)
+    return min(choices, key=lambda n_columns: (-n_panels % n_columns, n_columns))
+
+
+def _draw_histogram(ax: Axes, rows: pd.DataFrame, *, code: str, value: str) -> None:
+    ax.bar(rows["layer"], rows[value], width=0.9, color=language_color(code), linewidth=0)
+    ax.set_title(language_label(code), fontsize=7.5, pad=2)
+    ax.text(
+        0.03,
+        0.95,
+        f"{int(rows['n_neurons'].sum()):,}",
+        transform=ax.transAxes,
+        ha="left",
+        va="top",
+        fontsize=6.5,
+        color="0.35",
+    )
+    ax.grid(visible=False, axis="x")
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(nbins=3))

@@ -1,0 +1,214 @@
+"""One look for every figure: theme, hues of languages and projections, and how a figure is saved.
+
+Languages of one branch have related hues and different dashes. Among the 21 languages of the
+paper, any two colours differ by at least 25 in CIELAB (Delta E 1976), and any two languages with
+the same dash by at least 30 under normal, protanopic and deuteranopic vision.
+"""
+
+import functools
+import textwrap
+import zlib
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from lse_interp.core.artifacts import write_atomic
+from lse_interp.core.languages import LANGUAGES
+
+__all__ = [
+    "COLUMN_INCHES",
+    "LANGUAGE_STYLES",
+    "PAGE_INCHES",
+    "PROJECTION_COLORS",
+    "language_color",
+    "language_label",
+    "language_line",
+    "save_figure",
+    "theme",
+    "themed",
+]
+
+COLUMN_INCHES = 3.4
+"""Width of one column of a two-column paper."""
+PAGE_INCHES = 7.0
+"""Width of its page."""
+
+PROJECTION_COLORS: Mapping[str, str] = {"gate": "#0072b2", "up": "#e69f00", "down": "#cc3377"}
+"""One hue per projection of the MLP."""
+
+_DASHES = ("-", (0, (4, 1.5)), (0, (5, 1.2, 1, 1.2)), (0, (1, 1.1)))
+
+LANGUAGE_STYLES: Mapping[str, tuple[str, int]] = {
+    "afr": ("#00406b", 2),
+    "deu": ("#0c69c1", 3),
+    "eng": ("#93a3cd", 1),
+    "isl": ("#16acfc", 0),
+    "fra": ("#204520", 1),
+    "ita": ("#78b073", 2),
+    "spa": ("#18bb68", 3),
+    "mkd": ("#7b3a43", 3),
+    "rus": ("#b50015", 2),
+    "slk": ("#fc6f7c", 1),
+    "slv": ("#ce968b", 0),
+    "lit": ("#873400", 3),
+    "lvs": ("#ed5b09", 0),
+    "arb": ("#8d7c00", 1),
+    "mlt": ("#dc9302", 2),
+    "cym": ("#6cb611", 3),
+    "ekk": ("#63afb2", 3),
+    "kat": ("#7d45b5", 1),
+    "npi": ("#ff5ee4", 2),
+    "jpn": ("#686868", 2),
+    "zho": ("#262626", 0),
+}
+"""Language -> colour and position of its dash; other languages get theirs from their code."""
+
+_THEME = {
+    "axes.edgecolor": "0.3",
+    "axes.grid": True,
+    "axes.labelcolor": "0.15",
+    "axes.labelsize": 8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 8.5,
+    "axes.titleweight": "bold",
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 120,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 8,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.6,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "lines.linewidth": 1.5,
+    "pdf.fonttype": 42,
+    "text.color": "0.15",
+    "xtick.color": "0.3",
+    "xtick.labelsize": 7,
+    "xtick.major.size": 2.5,
+    "ytick.color": "0.3",
+    "ytick.labelsize": 7,
+    "ytick.major.size": 2.5,
+}
+
+_Params = ParamSpec("_Params")
+_Result = TypeVar("_Result")
+
+
+def theme() -> AbstractContextManager[None]:
+    """Return a context in which figures have the look of this package.
+
+    Settings outside the context stay as they are.
+    """
+    return mpl.rc_context({**sns.axes_style("ticks"), **_THEME})
+
+
+def themed(draw: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
+    """Run a drawing function inside `theme`."""
+
+    @functools.wraps(draw)
+    def inside(*args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
+        with theme():
+            return draw(*args, **kwargs)
+
+    return inside
+
+
+def language_label(code: str) -> str:
+    """Return the English name of a language, or the code where the crosswalk has no name.
+
+    >>> language_label("mlt"), language_label("qaa")
+    ('Maltese', 'qaa')
+    """
+    return LANGUAGES[code].name if code in LANGUAGES else code
+
+
+def language_color(code: str) -> str:
+    """Return the colour of a language, as hex; the same in every figure.
+
+    A code outside `LANGUAGE_STYLES` gets a hue computed from its letters, so that it does not
+    depend on which other languages are drawn.
+    """
+    return _style(code)[0]
+
+
+def language_line(code: str) -> dict[str, Any]:
+    """Return matplotlib's `color` and `linestyle` of a language."""
+    color, dash = _style(code)
+    return {"color": color, "linestyle": _DASHES[dash]}
+
+
+def save_figure(
+    figure: Figure,
+    stem: Path,
+    *,
+    frame: pd.DataFrame,
+    source: str,
+    title: str = "",
+    caption: str = "",
+    command: str = "",
+    close: bool = True,
+) -> list[Path]:
+    """Write a figure as png and pdf, and its numbers as csv, each atomically.
+
+    The source is printed small under the figure. The png carries title, caption, source and
+    command as text chunks, from which the gallery is made. Equal figures give equal bytes.
+
+    Args:
+        figure: what was drawn; the source line is added for saving alone.
+        stem: path without suffix.
+        frame: every number drawn.
+        source: where the numbers are from: model, data, settings.
+        title: one line for the gallery.
+        caption: a sentence or two for the gallery.
+        command: what redraws the figure.
+        close: release the figure afterwards; False keeps it for a notebook to show.
+
+    Returns:
+        The png, the pdf and the csv.
+    """
+    stem = Path(stem)
+    # Not `with_suffix`, which would cut the name of a model such as llama-3.1.
+    png, pdf, csv = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "pdf", "csv"))
+    about = {"Title": title or stem.name, "Description": caption}
+    about |= {"Source": source, "Comment": command, "Software": None}
+    undated = {"Title": title or stem.name, "CreationDate": None, "Creator": None, "Producer": None}
+    line = _source_line(figure, source)
+    try:
+        with theme():
+            fit = {"bbox_inches": "tight", "pad_inches": 0.05}
+            write_atomic(png, lambda path: figure.savefig(path, dpi=200, metadata=about, **fit))
+            write_atomic(pdf, lambda path: figure.savefig(path, metadata=undated, **fit))
+    finally:
+        line.remove()
+    write_atomic(csv, lambda path: frame.to_csv(path, index=False))
+    if close:
+        plt.close(figure)
+    return [png, pdf, csv]
+
+
+def _style(code: str) -> tuple[str, int]:
+    if code in LANGUAGE_STYLES:
+        return LANGUAGE_STYLES[code]
+    letters = zlib.crc32(code.encode())
+    color = sns.husl_palette(360, s=0.75, l=0.55)[letters % 360]
+    return mpl.colors.to_hex(color), letters // 360 % len(_DASHES)
+
+
+def _source_line(figure: Figure, source: str) -> Any:
+    """Print the source under the figure; a tight bounding box makes room for it."""
+    size = 5.5
+    n_characters = max(20, int(figure.get_figwidth() * 72 / (0.62 * size)))
+    text = "\n".join(textwrap.wrap(f"Source: {source}", n_characters))
+    return figure.text(
+        0.995, -0.01, text, ha="right", va="top", fontsize=size, color="0.45", linespacing=1.3
+    )

@@ -1,0 +1,99 @@
+import json
+import logging
+
+import pytest
+
+from lse_interp.activations import ActivationCounts, Config, main, run
+from lse_interp.core.cli import CorpusArgs, ModelArgs
+from lse_interp.core.errors import CorpusError, LanguageError, MismatchError
+
+
+@pytest.fixture
+def configure(model_folder, documents, tmp_path):
+    """Return a function that builds a Config over text of two languages."""
+    for code, text in (("mlt", documents), ("est", documents[::-1])):
+        (tmp_path / f"{code}.txt").write_text("\n".join(text), encoding="utf-8")
+
+    def build(**changes):
+        values = {
+            "model": ModelArgs(model=str(model_folder), device="cpu"),
+            "text": CorpusArgs(corpus=str(tmp_path / "{lang}.txt")),
+            "langs": ("mlt", "ekk"),
+            "n_tokens": 200,
+            "block_size": 16,
+            "root": tmp_path / "runs",
+        }
+        return Config(**values | changes)
+
+    return build
+
+
+def test_run_writes_counts_of_every_language(configure, caplog):
+    with caplog.at_level(logging.INFO):
+        written = run(configure())
+    assert list(written) == ["mlt", "ekk"]
+    for language, path in written.items():
+        assert path.name == f"{language}.safetensors"
+        counts = ActivationCounts.load(path)
+        assert (counts.language, counts.n_tokens) == (language, 200)
+        assert counts.provenance["config"]["n_tokens"] == 200
+        twin = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        assert twin["meta"]["site"] == "mlp.hook_act"
+        assert not path.with_name(f"{path.name}.shards").exists()
+    assert "tokens/s" in caplog.text
+    assert "2 languages in" in caplog.text
+
+
+def test_run_reuses_what_is_finished(configure, caplog):
+    written = run(configure())
+    before = {language: path.stat().st_mtime_ns for language, path in written.items()}
+    with caplog.at_level(logging.INFO):
+        again = run(configure())
+    assert again == written
+    assert {language: path.stat().st_mtime_ns for language, path in again.items()} == before
+    assert caplog.text.count("is finished; reusing it (--overwrite to count again)") == 2
+    run(configure(overwrite=True))
+    assert all(path.stat().st_mtime_ns > before[lang] for lang, path in written.items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_tokens": 100}, "n_tokens was 200, now 100"),
+        ({"site": "mlp.hook_post"}, "site was mlp.hook_act, now mlp.hook_post"),
+        ({"model_dtype": "float64"}, "dtype was torch.float32, now torch.float64"),
+    ],
+)
+def test_run_refuses_finished_counts_with_other_settings(configure, changes, message):
+    run(configure())
+    if dtype := changes.pop("model_dtype", None):
+        changes["model"] = ModelArgs(model=configure().model.model, device="cpu", dtype=dtype)
+    with pytest.raises(MismatchError, match=f"mlt.safetensors was counted with .*{message}"):
+        run(configure(**changes))
+
+
+def test_run_refuses_bad_input_before_any_work(configure):
+    with pytest.raises(LanguageError, match="unknown language 'mtl'"):
+        run(configure(langs=("mlt", "mtl")))
+    with pytest.raises(CorpusError, match="`n_tokens` must be at least 1"):
+        run(configure(n_tokens=0))
+    assert not configure().root.exists()
+
+
+def test_main_ends_with_one_line_about_a_mistake(configure, capsys):
+    config = configure()
+    status = main(
+        ["--model", config.model.model, "--corpus", "nowhere.txt", "--langs", "mlt"]
+        + ["--root", str(config.root), "--device", "cpu", "--block-size", "16"]
+    )
+    assert status == 2
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("error: ")
+
+
+def test_run_counts_the_embedded_default(tmp_path):
+    written = run(Config(langs=("mlt",), n_tokens=300, n_shards=2, batch_size=2, root=tmp_path))
+    counts = ActivationCounts.load(written["mlt"])
+    assert counts.n_tokens == 300
+    settings = counts.provenance["settings"]
+    assert (settings["block_size"], settings["bos"]) == (128, "document")
+    assert 0 < counts.probability.mean() < 1

@@ -1,0 +1,658 @@
+import copy
+import dataclasses
+import logging
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from lse_interp.alignment import (
+    AlignmentCurves,
+    bootstrap_interval,
+    embed,
+    main,
+    measure_alignment,
+    pair_cosine,
+    retrieval_at_1,
+    shuffled_cosine,
+)
+from lse_interp.core.artifacts import RunPaths
+from lse_interp.core.errors import (
+    ActivationError,
+    ArtifactError,
+    CorpusError,
+    LanguageError,
+    LseError,
+    MismatchError,
+)
+from lse_interp.data.parallel import ParallelText
+from lse_interp.models import HookedModel
+
+SITES = ("hook_resid_post", "hook_mlp_out", "mlp.hook_post")
+TEXT = {
+    "mlt": ("Il-qattus jorqod.", "Xita.", "Illum il-baħar hu kalm ħafna u sabiħ.", "Kif int?"),
+    "eng": ("The cat is asleep.", "Rain.", "Today the sea is very calm and fine.", "How are you?"),
+    "kat": ("კატას სძინავს.", "წვიმა.", "დღეს ზღვა ძალიან წყნარია.", "როგორ ხარ?"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def byte_tokenizer(*, bos=True, padding_side="right"):
+    """One token per byte; `<s>` before every text if asked for."""
+    words = ["<pad>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    backend = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if bos:
+        backend.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", 1)]
+        )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        padding_side=padding_side,
+    )
+
+
+def tiny_hf(*, seed=0, dtype=torch.float32, n_layers=3, context=512):
+    torch.manual_seed(seed)
+    config = transformers.LlamaConfig(
+        vocab_size=259,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=n_layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=context,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    hf = transformers.LlamaForCausalLM(config)
+    with torch.no_grad():
+        for weight in hf.parameters():
+            weight.normal_(std=0.3)
+    return hf.to(dtype).eval()
+
+
+def tiny_model(*, bos=True, padding_side="right", **kwargs):
+    tokenizer = byte_tokenizer(bos=bos, padding_side=padding_side)
+    return HookedModel(tiny_hf(**kwargs), tokenizer, name="tiny")
+
+
+def parallel(text=TEXT):
+    return ParallelText(languages=tuple(text), sentences=text, spec="test text", split=None)
+
+
+def vectors(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def reference_embed(hooked, sentences, *, site, pooling, n_bos=1):
+    """One sentence per forward pass, no padding, plain torch hooks, NumPy pooling."""
+    hf = copy.deepcopy(hooked.hf)
+    layers = hf.model.layers
+    result = np.empty((len(layers), len(sentences), 24 if site == "mlp.hook_post" else 16))
+    seen = {}
+
+    def keep(i):
+        return lambda _module, _args, out: seen.update({i: out})
+
+    def keep_input(i):
+        return lambda _module, args: seen.update({i: args[0]})
+
+    for i, layer in enumerate(layers):
+        if site == "hook_resid_post":
+            layer.register_forward_hook(keep(i))
+        elif site == "hook_mlp_out":
+            layer.mlp.register_forward_hook(keep(i))
+        else:
+            layer.mlp.down_proj.register_forward_pre_hook(keep_input(i))
+    for s, sentence in enumerate(sentences):
+        ids = hooked.tokenizer(sentence, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            hf(input_ids=ids)
+        for i in range(len(layers)):
+            tokens = seen[i].reshape(ids.shape[1], -1)[n_bos:].double().numpy()
+            result[i, s] = tokens.mean(axis=0) if pooling == "mean" else tokens[-1]
+    return result
+
+
+def reference_cosines(a, b):
+    """All cosines [layer, i, j], one pair at a time."""
+    n_layers, n, _ = a.shape
+    cosine = np.empty((n_layers, n, n))
+    for layer in range(n_layers):
+        for i in range(n):
+            for j in range(n):
+                x, y = a[layer, i], b[layer, j]
+                cosine[layer, i, j] = (x @ y) / (np.sqrt(x @ x) * np.sqrt(y @ y))
+    return cosine
+
+
+# Sentence vectors
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+def test_embed_agrees_with_one_sentence_per_forward(site, pooling, dtype, tolerance):
+    model = tiny_model(dtype=dtype)
+    sentences = TEXT["mlt"] + TEXT["kat"]
+    expected = reference_embed(model, sentences, site=site, pooling=pooling)
+    found = embed(model, sentences, site=site, pooling=pooling, batch_size=3)
+    assert found.dtype == dtype
+    torch.testing.assert_close(
+        found.double(), torch.from_numpy(expected), rtol=tolerance, atol=tolerance
+    )
+
+
+def test_embed_without_bos_pools_every_token():
+    model = tiny_model(bos=False, dtype=torch.float64)
+    expected = reference_embed(model, TEXT["eng"], site="hook_resid_post", pooling="mean", n_bos=0)
+    found = embed(model, TEXT["eng"])
+    torch.testing.assert_close(found, torch.from_numpy(expected), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_embed_does_not_depend_on_batch_size_or_padding_side(pooling, dtype, tolerance):
+    sentences = [line for lines in TEXT.values() for line in lines]
+    alone = embed(tiny_model(dtype=dtype), sentences, pooling=pooling, batch_size=1)
+    for padding_side in ("left", "right"):
+        model = tiny_model(dtype=dtype, padding_side=padding_side)
+        for batch_size in (2, 5, 100):
+            found = embed(model, sentences, pooling=pooling, batch_size=batch_size)
+            torch.testing.assert_close(found, alone, rtol=tolerance, atol=tolerance)
+
+
+def test_embed_keeps_the_order_of_the_sentences():
+    model = tiny_model(dtype=torch.float64)
+    sentences = TEXT["eng"]
+    found = embed(model, sentences[::-1], batch_size=2)
+    torch.testing.assert_close(found, embed(model, sentences).flip(1), rtol=1e-12, atol=1e-12)
+
+
+def test_embed_ignores_what_stands_at_padding():
+    model = tiny_model()
+    expected = embed(model, ["abcdef", "ab"])
+
+    def spoil(activation, site):
+        activation = activation.clone()
+        # BOS and two letters, then padding.
+        activation[1, 3:] = torch.nan
+        return activation
+
+    with model.edits({"blocks.2.hook_resid_post": spoil}):
+        assert torch.equal(embed(model, ["abcdef", "ab"]), expected)
+
+
+def test_embed_names_the_layer_with_values_that_are_not_finite():
+    model = tiny_model()
+    with torch.no_grad():
+        model.hf.model.layers[1].mlp.down_proj.weight[0, 0] = torch.nan
+    with pytest.raises(ActivationError, match=r"Values at blocks\.1\.hook_mlp_out of tiny are not"):
+        embed(model, TEXT["eng"], site="hook_mlp_out")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"site": "mlp.hook_pre"}, ActivationError, r"got site 'mlp.hook_pre'. Did you mean mlp"),
+        ({"pooling": "max"}, LseError, "`pooling` must be mean or last; got 'max'"),
+        ({"batch_size": 0}, LseError, "`batch_size` must be at least 1; got 0"),
+        ({"sentences": []}, CorpusError, "There is no sentence to embed"),
+        ({"sentences": ["a", ""]}, CorpusError, "Sentence 2 has no token"),
+        ({"sentences": ["a", "b" * 512]}, CorpusError, "Sentence 2 has 513 tokens, more than the"),
+    ],
+)
+def test_embed_refuses(change, error, message):
+    with pytest.raises(error, match=message):
+        embed(tiny_model(), **{"sentences": TEXT["eng"], **change})
+
+
+def test_embed_refuses_a_model_without_tokenizer():
+    with pytest.raises(LseError, match="tiny has no tokenizer"):
+        embed(HookedModel(tiny_hf(), name="tiny"), ["a"])
+
+
+# Cosine, control, retrieval, intervals
+
+
+def test_pair_cosine_by_hand():
+    a = torch.tensor([[[3.0, 4.0], [1.0, 0.0], [0.0, 0.0]]])
+    b = torch.tensor([[[4.0, 3.0], [-2.0, 0.0], [1.0, 1.0]]])
+    torch.testing.assert_close(
+        pair_cosine(a, b), torch.tensor([[0.96, -1.0, 0.0]], dtype=torch.float64)
+    )
+
+
+def test_shuffled_cosine_by_hand():
+    # Unit vectors at 0, 90 and 180 degrees against themselves: 6 pairs, cosines 0 and -1.
+    a = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [-5.0, 0.0]]])
+    expected = torch.tensor([-1 / 3], dtype=torch.float64)
+    torch.testing.assert_close(shuffled_cosine(a, a), expected)
+
+
+def test_retrieval_at_1_by_hand():
+    a = torch.tensor([[[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]]])
+    b = torch.tensor([[[1.0, 0.05], [-1.0, 0.3], [0.1, 1.0]]])
+    cosine = reference_cosines(a.double().numpy(), b.double().numpy())[0]
+    assert cosine.argmax(axis=1).tolist() == [0, 0, 2]
+    assert cosine.argmax(axis=0).tolist() == [0, 2, 2]
+    # Two of three forward, two of three backward.
+    torch.testing.assert_close(retrieval_at_1(a, b), torch.tensor([2 / 3], dtype=torch.float64))
+
+
+def test_retrieval_at_1_of_equal_vectors_is_chance():
+    a = vectors(1, 1, 7).expand(1, 9, 7)
+    torch.testing.assert_close(retrieval_at_1(a, a), torch.tensor([1 / 9], dtype=torch.float64))
+
+
+def test_retrieval_at_1_finds_every_row_across_chunks(monkeypatch):
+    monkeypatch.setattr("lse_interp.core.similarity._ROWS_PER_CHUNK", 4)
+    a, b = vectors(2, 11, 3), vectors(2, 11, 3, seed=1)
+    cosine = reference_cosines(a.numpy(), b.numpy())
+    expected = [
+        ((c.argmax(axis=0) == range(11)).mean() + (c.argmax(axis=1) == range(11)).mean()) / 2
+        for c in cosine
+    ]
+    torch.testing.assert_close(retrieval_at_1(a, b), torch.tensor(expected, dtype=torch.float64))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 8), st.integers(1, 5), st.integers(0, 10_000))
+def test_similarities_agree_with_every_pair_one_by_one(n, width, seed):
+    a, b = vectors(2, n, width, seed=seed), vectors(2, n, width, seed=seed + 1)
+    cosine = reference_cosines(a.numpy(), b.numpy())
+    matching = np.stack([np.diag(c) for c in cosine])
+    others = [c[~np.eye(n, dtype=bool)].mean() for c in cosine]
+    np.testing.assert_allclose(pair_cosine(a, b).numpy(), matching, atol=1e-12)
+    np.testing.assert_allclose(shuffled_cosine(a, b).numpy(), others, atol=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.permutations(range(7)), st.integers(0, 10_000))
+def test_similarities_do_not_depend_on_the_order_of_sentences_or_languages(order, seed):
+    a, b = vectors(2, 7, 3, seed=seed), vectors(2, 7, 3, seed=seed + 1)
+    order = list(order)
+    torch.testing.assert_close(pair_cosine(a, b)[:, order], pair_cosine(a[:, order], b[:, order]))
+    for measure in (shuffled_cosine, retrieval_at_1):
+        torch.testing.assert_close(measure(a[:, order], b[:, order]), measure(a, b))
+        torch.testing.assert_close(measure(b, a), measure(a, b))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(1e-3, 1e3), st.integers(0, 10_000))
+def test_similarities_do_not_depend_on_scale(scale, seed):
+    a, b = vectors(2, 6, 4, seed=seed), vectors(2, 6, 4, seed=seed + 1)
+    for measure in (pair_cosine, shuffled_cosine, retrieval_at_1):
+        torch.testing.assert_close(measure(scale * a, b), measure(a, b))
+
+
+def test_shuffled_cosine_needs_two_sentences():
+    with pytest.raises(LseError, match="at least 2 sentences; got 1"):
+        shuffled_cosine(vectors(1, 1, 3), vectors(1, 1, 3))
+
+
+def test_bootstrap_interval_contains_the_mean_and_shrinks():
+    widths = []
+    for n in (20, 200, 2000):
+        values = vectors(3, n)
+        low, high = bootstrap_interval(values)
+        assert ((low < values.mean(dim=-1)) & (values.mean(dim=-1) < high)).all()
+        widths.append((high - low).mean().item())
+    assert widths[0] > 2 * widths[1] > 4 * widths[2]
+
+
+def test_bootstrap_interval_is_near_the_normal_one():
+    values = vectors(1, 1000)
+    low, high = bootstrap_interval(values, n_bootstrap=4000)
+    half = 1.96 * values.std(dim=-1) / 1000**0.5
+    torch.testing.assert_close((high - low) / 2, half, rtol=0.05, atol=0)
+
+
+def test_bootstrap_interval_agrees_with_resampling_one_by_one():
+    values, n_bootstrap = vectors(2, 9), 50
+    drawn = torch.randint(9, (n_bootstrap, 9), generator=torch.Generator().manual_seed(3)).numpy()
+    means = np.array([[row[d].mean() for d in drawn] for row in values.numpy()])
+    low, high = bootstrap_interval(values, n_bootstrap=n_bootstrap, seed=3, confidence=0.8)
+    np.testing.assert_allclose(low.numpy(), np.quantile(means, 0.1, axis=-1), atol=1e-12)
+    np.testing.assert_allclose(high.numpy(), np.quantile(means, 0.9, axis=-1), atol=1e-12)
+
+
+def test_bootstrap_interval_is_repeatable_and_follows_the_seed():
+    values = vectors(2, 30)
+    assert torch.equal(bootstrap_interval(values, seed=1)[0], bootstrap_interval(values, seed=1)[0])
+    other = bootstrap_interval(values, seed=2)[0]
+    assert not torch.equal(bootstrap_interval(values, seed=1)[0], other)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_bootstrap": 0}, "`n_bootstrap` must be at least 1; got 0"),
+        ({"confidence": 95.0}, r"`confidence` must be in \(0, 1\); got 95.0. Pass a fraction"),
+    ],
+)
+def test_bootstrap_interval_refuses(change, message):
+    with pytest.raises(LseError, match=message):
+        bootstrap_interval(vectors(1, 5), **change)
+
+
+# Curves
+
+
+def measure(models=None, text=TEXT, **kwargs):
+    options = {"lang": "mlt", "against": ["eng", "kat"], "n_bootstrap": 50} | kwargs
+    return measure_alignment(models or tiny_model(), parallel(text), **options)
+
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+def test_measure_alignment_agrees_with_a_slow_reference(site, dtype, tolerance):
+    model = tiny_model(dtype=dtype)
+    curves = measure(model, site=site, batch_size=3)
+    kept = {code: reference_embed(model, TEXT[code], site=site, pooling="mean") for code in TEXT}
+    n = len(TEXT["mlt"])
+    for k, code in enumerate(("eng", "kat")):
+        for layer, cosine in enumerate(reference_cosines(kept["mlt"], kept[code])):
+            matching = np.diag(cosine).mean()
+            others = cosine[~np.eye(n, dtype=bool)].mean()
+            found = np.mean([cosine.argmax(axis=axis) == np.arange(n) for axis in (0, 1)])
+            assert curves.cosine[0, k, layer].item() == pytest.approx(matching, abs=tolerance)
+            assert curves.shuffled[0, k, layer].item() == pytest.approx(others, abs=tolerance)
+            assert curves.gap[0, k, layer].item() == pytest.approx(
+                matching - others, abs=2 * tolerance
+            )
+            assert curves.retrieval[0, k, layer].item() == pytest.approx(found)
+
+
+def test_measure_alignment_of_identical_sentences_is_1():
+    text = {"mlt": TEXT["mlt"], "eng": TEXT["mlt"]}
+    curves = measure(text=text, against=["eng"])
+    ones = torch.ones(1, 1, 3, dtype=torch.float64)
+    torch.testing.assert_close(curves.cosine, ones, rtol=0, atol=1e-9)
+    torch.testing.assert_close(curves.retrieval, ones)
+    assert (curves.shuffled < 0.999).all()
+
+
+def test_measure_alignment_does_not_depend_on_the_order_of_sentences():
+    order = [2, 0, 3, 1]
+    moved = {code: tuple(lines[i] for i in order) for code, lines in TEXT.items()}
+    first = measure(tiny_model(dtype=torch.float64))
+    second = measure(tiny_model(dtype=torch.float64), text=moved)
+    for name in ("cosine", "shuffled", "retrieval"):
+        torch.testing.assert_close(getattr(first, name), getattr(second, name))
+
+
+def test_measure_alignment_labels_every_axis():
+    curves = measure(
+        {"base": tiny_model(), "tuned": tiny_model(seed=1)}, lang="Maltese", against=["en", "kat"]
+    )
+    assert curves.models == ("base", "tuned")
+    assert (curves.language, curves.against) == ("mlt", ("eng", "kat"))
+    assert (curves.layers, curves.n_sentences) == ((0, 1, 2), 4)
+    alone = measure({"tuned": tiny_model(seed=1)})
+    assert torch.equal(curves.sel("tuned").cosine, alone.cosine)
+    assert curves.sel("tuned").infos == alone.infos
+    assert (curves.low <= curves.cosine).all() and (curves.cosine <= curves.high).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"lang": "mtl"}, LanguageError, "unknown language 'mtl'.*Did you mean .*mlt"),
+        ({"against": ["egn"]}, LanguageError, "unknown language 'egn'"),
+        ({"lang": "slv"}, LanguageError, "test text holds no sentences in 'slv'. Known: eng, kat"),
+        ({"against": ["eng", "deu"]}, LanguageError, "test text holds no sentences in 'deu'"),
+        ({"against": []}, LanguageError, "got mlt against none"),
+        ({"against": ["eng", "mt"]}, LanguageError, "each named once; got mlt against eng, mlt"),
+        ({"site": "hook_resid_pre"}, ActivationError, "got site 'hook_resid_pre'. Did you mean"),
+        ({"pooling": "max"}, LseError, "`pooling` must be mean or last"),
+        ({"n_bootstrap": 0}, LseError, "`n_bootstrap` must be at least 1"),
+        (
+            {"text": {code: lines[:1] for code, lines in TEXT.items()}},
+            CorpusError,
+            "at least 2 sentences.*test text has 1",
+        ),
+        ({"models": {}}, LseError, "Nothing to measure; give at least one model"),
+    ],
+)
+def test_measure_alignment_refuses(change, error, message):
+    with pytest.raises(error, match=message):
+        measure(**change) if "models" not in change else measure_alignment(
+            {}, parallel(), lang="mlt", against=["eng"]
+        )
+
+
+def test_parallel_text_without_sentences_is_refused():
+    with pytest.raises(CorpusError, match="test text holds no sentence"):
+        parallel({"mlt": (), "eng": ()})
+
+
+def test_concat_equals_measuring_together():
+    first, second = tiny_model(), tiny_model(seed=1)
+    together = measure({"a": first, "b": second})
+    apart = AlignmentCurves.concat([measure({"a": first}), measure({"b": second})])
+    assert apart.models == together.models and apart.infos == together.infos
+    assert list(apart.provenance["measured"]) == ["a", "b"]
+    for name in ("cosine", "low", "high", "shuffled", "retrieval"):
+        assert torch.equal(getattr(apart, name), getattr(together, name))
+
+
+def test_concat_refuses_what_was_not_measured_alike():
+    curves = measure({"a": tiny_model()})
+    with pytest.raises(LseError, match="a stands for more than one"):
+        AlignmentCurves.concat([curves, curves])
+    with pytest.raises(LseError, match="Nothing to put together"):
+        AlignmentCurves.concat([])
+    with pytest.raises(MismatchError, match="expected pooling mean, found last"):
+        AlignmentCurves.concat([curves, measure({"b": tiny_model()}, pooling="last")])
+    shorter = {code: lines[:3] for code, lines in TEXT.items()}
+    with pytest.raises(MismatchError, match="expected n_sentences 4, found 3"):
+        AlignmentCurves.concat([curves, measure({"b": tiny_model()}, text=shorter)])
+    other = TEXT | {"eng": TEXT["eng"][::-1]}
+    with pytest.raises(MismatchError, match="expected text"):
+        AlignmentCurves.concat([curves, measure({"b": tiny_model()}, text=other)])
+    with pytest.raises(MismatchError, match="a and b have 3 and 2 layers"):
+        AlignmentCurves.concat([curves, measure({"b": tiny_model(n_layers=2)})])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"models": ("a", "b")},
+            r"`cosine` should be \[model lang layer\] = \[2, 2, 3\].*got \[1, 2",
+        ),
+        ({"cosine": torch.full((1, 2, 3), 1.5).double()}, r"`cosine` must be in \[-1, 1\]"),
+        ({"cosine": torch.full((1, 2, 3), torch.nan).double()}, "`cosine` must be in"),
+        ({"retrieval": torch.full((1, 2, 3), -0.5).double()}, r"`retrieval` must be in \[0, 1\]"),
+        ({"low": torch.ones(1, 2, 3).double()}, "`low` must not lie above `high`"),
+        ({"infos": ()}, "Compare models of one depth"),
+    ],
+)
+def test_curves_refuse_values_they_cannot_have(change, message):
+    with pytest.raises(MismatchError, match=message):
+        dataclasses.replace(measure(), **change)
+
+
+def test_sel_lists_near_misses():
+    with pytest.raises(LseError, match="No curves of a model 'tuend'. Did you mean tuned"):
+        measure({"tuned": tiny_model()}).sel("tuend")
+
+
+def test_to_frame_holds_every_value_under_its_labels():
+    curves = measure({"a": tiny_model(), "b": tiny_model(seed=1)})
+    frame = curves.to_frame()
+    assert list(frame) == [
+        *("model", "language", "against", "layer"),
+        *("cosine", "low", "high", "shuffled", "gap", "retrieval"),
+    ]
+    assert len(frame) == 2 * 2 * 3
+    row = frame.query("model == 'b' and against == 'kat' and layer == 1").iloc[0]
+    assert row["language"] == "mlt"
+    for name in ("cosine", "low", "high", "shuffled", "gap", "retrieval"):
+        assert row[name] == getattr(curves, name)[1, 1, 1].item()
+
+
+def test_layer_average_has_a_row_per_model_and_percent():
+    curves = measure({"a": tiny_model(), "b": tiny_model(seed=1)})
+    table = curves.layer_average()
+    assert list(table.index) == ["a", "b"] and list(table) == ["eng", "kat", "mean"]
+    per_language = 100 * curves.cosine.numpy().mean(axis=-1)
+    np.testing.assert_allclose(table[["eng", "kat"]].to_numpy(), per_language)
+    np.testing.assert_allclose(table["mean"], per_language.mean(axis=-1))
+    gap = curves.layer_average("cosine") - curves.layer_average("shuffled")
+    np.testing.assert_allclose(curves.layer_average("gap"), gap)
+    with pytest.raises(LseError, match="`value` must be one of cosine, .*got 'cosin'"):
+        curves.layer_average("cosin")
+
+
+def test_curves_survive_saving_and_loading(tmp_path):
+    curves = measure({"a": tiny_model(), "b": tiny_model(seed=1)})
+    loaded = AlignmentCurves.load(curves.save(tmp_path / "mlt.safetensors"))
+    assert loaded.setup == curves.setup
+    assert (loaded.models, loaded.infos) == (curves.models, curves.infos)
+    for name in ("cosine", "low", "high", "shuffled", "retrieval"):
+        assert torch.equal(getattr(loaded, name), getattr(curves, name))
+
+
+def test_load_refuses_a_truncated_file(tmp_path):
+    path = measure().save(tmp_path / "mlt.safetensors")
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ArtifactError, match="truncated"):
+        AlignmentCurves.load(path)
+
+
+# The stage
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    for seed, name in enumerate(("base", "tuned")):
+        tiny_hf(seed=seed, context=1024).save_pretrained(root / name)
+        byte_tokenizer().save_pretrained(root / name)
+    return root
+
+
+@pytest.fixture
+def stage(folders, tmp_path):
+    """Return a function that runs the stage on a few embedded sentences."""
+
+    def run_stage(*more, lang="mlt", model="base"):
+        argv = ["--lang", lang, "--model", str(folders / model), "--device", "cpu"]
+        argv += ["--n-sentences", "3", "--n-bootstrap", "20"]
+        argv += ["--root", str(tmp_path / "runs"), "--figures", str(tmp_path / "figures")]
+        return main([*argv, *more])
+
+    return run_stage
+
+
+@pytest.fixture
+def artefact(folders, tmp_path):
+    return RunPaths(tmp_path / "runs", str(folders / "base")).alignment("mlt")
+
+
+def test_stage_measures_two_folders_into_one_artefact_and_draws(
+    stage, artefact, folders, tmp_path, caplog
+):
+    caplog.set_level(logging.INFO)
+    more = ["--against", "eng", "kat", "--models", str(folders / "tuned")]
+    assert stage(*more, f"again={folders / 'base'}") == 0
+    curves = AlignmentCurves.load(artefact)
+    assert curves.models == ("base", "tuned", "again")
+    assert (curves.against, curves.n_sentences) == (("eng", "kat"), 3)
+    assert torch.equal(curves.cosine[0], curves.cosine[2])
+    assert not torch.equal(curves.cosine[0], curves.cosine[1])
+    assert curves.provenance["measured"]["tuned"]["dtype"] == "torch.float32"
+    assert curves.provenance["config"]["n_bootstrap"] == 20
+    written = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert written == ["alignment_mlt.csv", "alignment_mlt.pdf", "alignment_mlt.png"]
+    table = curves.layer_average().to_string(float_format="{:.2f}".format)
+    assert table in caplog.text and f"wrote {artefact}" in caplog.text
+
+
+def test_stage_compares_with_the_papers_nine_by_default(stage, tmp_path, folders):
+    assert stage(lang="deu") == 0
+    path = RunPaths(tmp_path / "runs", str(folders / "base")).alignment("deu")
+    against = AlignmentCurves.load(path).against
+    assert against == ("arb", "eng", "spa", "fra", "ita", "jpn", "rus", "zho")
+
+
+def test_stage_reuses_what_was_measured_alike(stage, artefact, folders, caplog):
+    caplog.set_level(logging.INFO)
+    skipped = "is measured already"
+    assert stage("--against", "eng") == 0
+    assert skipped not in caplog.text
+    first = AlignmentCurves.load(artefact)
+    # A value that no measurement gives shows where the numbers come from.
+    marked = dataclasses.replace(first, retrieval=torch.full_like(first.retrieval, 0.123))
+    marked.save(artefact)
+
+    assert stage("--against", "eng", "--models", str(folders / "tuned")) == 0
+    both = AlignmentCurves.load(artefact)
+    assert caplog.text.count(skipped) == 1
+    assert torch.equal(both.retrieval[:1], marked.retrieval)
+    assert not (both.retrieval[1:] == 0.123).any()
+
+    for changed in (["--site", "hook_mlp_out"], ["--seed", "1"], ["--overwrite"]):
+        marked.save(artefact)
+        assert stage("--against", "eng", *changed) == 0
+        assert not (AlignmentCurves.load(artefact).retrieval == 0.123).any()
+
+
+def test_stage_measures_again_when_the_weights_change(stage, artefact, folders, tmp_path):
+    assert stage("--against", "eng") == 0
+    before = AlignmentCurves.load(artefact)
+    weights = folders / "base" / "model.safetensors"
+    kept = weights.read_bytes()
+    try:
+        weights.write_bytes((folders / "tuned" / "model.safetensors").read_bytes())
+        assert stage("--against", "eng") == 0
+    finally:
+        weights.write_bytes(kept)
+    after = AlignmentCurves.load(artefact)
+    assert after.infos[0].fingerprint != before.infos[0].fingerprint
+    assert not torch.equal(after.cosine, before.cosine)
+
+
+@pytest.mark.parametrize(
+    ("more", "lang", "message"),
+    [
+        ([], "mtl", "error: unknown language 'mtl'"),
+        (["--against", "mlt"], "mlt", "error: Alignment compares a language with others, each"),
+        (["--against", "swe"], "mlt", "error: the embedded corpus has no language 'swe'"),
+        (["--models", "a/x", "b/x"], "mlt", "error: Every model needs a label of its own; x"),
+        (["--models", "/nowhere/model"], "mlt", "error: There is no model folder at /nowhere"),
+        (["--n-sentences", "1"], "mlt", "error: Alignment needs at least 2 sentences"),
+        (["--batch-size", "0"], "mlt", "error: `batch_size` must be at least 1; got 0"),
+    ],
+)
+def test_stage_ends_with_one_clear_line(stage, capsys, artefact, more, lang, message):
+    assert stage(*more, lang=lang) == 2
+    assert message in capsys.readouterr().err
+    assert not artefact.exists()
+
+
+def test_stage_starts_without_a_warning():
+    command = [sys.executable, "-W", "error", "-m", "lse_interp.alignment", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--lang" in done.stdout
