@@ -76,7 +76,9 @@ def run(config: Config) -> list[Path]:
     )
     _say(6, "draw the figures")
     written = all_figures.run(all_figures.Config(model=name, figures=config.figures, **where))
-    logger.info("\nfigures:\n%s", "\n".join(f"  {path}" for path in written if path.suffix == ".png"))
+    logger.info(
+        "\nfigures:\n%s", "\n".join(f"  {path}" for path in written if path.suffix == ".png")
+    )
     logger.info("done in %.0f s; artefacts in %s", time.monotonic() - start, config.root)
     return written
 

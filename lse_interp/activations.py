@@ -1,4 +1,4 @@
-"""Count how often each FFN neuron is active on text of a language.
+r"""Count how often each FFN neuron is active on text of a language.
 
 For neuron i of layer l and the T text tokens of a language,
 
@@ -8,7 +8,8 @@ and likewise the sum of the values themselves. Only text is counted: BOS and doc
 are read by the model and left out. Source: paper, section 3.1.
 
     python -m lse_interp.activations --langs mlt eng --n-tokens 100000
-    accelerate launch -m lse_interp.activations --model meta-llama/Llama-3.1-8B --corpus glotcc
+    accelerate launch --multi_gpu --num_processes 4 -m lse_interp.activations \
+        --model meta-llama/Llama-3.1-8B --corpus glotcc --n-tokens 10000000
 
 writes `runs/<model>/counts/<language>.safetensors`. The corpus is counted in shards, each kept in
 `<language>.safetensors.shards/` once it is finished: a run that was killed goes on from there,
@@ -182,16 +183,16 @@ def run(config: Config) -> dict[str, Path]:
     ranks = Ranks.find()
     if not ranks.is_main:
         logging.disable(logging.WARNING)
-    choice = config.model
+    chosen = config.model
     model = load_model(
-        choice.model,
-        backend=choice.backend,
-        device=choice.device or ranks.device,
-        dtype=choice.dtype,
-        revision=choice.revision,
+        chosen.model,
+        backend=chosen.backend,
+        device=ranks.device(chosen.device),
+        dtype=chosen.dtype,
+        revision=chosen.revision,
     )
     settings = settings.fitted(model)
-    paths = RunPaths(config.root, choice.model)
+    paths = RunPaths(config.root, chosen.model)
     began, n_counted = time.monotonic(), 0
     for language in languages:
         n_counted += _run_language(
@@ -203,9 +204,9 @@ def run(config: Config) -> dict[str, Path]:
             ranks=ranks,
         )
     logger.info(
-        "%d languages in %s (%s tokens counted now, %s tokens/s)",
-        len(languages),
+        "languages with counts in %s: %d (%s tokens counted now, %s tokens/s)",
         paths.folder / "counts",
+        len(languages),
         f"{n_counted:,}",
         f"{n_counted / (time.monotonic() - began):,.0f}",
     )

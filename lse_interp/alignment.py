@@ -33,7 +33,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from lse_interp.core.artifacts import ModelInfo, RunPaths, provenance
+from lse_interp.core.artifacts import RunPaths, provenance
 from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, main_for, progress
 from lse_interp.core.curves import AlignmentCurves, require_distinct
 from lse_interp.core.errors import CorpusError, LanguageError, LseError, near_misses
@@ -185,6 +185,7 @@ def run(config: Config) -> AlignmentCurves:
     lang = lookup(config.lang).code
     against = tuple(lookup(code).code for code in config.against)
     against = against or tuple(code for code in PAPER_REFERENCE if code != lang)
+    check_options(site=config.site, pooling=config.pooling, batch_size=config.batch_size)
     sources = _sources(config)
     parallel = load_parallel(
         config.parallel,
@@ -192,31 +193,15 @@ def run(config: Config) -> AlignmentCurves:
         split=config.split,
         n_sentences=config.n_sentences,
     )
-    setup = {
-        "against": against,
-        "site": config.site,
-        "pooling": config.pooling,
-        "n_bootstrap": config.n_bootstrap,
-        "seed": config.seed,
-    }
-    check_options(site=config.site, pooling=config.pooling, batch_size=config.batch_size)
     _codes(parallel, lang=lang, against=against)
-    wanted = setup | {
-        "language": lang,
-        "n_sentences": len(parallel),
-        "text": _text_hash(parallel, (lang, *against)),
-    }
     out = RunPaths(config.root, config.model.model).alignment(lang)
     earlier = AlignmentCurves.load(out) if out.exists() and not config.overwrite else None
     parts = []
     for label, source in sources.items():
         model = _load(source, config.model, is_base=not parts)
-        part = _finished(earlier, model.info, label=label, setup=wanted)
-        if part is None:
-            part = measure_alignment(
-                {label: model}, parallel, lang=lang, batch_size=config.batch_size, **setup
-            )
-        parts.append(part)
+        parts.append(
+            _measured({label: model}, parallel, config, lang=lang, against=against, earlier=earlier)
+        )
         # Two large models need not fit side by side.
         del model
     curves = AlignmentCurves.concat(parts)
@@ -303,7 +288,7 @@ def _sources(config: Config) -> dict[str, str]:
     """Return label -> where to load from, the base model first."""
     pairs = []
     for item in (f"={config.model.model}", *config.models):
-        label, _, path = item.rpartition("=")
+        label, _, path = item.partition("=") if "=" in item else ("", "", item)
         pairs.append((label or Path(path).name or path, path))
     require_distinct([label for label, _ in pairs])
     return dict(pairs)
@@ -320,17 +305,33 @@ def _load(source: str, args: ModelArgs, *, is_base: bool) -> HookedModel:
     )
 
 
-def _finished(
-    earlier: AlignmentCurves | None, info: ModelInfo, *, label: str, setup: Mapping[str, Any]
-) -> AlignmentCurves | None:
-    """Return the curves of this model from an earlier artefact, if measured alike."""
-    if earlier is None or label not in earlier.models or earlier.setup != setup:
-        return None
-    part = earlier.sel(label)
-    if part.infos[0].fingerprint != info.fingerprint:
-        return None
-    logger.info("%s is measured already; --overwrite measures it again", label)
-    return part
+def _measured(
+    models: Mapping[str, HookedModel],
+    parallel: ParallelText,
+    config: Config,
+    *,
+    lang: str,
+    against: tuple[str, ...],
+    earlier: AlignmentCurves | None,
+) -> AlignmentCurves:
+    """Take the curves of one model from an earlier artefact if measured alike, or measure."""
+    ((label, model),) = models.items()
+    options = {
+        "lang": lang,
+        "against": against,
+        "site": config.site,
+        "pooling": config.pooling,
+        "n_bootstrap": config.n_bootstrap,
+        "seed": config.seed,
+    }
+    if earlier is not None and label in earlier.models:
+        part = earlier.sel(label)
+        setup = {"language" if name == "lang" else name: value for name, value in options.items()}
+        setup |= {"n_sentences": len(parallel), "text": _text_hash(parallel, (lang, *against))}
+        if part.setup == setup and part.infos[0].fingerprint == model.info.fingerprint:
+            logger.info("%s is measured already; --overwrite measures it again", label)
+            return part
+    return measure_alignment(models, parallel, batch_size=config.batch_size, **options)
 
 
 def _report(curves: AlignmentCurves) -> None:

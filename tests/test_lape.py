@@ -131,11 +131,11 @@ def test_lape_scores_ignore_scale_and_the_order_of_languages(seed, factor):
 def test_select_of_a_hand_computed_case():
     # Two languages, one layer, five neurons: N = 10, and rank 6 is 0.5 for a quantile of 0.6.
     probability = torch.tensor(
-        [[[0.9, 0.8, 0.1, 0.5, 0.0]], [[0.0, 0.7, 0.6, 0.5, 0.4]]], dtype=torch.float64
+        [[[0.9, 0.8, 0.1, 0.5, 0.0]], [[0.0, 0.7, 0.6, 0.0, 0.4]]], dtype=torch.float64
     )
     selection = select(probability, k=0.4, activity_quantile=0.6, selectivity_quantile=0.6)
-    # Eligible (maximum above 0.5): neurons 0, 1 and 2. Neuron 3 reaches 0.5 but not more, and
-    # neuron 4, the purest, is too weak. Lowest entropy of the three: 0, then 2.
+    # Eligible (maximum above 0.5): neurons 0, 1 and 2. Neurons 3 and 4 are pure, but 3 only
+    # reaches the threshold and 4 is below it. Lowest entropy of the three: 0, then 2.
     assert selection.thresholds["activity"] == 0.5
     assert selection.member.tolist() == [
         [[True, False, False, False, False]],

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lse_interp.core.errors import ArtifactError, MismatchError
+from lse_interp.core.errors import ArtifactError, LseError, MismatchError
 
 __all__ = [
     "ModelInfo",
@@ -247,6 +247,8 @@ def _described(path: Path, header: Mapping[str, str], *, kind: str, version: int
         description = json.loads(header[_META_KEY])
     except json.JSONDecodeError as error:
         raise _unreadable(path, error) from error
+    if not isinstance(description, dict) or not {"kind", "version", "meta"} <= set(description):
+        raise _unreadable(path, LseError("its header does not name kind, version and meta"))
     if description["kind"] != kind:
         raise ArtifactError(
             f"{path} holds `{description['kind']}`; expected `{kind}`. Give the right file."

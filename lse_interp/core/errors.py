@@ -52,8 +52,10 @@ def near_misses(name: str, choices: Iterable[str], *, n: int = 3) -> str:
     'Known: deu, mlt.'
     """
     known = sorted(set(choices))
-    close = difflib.get_close_matches(name, known, n=n, cutoff=0.5)
+    close = difflib.get_close_matches(name, known, n=10 * n, cutoff=0.5)
+    # Swapped letters are the likeliest slip in a three-letter code.
+    close.sort(key=lambda choice: sorted(choice) != sorted(name))
     if close:
-        return f"Did you mean {', '.join(close)}?"
+        return f"Did you mean {', '.join(close[:n])}?"
     shown = ", ".join(known[:30]) + (", ..." if len(known) > 30 else "")
     return f"Known: {shown or '(none)'}."

@@ -46,7 +46,7 @@ class Language:
     @property
     def glotcc(self) -> str:
         """Configuration name in GlotCC, e.g. `mlt-Latn`."""
-        return f"{_GLOTCC.get(self.code, self.code)}-{self.script}"
+        return _GLOTCC.get(self.code, f"{self.code}-{self.script}")
 
     @property
     def spellings(self) -> tuple[str, ...]:
@@ -55,8 +55,21 @@ class Language:
         return (self.code, *self.aliases, *extra)
 
 
-_FLORES = {"zho": "cmn"}
-_GLOTCC = {"zho": "cmn"}
+# Where a data set names an individual language and this table its macrolanguage.
+_FLORES = {
+    "aze": "azj",
+    "fas": "pes",
+    "mlg": "plt",
+    "mon": "khk",
+    "msa": "zsm",
+    "orm": "gaz",
+    "pus": "pbt",
+    "sqi": "als",
+    "swa": "swh",
+    "uzb": "uzn",
+    "zho": "cmn",
+}
+_GLOTCC = {"zho": "cmn-Hani"}
 
 # code | name | script | family | branch | ISO 639-1 | aliases
 _TABLE = """
@@ -265,7 +278,8 @@ def family_order(codes: Iterable[str]) -> list[str]:
 def _spellings() -> dict[str, Language]:
     table: dict[str, Language] = {}
     for language in LANGUAGES.values():
-        for spelling in (*language.spellings, language.name.lower()):
+        whole = (language.name, language.flores, language.glotcc)
+        for spelling in (*language.spellings, *(text.lower() for text in whole)):
             if table.setdefault(spelling, language) is not language:
                 raise AssertionError(f"{spelling} is ambiguous")
     return table

@@ -1,12 +1,17 @@
 """Which of several processes this is, as `accelerate launch` or `torchrun` started them."""
 
+import datetime
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import distributed
 
 __all__ = ["Ranks"]
+
+# Processes meet only behind all their shards; on slow machines these take hours.
+_PATIENCE = datetime.timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -15,18 +20,22 @@ class Ranks:
 
     rank: int = 0
     world: int = 1
-    device: torch.device | None = None
-    """The device of this process; None where it is alone and may choose."""
+    joined: bool = False
+    """Whether `find` made the process group, so that `leave` may end it."""
 
     @classmethod
     def find(cls) -> "Ranks":
-        """Join the process group that the launcher's environment announces, if it does."""
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            return cls()
-        from accelerate import PartialState
+        """Join the process group that the launcher's environment announces, if it does.
 
-        state = PartialState()
-        return cls(rank=state.process_index, world=state.num_processes, device=state.device)
+        The processes exchange nothing but "I am done", so they meet through gloo on any machine.
+        """
+        joined = False
+        if not distributed.is_initialized():
+            if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+                return cls()
+            distributed.init_process_group("gloo", timeout=_PATIENCE)
+            joined = True
+        return cls(distributed.get_rank(), distributed.get_world_size(), joined)
 
     @property
     def is_main(self) -> bool:
@@ -37,6 +46,12 @@ class Ranks:
         """Whether this process counts a shard."""
         return shard % self.world == self.rank
 
+    def device(self, asked: str | None) -> str | None:
+        """Choose the device of this process: a GPU of its own unless told otherwise."""
+        if self.world == 1 or asked not in (None, "cuda") or not torch.cuda.is_available():
+            return asked
+        return f"cuda:{int(os.environ.get('LOCAL_RANK', self.rank)) % torch.cuda.device_count()}"
+
     def once(self, do: Callable[[], object]) -> None:
         """Do something in the main process while the others wait for it."""
         if self.is_main:
@@ -46,13 +61,9 @@ class Ranks:
     def wait(self) -> None:
         """Wait until every process is here."""
         if self.world > 1:
-            from accelerate import PartialState
-
-            PartialState().wait_for_everyone()
+            distributed.barrier()
 
     def leave(self) -> None:
-        """Leave the process group."""
-        if self.world > 1:
-            from accelerate import PartialState
-
-            PartialState().destroy_process_group()
+        """End the process group that `find` made."""
+        if self.joined:
+            distributed.destroy_process_group()

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["FLORES", "GLOTCC", "HubSource", "hub_sources", "open_rows", "read_column"]
 
 GLOTCC = "hf:cis-lmu/GlotCC-V1?config={glotcc}&split=train&field=content"
-"""GlotCC, the paper's training text. Source: paper, section 4.1."""
+"""GlotCC v1.0, the paper's training text: a configuration per language (`mlt-Latn`), one split,
+the field `content`. The tests read local data of this schema, not the hub. Source: paper, section
+4.1."""
 
 FLORES = "openlanguagedata/flores_plus"
 """FLORES+ on the hub: a configuration per language, splits dev and devtest, fields id and text."""

@@ -41,9 +41,6 @@ def sentence_losses(
             context.
         ActivationError: Losses that are not finite.
         LseError: A batch size below 1, or a model without a tokenizer.
-
-    >>> from lse_interp.models import load_model
-    >>> losses = sentence_losses(load_model("embedded"), ["The sun rose."])
     """
     if batch_size < 1:
         raise LseError(f"`batch_size` must be at least 1; got {batch_size}.")

@@ -25,6 +25,7 @@ __all__ = ["alignment_frame", "layer_average_frame", "plot_alignment", "plot_lay
 
 _PANEL_HEIGHT = 2.7
 _LEGEND_INCHES = 1.0
+_LEGEND = {"handlelength": 2.6, "labelspacing": 0.35}
 
 
 def alignment_frame(curves: AlignmentCurves) -> pd.DataFrame:
@@ -86,7 +87,11 @@ def plot_alignment(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         if len(models) > 1:
             panel.set_title(model)
     panels[0].set_ylabel(f"Cosine with {language_label(languages[0])}")
-    _add_legend(panels[-1], family_order(frame["against"].unique()))
+    handles = _legend_handles(family_order(frame["against"].unique()))
+    if ax is None:
+        panels[0].figure.legend(handles=handles, loc="outside right center", **_LEGEND)
+    else:
+        ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), **_LEGEND)
     return panels[0]
 
 
@@ -130,7 +135,9 @@ def plot_layer_average(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         ax.plot([place - 0.36, place + 0.36], [means[model]] * 2, color="0.1", linewidth=1.6)
         _label_mean(ax, place=place, value=means[model])
     rotation = 0 if max(map(len, models)) * len(models) < 44 else 30
-    ax.set_xticks(range(len(models)), models, rotation=rotation, ha="right" if rotation else "center")
+    ax.set_xticks(
+        range(len(models)), models, rotation=rotation, ha="right" if rotation else "center"
+    )
     ax.set_xlim(-0.6, len(models) - 0.4)
     ax.set_ylabel("Cosine, mean over layers (%)")
     ax.grid(visible=False, axis="x")
@@ -139,7 +146,7 @@ def plot_layer_average(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 
 def _panels(n_models: int) -> list[Axes]:
-    n_columns = min(n_models, 3)
+    n_columns = 2 if n_models == 4 else min(n_models, 3)
     n_rows = -(-n_models // n_columns)
     width = 2.6 * n_columns + _LEGEND_INCHES
     figure, grid = plt.subplots(
@@ -170,29 +177,25 @@ def _draw_curves(ax: Axes, frame: pd.DataFrame, *, limits: tuple[float, float]) 
         )
         ax.plot(rows["layer"], rows["cosine"], label=language_label(code), **line)
     ax.set_xlabel("Layer")
+    ax.label_outer()
     ax.set_ylim(*limits)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _add_legend(ax: Axes, codes: list[str]) -> None:
-    handles = [Line2D([], [], label=language_label(code), **language_line(code)) for code in codes]
-    handles.append(Line2D([], [], color="0.3", linewidth=0.8, alpha=0.5, label="not parallel"))
-    ax.legend(
-        handles=handles,
-        loc="center left",
-        bbox_to_anchor=(1.0, 0.5),
-        handlelength=2.6,
-        labelspacing=0.35,
-    )
+def _legend_handles(codes: list[str]) -> list[Line2D]:
+    lines = [Line2D([], [], label=language_label(code), **language_line(code)) for code in codes]
+    return [*lines, Line2D([], [], color="0.3", linewidth=0.8, alpha=0.5, label="not parallel")]
 
 
 def _label_mean(ax: Axes, *, place: int, value: float) -> None:
-    ax.annotate(
-        f"{value:.1f}",
-        (place + 0.36, value),
-        xytext=(0, 2),
-        textcoords="offset points",
-        ha="right",
+    """Write the mean above the axes, where no dot is in its way."""
+    ax.text(
+        place,
+        1.01,
+        f"{value:.2f}",
+        transform=ax.get_xaxis_transform(),
+        ha="center",
+        va="bottom",
         fontsize=6.5,
         fontweight="bold",
     )

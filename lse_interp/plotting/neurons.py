@@ -120,6 +120,7 @@ def plot_small_multiples(frame: pd.DataFrame, *, value: str = "n_neurons") -> li
         figure.delaxes(spare)
     for ax, code in zip(panels, codes, strict=False):
         _draw_histogram(ax, frame[frame["language"] == code], code=code, value=value)
+    # The lowest panel of each column, which is not always in the last row.
     for ax in panels[: len(codes)][-n_columns:]:
         ax.tick_params(labelbottom=True)
     figure.supxlabel("Layer", fontsize=8)
@@ -139,13 +140,15 @@ def _n_columns(n_panels: int) -> int:
     """Choose the number of columns that leaves the fewest panels empty."""
     if n_panels <= 4:
         return n_panels
-    choices = range(4, 8) if n_panels <= 42 else range(8, 13)
+    choices = range(4, 8) if n_panels <= 42 else range(10, 14)
     return min(choices, key=lambda n_columns: (-n_panels % n_columns, n_columns))
 
 
 def _draw_histogram(ax: Axes, rows: pd.DataFrame, *, code: str, value: str) -> None:
     ax.bar(rows["layer"], rows[value], width=0.9, color=language_color(code), linewidth=0)
-    ax.set_title(language_label(code), fontsize=7.5, pad=2)
+    name = language_label(code)
+    # Long names shrink to the width of the narrowest panel.
+    ax.set_title(name, fontsize=7.5 * min(1.0, 13 / len(name)), pad=2)
     ax.text(
         0.03,
         0.95,

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, LogNorm, Normalize
+from matplotlib.colors import Colormap, ListedColormap, LogNorm, Normalize
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from lse_interp.core.errors import LseError, near_misses
@@ -56,9 +56,10 @@ def overlap_frame(overlap: OverlapMatrix) -> pd.DataFrame:
         }
     )
     place = {code: at for at, code in enumerate(overlap.languages)}
-    both = pairs if own.empty else pd.concat([own, pairs], ignore_index=True)
-    order = both[["language", "other"]].replace(place).apply(tuple, axis=1).argsort()
-    return both.iloc[order].reset_index(drop=True)
+    both = own.reindex(columns=pairs.columns) if pairs.empty else pd.concat([own, pairs])
+    return both.sort_values(
+        ["language", "other"], key=lambda codes: codes.map(place), ignore_index=True
+    )
 
 
 @themed
@@ -103,11 +104,204 @@ def plot_overlap_panels(frame: pd.DataFrame) -> list[Axes]:
     """
     n_languages = frame["language"].nunique()
     side = float(np.clip(1.4 + 0.27 * n_languages, 3.6, 12.0))
-    figure, axes = plt.subplot_mosaic(
+    _, axes = plt.subplot_mosaic(
         [["intersection", "jaccard"], ["intersection", "ratio_by_layer"]],
         figsize=(1.62 * side, side),
         width_ratios=[1.72, 1],
     )
-    # Cells are sized when drawn; the layout decides how much room they have.
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)
-    return [plot_overlap(frame, value=value, ax=ax) for value, ax in axes.items()]
+    for value, ax in axes.items():
+        plot_overlap(frame, value=value, ax=ax)
+        ax.set_anchor("NW")
+    return list(axes.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Picture:
+    """How one kind of number is shown."""
+
+    title: str
+    cmap: Colormap
+    norm: Callable[[np.ndarray], Normalize]
+    text: Callable[[float], str]
+    shows_own: bool = False
+
+
+def _linear(values: np.ndarray) -> Normalize:
+    return Normalize(0, max(values.max(initial=0), 1e-9))
+
+
+def _around_one(values: np.ndarray) -> Normalize:
+    inverse = 1 / values[values > 0]
+    furthest = max(values.max(initial=2), inverse.max(initial=2))
+    return LogNorm(1 / furthest, furthest, clip=True)
+
+
+def _short_fraction(value: float) -> str:
+    return f"{value:.2f}".removeprefix("0")
+
+
+def _short_ratio(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 or value == 0 else f"{value:.1f}"
+
+
+def _picture(value: str) -> _Picture:
+    counts, ratio = (
+        sns.color_palette("rocket_r", as_cmap=True),
+        sns.color_palette("vlag", as_cmap=True),
+    )
+    pictures = {
+        "intersection": _Picture(
+            "Shared neurons", counts, _linear, "{:.0f}".format, shows_own=True
+        ),
+        "jaccard": _Picture("Jaccard index", counts, _linear, _short_fraction),
+        "ratio": _Picture("Ratio to chance", ratio, _around_one, _short_ratio),
+        "ratio_by_layer": _Picture("Ratio to chance", ratio, _around_one, _short_ratio),
+    }
+    if value not in pictures:
+        raise LseError(
+            f"`value` must be one of {', '.join(pictures)}; got {value!r}. "
+            f"{near_misses(value, pictures)}"
+        )
+    return pictures[value]
+
+
+def _grid(frame: pd.DataFrame, *, codes: Sequence[str], value: str) -> np.ndarray:
+    """Return [row column] with the lower triangle filled, NaN elsewhere."""
+    table = frame.pivot(index="other", columns="language", values=value)
+    return table.reindex(index=codes, columns=codes).to_numpy(dtype=float)
+
+
+def _draw_cells(ax: Axes, grid: np.ndarray, *, codes: Sequence[str], picture: _Picture) -> None:
+    n = len(codes)
+    pairs = np.tril(np.ones((n, n), dtype=bool), k=-1)
+    known = grid[pairs & np.isfinite(grid)]
+    norm = picture.norm(known)
+    cell = _cell_points(ax, n)
+    edges = np.arange(n + 1)
+    for cells, cmap, scale in (
+        (np.where(pairs, grid, np.nan), picture.cmap, norm),
+        (
+            np.where(np.eye(n, dtype=bool), 0.0, np.nan),
+            ListedColormap([_OWN_GREY]),
+            Normalize(0, 1),
+        ),
+    ):
+        masked, line = np.ma.masked_invalid(cells), 0.03 * cell if cell >= 6 else 0.0
+        ax.pcolormesh(
+            edges, edges, masked, cmap=cmap, norm=scale, edgecolors="white", linewidth=line
+        )
+    written = pairs | np.eye(n, dtype=bool) if picture.shows_own else pairs
+    _write_numbers(ax, grid, where=written, picture=picture, norm=norm, cell=cell)
+    room = _mark_branches(ax, codes, cell=cell)
+    _label_axes(ax, codes, cell=cell)
+    ax.set_xlim(0, n + room)
+    ax.set_ylim(n, 0)
+    ax.set_aspect("equal")
+    ax.set_title(picture.title)
+    _add_colorbar(ax, picture, norm)
+
+
+def _cell_points(ax: Axes, n: int) -> float:
+    """Estimate the side of a cell before the layout is known; it comes out a little larger."""
+    box = ax.get_window_extent()
+    return 0.95 * min(box.width, box.height) / ax.figure.dpi * 72 / n
+
+
+def _write_numbers(
+    ax: Axes,
+    grid: np.ndarray,
+    *,
+    where: np.ndarray,
+    picture: _Picture,
+    norm: Normalize,
+    cell: float,
+) -> None:
+    texts = {
+        (row, column): picture.text(grid[row, column]) if np.isfinite(grid[row, column]) else "-"
+        for row, column in np.argwhere(where)
+    }
+    longest = max(map(len, texts.values()), default=1)
+    size = min(7.0, 0.88 * cell / (0.62 * longest), 0.7 * cell)
+    if size < _SMALLEST_TEXT:
+        return
+    for (row, column), text in texts.items():
+        value = grid[row, column]
+        filled = row != column and np.isfinite(value)
+        dark = filled and _luminance(picture.cmap(norm(value))) < 0.45
+        ax.text(
+            column + 0.5,
+            row + 0.5,
+            text,
+            ha="center",
+            va="center",
+            fontsize=size,
+            color="white" if dark else "0.2",
+        )
+
+
+def _luminance(rgba: Sequence[float]) -> float:
+    return float(np.dot(rgba[:3], (0.2126, 0.7152, 0.0722)))
+
+
+def _mark_branches(ax: Axes, codes: Sequence[str], *, cell: float) -> float:
+    """Part and name the branches; return how many cells the names reach beyond the triangle."""
+    size = min(6.5, 0.75 * cell)
+    start, reach = 0, 0.0
+    for branch, group in itertools.groupby(codes, key=_branch):
+        stop = start + len(list(group))
+        for xs, ys in (([0, stop], [stop, stop]), ([start, start], [start, len(codes)])):
+            ax.plot(xs, ys, color="white", linewidth=0.11 * cell, solid_capstyle="butt")
+        if size >= _SMALLEST_TEXT:
+            place = (stop + 0.25, (start + stop) / 2)
+            ax.text(
+                *place, branch, ha="left", va="center", fontsize=size, color="0.4", style="italic"
+            )
+            reach = max(reach, stop + 0.5 + 0.6 * size * len(branch) / cell - len(codes))
+        start = stop
+    return reach
+
+
+def _branch(code: str) -> str:
+    return LANGUAGES[code].branch if code in LANGUAGES else "unknown"
+
+
+def _label_axes(ax: Axes, codes: Sequence[str], *, cell: float) -> None:
+    size = min(0.8 * cell, 7.0)
+    middles = np.arange(len(codes)) + 0.5
+    # Names where there is room for them, codes in small panels and below the columns.
+    names = [language_label(code) if cell >= 11 else code for code in codes]
+    if size < 2.5:
+        names = codes = [""] * len(codes)
+    ax.set_yticks(middles, names, fontsize=size)
+    ax.set_xticks(middles, codes, fontsize=size, rotation=90)
+    ax.tick_params(length=0, pad=2)
+    ax.grid(visible=False)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+def _add_colorbar(ax: Axes, picture: _Picture, norm: Normalize) -> None:
+    """Put the colour scale into the empty corner above the diagonal."""
+    inset = ax.inset_axes((0.56, 0.93, 0.4, 0.025))
+    bar = ax.figure.colorbar(
+        plt.cm.ScalarMappable(norm=norm, cmap=picture.cmap), cax=inset, orientation="horizontal"
+    )
+    bar.outline.set_visible(False)
+    if isinstance(norm, LogNorm):
+        steps = _log_steps(norm.vmax)
+        bar.locator, bar.minorlocator = FixedLocator(list(steps)), NullLocator()
+        bar.formatter = FuncFormatter(lambda value, _: steps.get(value, ""))
+    else:
+        bar.locator = MaxNLocator(nbins=4)
+    bar.update_ticks()
+    inset.tick_params(labelsize=6, length=2, pad=1)
+
+
+def _log_steps(furthest: float) -> dict[float, str]:
+    """Choose a power of two on either side of 1, with labels.
+
+    >>> _log_steps(20.0)
+    {0.0625: '1/16', 1.0: '1', 16.0: '16'}
+    """
+    power = 2 ** int(np.log2(furthest))
+    return {1 / power: f"1/{power}", 1.0: "1", float(power): f"{power}"}

@@ -6,6 +6,7 @@ the same dash by at least 30 under normal, protanopic and deuteranopic vision.
 """
 
 import functools
+import logging
 import textwrap
 import zlib
 from collections.abc import Callable, Mapping
@@ -182,6 +183,8 @@ def save_figure(
     about = {"Title": title or stem.name, "Description": caption}
     about |= {"Source": source, "Comment": command, "Software": None}
     undated = {"Title": title or stem.name, "CreationDate": None, "Creator": None, "Producer": None}
+    # Embedding fonts in a pdf tells every glyph at level INFO.
+    logging.getLogger("fontTools").setLevel(logging.WARNING)
     line = _source_line(figure, source)
     try:
         with theme():

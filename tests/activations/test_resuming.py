@@ -97,85 +97,76 @@ def corpus(documents, tmp_path):
     return path
 
 
-def config(model_folder, corpus, root, *, n_tokens):
-    return Config(
-        model=ModelArgs(model=str(model_folder), device="cpu"),
-        text=CorpusArgs(corpus=str(corpus)),
-        langs=("mlt",),
-        n_tokens=n_tokens,
-        block_size=16,
-        batch_size=1,
-        n_shards=12,
-        root=root,
-    )
+N_TOKENS, N_SHARDS = 4000, 12
 
 
-def command(model_folder, corpus, root, *, n_tokens):
-    """Spell `config` as arguments of the stage."""
+def command(model_folder, corpus, root):
+    """Arguments that run the stage as `uninterrupted` does."""
     flags = {
         "model": model_folder,
         "device": "cpu",
         "corpus": corpus,
         "langs": "mlt",
-        "n-tokens": n_tokens,
+        "n-tokens": N_TOKENS,
         "block-size": 16,
         "batch-size": 1,
-        "n-shards": 12,
+        "n-shards": N_SHARDS,
         "root": root,
     }
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     return ["-m", "lse_interp.activations", *words]
 
 
+def uninterrupted(model_folder, corpus, root):
+    config = Config(
+        model=ModelArgs(model=str(model_folder), device="cpu"),
+        text=CorpusArgs(corpus=str(corpus)),
+        langs=("mlt",),
+        n_tokens=N_TOKENS,
+        block_size=16,
+        batch_size=1,
+        n_shards=N_SHARDS,
+        root=root,
+    )
+    return ActivationCounts.load(run(config)["mlt"])
+
+
+def kill_at_the_first_shard(arguments, root):
+    """Run a command until a shard is there, kill it with SIGKILL; return the shards it left."""
+    process = subprocess.Popen(arguments, env=environment(), stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(root.rglob("0*.safetensors")):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    return list(root.rglob("0*.safetensors"))
+
+
 def environment():
     return os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def only(root, pattern):
-    (path,) = root.rglob(pattern)
-    return path
-
-
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
-def test_killed_run_goes_on_where_it_was(model_folder, corpus, tmp_path):
-    n_tokens = 30_000
-    alone, killed = tmp_path / "alone", tmp_path / "killed"
-    run(config(model_folder, corpus, alone, n_tokens=n_tokens))
-    arguments = [sys.executable, *command(model_folder, corpus, killed, n_tokens=n_tokens)]
-    process = subprocess.Popen(arguments, env=environment(), stderr=subprocess.DEVNULL)
-    while process.poll() is None and not list(killed.rglob("0*.safetensors")):
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    left = sorted(killed.rglob("0*.safetensors"))
-    assert 1 <= len(left) < 12
-    assert not list(killed.rglob("mlt.safetensors"))
+def test_killed_run_goes_on_in_two_processes(model_folder, corpus, tmp_path):
+    root = tmp_path / "killed"
+    stage = command(model_folder, corpus, root)
+    left = kill_at_the_first_shard([sys.executable, *stage], root)
+    assert 1 <= len(left) < N_SHARDS
+    assert not list(root.rglob("mlt.safetensors"))
 
-    again = subprocess.run(arguments, env=environment(), capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert f"{len(left)} of 12 shards were there" in again.stderr
-    assert not list(killed.rglob("*.shards"))
-    found = ActivationCounts.load(only(killed, "mlt.safetensors"))
-    assert found.provenance["n_shards_reused"] == len(left)
-    assert_same(found, ActivationCounts.load(only(alone, "mlt.safetensors")))
-
-
-@pytest.mark.usefixtures("one_thread")
-def test_two_processes_count_as_one(model_folder, corpus, tmp_path):
-    alone, shared = tmp_path / "alone", tmp_path / "shared"
-    run(config(model_folder, corpus, alone, n_tokens=2000))
-    launch = ["-m", "accelerate.commands.accelerate_cli", "launch", "--cpu", "--num_processes=2"]
-    launch += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
-    launch += ["--main_process_port=0"]
-    done = subprocess.run(
-        [sys.executable, *launch, *command(model_folder, corpus, shared, n_tokens=2000)],
-        env=environment(),
-        capture_output=True,
-        text=True,
+    # The flag's name notwithstanding, this starts processes on CPUs as well; port 0 is a free one.
+    launch = ["-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu"]
+    launch += ["--num_processes=2", "--num_machines=1", "--main_process_port=0"]
+    launch += ["--mixed_precision=no", "--dynamo_backend=no"]
+    shared = subprocess.run(
+        [sys.executable, *launch, *stage], env=environment(), capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("wrote") <= 1
-    found = ActivationCounts.load(only(shared, "mlt.safetensors"))
+    assert shared.returncode == 0, shared.stderr
+    assert f"{len(left)} of {N_SHARDS} shards were there" in shared.stderr
+    assert shared.stderr.count("tokens counted now") == 1  # the main process alone reports
+    assert not list(root.rglob("*.shards"))
+    (path,) = root.rglob("mlt.safetensors")
+    found = ActivationCounts.load(path)
     assert found.provenance["n_processes"] == 2
-    assert not list(shared.rglob("*.shards"))
-    assert_same(found, ActivationCounts.load(only(alone, "mlt.safetensors")))
+    assert found.provenance["n_shards_reused"] == len(left)
+    assert_same(found, uninterrupted(model_folder, corpus, tmp_path / "alone"))

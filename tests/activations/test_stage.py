@@ -41,7 +41,7 @@ def test_run_writes_counts_of_every_language(configure, caplog):
         assert twin["meta"]["site"] == "mlp.hook_act"
         assert not path.with_name(f"{path.name}.shards").exists()
     assert "tokens/s" in caplog.text
-    assert "2 languages in" in caplog.text
+    assert "runs" in caplog.text and "counts: 2 (400 tokens counted now" in caplog.text
 
 
 def test_run_reuses_what_is_finished(configure, caplog):

@@ -71,7 +71,7 @@ def test_the_table_is_well_formed():
 def test_data_set_spellings_of_the_paper_languages():
     assert lookup("mlt").flores == "mlt_Latn"
     assert lookup("kat").flores == "kat_Geor"
-    assert (lookup("zho").flores, lookup("zho").glotcc) == ("cmn_Hans", "cmn-Hans")
+    assert (lookup("zho").flores, lookup("zho").glotcc) == ("cmn_Hans", "cmn-Hani")
     assert (lookup("npi").flores, lookup("npi").glotcc) == ("npi_Deva", "npi-Deva")
     assert lookup("ekk").flores == "ekk_Latn"
 

@@ -391,6 +391,19 @@ def test_random_like_by_activity_does_not_prefer_low_indices_among_ties():
     assert 160 < torch.cat(drawn).double().mean() < 240
 
 
+def test_random_like_by_activity_prefers_exact_ties_to_neighbours():
+    probability = torch.zeros(1, 3, 400, dtype=torch.float64)
+    probability[..., 200:] = 0.5
+    neurons = hand_made(
+        indices={"mlt": layers_of(range(200, 210), [], [])},
+        model=model_info(d_mlp=400),
+        lape=None,
+        probability=probability,
+    )
+    drawn = [neurons.random_like(seed=s, match="activity").to_frame() for s in range(20)]
+    assert pd.concat(drawn)["probability"].mean() > 0.45
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

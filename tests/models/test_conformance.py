@@ -170,3 +170,17 @@ def test_fingerprint_depends_on_names_and_dtype():
     other.a, other.b = one.b, one.a
     assert fingerprint(one) != fingerprint(other)
     assert fingerprint(one) != fingerprint(one.to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_fingerprint_sees_one_value_among_many(dtype):
+    # Far more values than the sample holds, and a few bytes that fill no 64-bit word.
+    module = torch.nn.Module()
+    module.weight = torch.nn.Parameter(torch.randn(100_003).to(dtype))
+    seen = {fingerprint(module)}
+    positions = torch.randperm(100_003)[:20].tolist() + [0, 100_002]
+    for position in positions:
+        with torch.no_grad():
+            module.weight[position] += 1
+        seen.add(fingerprint(module))
+    assert len(seen) == 1 + len(positions)

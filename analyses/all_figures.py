@@ -1,0 +1,114 @@
+"""Draw every figure and table whose artefacts exist: what `make figures` runs.
+
+    python -m analyses.all_figures
+    python -m analyses.all_figures --model meta-llama/Llama-3.1-8B --masks released_masks
+
+Writes figures/*.{png,pdf,csv}, figures/table*.md and the gallery figures/README.md.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from analyses import (
+    fig02_neurons_by_layer,
+    fig07_alignment,
+    fig07c_published,
+    fig08_overlap,
+    fig12_small_multiples,
+    fig_ablation,
+    table01_subnetworks,
+)
+from analyses.gallery import write_gallery
+from analyses.sources import NeuronArgs, require_artifact
+from lse_interp.core.artifacts import RunPaths
+from lse_interp.core.cli import main_for
+from lse_interp.core.errors import ArtifactError
+from lse_interp.core.neuron_formats import RELEASED_MODELS
+
+__all__ = ["Config", "main", "run"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Draw what there is to draw."""
+
+    model: str = "embedded"
+    """The model whose run is drawn: `embedded`, a local folder, or a hub id."""
+    root: Path = Path("runs")
+    """Folder of all runs."""
+    masks: Path | None = None
+    """Folder of released neurons (`llama-3.1-5`, `nemo-5`), drawn too."""
+    figures: Path = Path("figures")
+    """Folder to write to."""
+
+
+def run(config: Config) -> list[Path]:
+    """Draw, write the gallery, and return the files written.
+
+    A stage that has not run yet is named and left out.
+
+    Raises:
+        ArtifactError: `masks` holds no released file; or an artefact cannot be read.
+    """
+    paths = RunPaths(config.root, config.model)
+    written = []
+    if _exists(paths.neurons, stage="lse_interp.lape"):
+        written += _about_neurons(NeuronArgs(neurons=paths.neurons, figures=config.figures))
+    curves = tuple(sorted(paths.alignment("any").parent.glob("*.safetensors")))
+    if curves or _exists(paths.alignment("mlt"), stage="lse_interp.alignment"):
+        written += fig07_alignment.run(
+            fig07_alignment.Config(curves=curves, figures=config.figures)
+        )
+    ablation = paths.folder / "ablation.safetensors"
+    if _exists(ablation, stage="lse_interp.ablation"):
+        written += fig_ablation.run(fig_ablation.Config(ablation=ablation, figures=config.figures))
+    for args in _mask_args(config):
+        written += _about_neurons(args)
+    written += fig07c_published.run(fig07c_published.Config(figures=config.figures))
+    page = write_gallery(config.figures)
+    logger.info("wrote %s", page)
+    return [*written, page]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the script from the command line."""
+    return main_for(Config, run, argv, description=__doc__)
+
+
+def _exists(path: Path, *, stage: str) -> bool:
+    try:
+        require_artifact(path, stage=stage)
+    except ArtifactError as error:
+        logger.info("left out: %s", error)
+        return False
+    return True
+
+
+def _about_neurons(args: NeuronArgs) -> list[Path]:
+    draw: tuple[Callable[[NeuronArgs], list[Path]], ...] = (
+        fig02_neurons_by_layer.run,
+        fig08_overlap.run,
+        fig12_small_multiples.run,
+        lambda args: table01_subnetworks.run(table01_subnetworks.Config(source=args)),
+    )
+    return [path for one in draw for path in one(args)]
+
+
+def _mask_args(config: Config) -> Iterator[NeuronArgs]:
+    if config.masks is None:
+        return
+    found = [config.masks / name for name in RELEASED_MODELS if (config.masks / name).is_file()]
+    if not found:
+        raise ArtifactError(
+            f"{config.masks} holds no released neurons; expected {' or '.join(RELEASED_MODELS)}."
+        )
+    for path in found:
+        yield NeuronArgs(masks=path, figures=config.figures)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

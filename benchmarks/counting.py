@@ -1,0 +1,277 @@
+"""Time and memory of counting activations, beside the bare model and other ways to count.
+
+    python benchmarks/counting.py                          # the embedded model and a wider one
+    python benchmarks/counting.py --models random-8b --device cuda --dtype bfloat16
+
+Every method counts the same tokens through the same weights: for each neuron, how often its gate
+is above 0 and the sum of its values. The methods take turns, so that whatever else the machine
+does falls on all of them; reported is the median over rounds of time / time of the bare forward
+pass (no language-model head) in the same round, under the same attention implementation. The
+result replaces the section between the `<!-- counting -->` markers of `docs/benchmarks.md`.
+"""
+
+import ctypes
+import dataclasses
+import gc
+import logging
+import os
+import platform
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+import transformers
+from counting_methods import METHODS, Step, ours
+from torch import Tensor
+
+from lse_interp.core.artifacts import write_atomic
+from lse_interp.core.cli import main_for, progress
+from lse_interp.core.errors import LseError, near_misses
+from lse_interp.models import HookedModel, load_model
+from lse_interp.models.backends.firing import share_tensors
+
+logger = logging.getLogger(__name__)
+
+SHAPES = {
+    # d_model, layers, d_mlp, attention heads, key-value heads, vocabulary
+    "random-80m": (512, 8, 3584, 8, 4, 32_000),
+    "random-8b": (4096, 32, 14336, 32, 8, 128_256),
+}
+MARKER = "<!-- counting -->"
+DOCS = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Compare ways to count activations."""
+
+    models: tuple[str, ...] = ("embedded", "random-80m")
+    """`random-80m`, `random-8b` (random weights in a Llama's shape), or anything that
+    `load_model` takes."""
+    device: str = "cpu"
+    dtype: str = "float32"
+    batch_size: int = 8
+    block_size: int = 128
+    threads: int | None = None
+    """CPU threads; by default what torch chooses."""
+    seconds: float = 100.0
+    """Time to spend on each model; at least 5 rounds are run."""
+    quick: bool = False
+    """The embedded model for 15 seconds; writes no file."""
+    out: Path = DOCS
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What was measured of one method."""
+
+    name: str
+    attention: str
+    wall: list[float]
+    """Seconds per batch, by round."""
+    cpu: list[float]
+    """Processor seconds per batch, by round: other processes disturb them less."""
+    peak_mb: float | None
+    """Peak memory above the loaded model; None where it cannot be measured."""
+
+
+def measure(model: HookedModel, config: Config, *, seconds: float) -> list[Row]:
+    """Check that the methods agree, then time them in turns."""
+    eager = HookedModel(share_tensors(model.hf), model.tokenizer, name=model.name)
+    eager.hf.set_attn_implementation("eager")
+    model.hf.set_attn_implementation("sdpa")
+    subject = {"sdpa": model, "eager": eager}
+    generator = torch.Generator().manual_seed(0)
+    shape = (config.batch_size, config.block_size)
+    vocab = model.hf.config.vocab_size
+    ids = torch.randint(3, vocab, shape, generator=generator).to(model.device)
+
+    agree(subject, ids)
+    peaks = [_peak_mb(method.make, subject[method.attention], ids) for method in METHODS]
+    steps = [method.make(subject[method.attention]) for method in METHODS]
+    seconds_of = [
+        [_time(step, ids) for step in steps]
+        for _ in progress(_rounds(seconds), desc=model.name, unit="round")
+    ]
+    return [
+        Row(
+            name=method.name,
+            attention=method.attention,
+            wall=[times[i][0] for times in seconds_of],
+            cpu=[times[i][1] for times in seconds_of],
+            peak_mb=peaks[i],
+        )
+        for i, method in enumerate(METHODS)
+    ]
+
+
+def agree(subject: dict[str, HookedModel], ids: Tensor) -> None:
+    """Refuse to time methods that count different things.
+
+    Raises:
+        LseError: A count differs by more than rounding explains: 0.5 % of the tokens.
+    """
+    expected = ours(subject["eager"])(ids)
+    assert expected is not None
+    for method in METHODS:
+        found = method.make(subject[method.attention])(ids)
+        if found is None:
+            continue
+        worst = int((found[0] - expected[0]).abs().max())
+        if worst > 0.005 * ids.numel():
+            raise LseError(f"{method.name} counts other things: a count is off by {worst}.")
+
+
+def report(model: HookedModel, rows: list[Row], config: Config) -> str:
+    """Write the rows of one model as a Markdown table."""
+    n_tokens = config.batch_size * config.block_size
+    base = {row.attention: row for row in rows if row.name.startswith("bare")}
+    lines = [
+        f"**{model.name}** ({model.n_layers} layers x {model.d_mlp:,} neurons, d_model "
+        f"{model.d_model}, {config.dtype}), batches of {config.batch_size} x "
+        f"{config.block_size} tokens, {len(rows[0].wall)} rounds:",
+        "",
+        "| method | attention | tokens/s | time / bare | quartiles | CPU time / bare "
+        "| peak memory, MB |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        ratios = [a / b for a, b in zip(row.wall, base[row.attention].wall, strict=True)]
+        cpu = [a / b for a, b in zip(row.cpu, base[row.attention].cpu, strict=True)]
+        low, _, high = statistics.quantiles(ratios, n=4)
+        peak = "" if row.peak_mb is None else f"{row.peak_mb:,.0f}"
+        quartiles = f"{low:.2f} to {high:.2f}"
+        lines.append(
+            f"| {row.name} | {row.attention} | {n_tokens / statistics.median(row.wall):,.0f} "
+            f"| {statistics.median(ratios):.3f} | {quartiles} "
+            f"| {statistics.median(cpu):.3f} | {peak} |"
+        )
+    return "\n".join(lines)
+
+
+def run(config: Config) -> None:
+    """Measure every model and put the tables where they belong."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    models = ("embedded",) if config.quick else config.models
+    tables = []
+    for name in models:
+        model = _model(name, config)
+        rows = measure(model, config, seconds=15.0 if config.quick else config.seconds)
+        tables.append(report(model, rows, config))
+        logger.info("%s", tables[-1])
+    if config.quick:
+        return
+    section = "\n\n".join(["## Counting activations", _preamble(config), *tables])
+    write_section(config.out, section)
+    logger.info("wrote %s", config.out)
+
+
+def write_section(path: Path, section: str) -> None:
+    """Replace what stands between the markers of a file; append both where there are none.
+
+    Raises:
+        LseError: The file has one marker, or more than two.
+    """
+    text = path.read_text(encoding="utf-8") if path.exists() else "# Benchmarks\n"
+    parts = text.split(MARKER)
+    if len(parts) == 1:
+        parts = [text.rstrip("\n") + "\n\n", "", "\n"]
+    if len(parts) != 3:
+        raise LseError(f"{path} should have two markers {MARKER}; it has {len(parts) - 1}.")
+    text = MARKER.join([parts[0], f"\n{section}\n", parts[2]])
+    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _preamble(config: Config) -> str:
+    load = os.getloadavg()[0]
+    return (
+        f"`python benchmarks/counting.py` on {_machine(config)}, torch {torch.__version__}. "
+        f"The methods take turns; `time / bare` is the median over rounds of the time of a method "
+        f"/ that of the bare forward pass in the same round. Memory is the peak above the loaded "
+        f"model. Load average at the end: {load:.1f}; other processes shared the machine wherever "
+        f"it is above {torch.get_num_threads()}, and the tokens/s are then too low. CPU time is "
+        f"what such neighbours disturb least. TransformerLens counts `hook_pre`, which has the "
+        f"sign of the others' `hook_act`, and computes the logits."
+    )
+
+
+def _machine(config: Config) -> str:
+    if config.device.startswith("cuda"):
+        return torch.cuda.get_device_name(config.device)
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.+)", info.read_text()) if info.exists() else None
+    name = found[1] if found else platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+
+
+def _model(name: str, config: Config) -> HookedModel:
+    if name not in SHAPES and name.startswith("random"):
+        raise LseError(f"Unknown shape {name!r}. {near_misses(name, SHAPES)}")
+    if name not in SHAPES:
+        return load_model(name, device=config.device, dtype=config.dtype)
+    d_model, n_layers, d_mlp, n_heads, n_kv_heads, vocab = SHAPES[name]
+    shape = transformers.LlamaConfig(
+        vocab_size=vocab,
+        hidden_size=d_model,
+        intermediate_size=d_mlp,
+        num_hidden_layers=n_layers,
+        num_attention_heads=n_heads,
+        num_key_value_heads=n_kv_heads,
+        max_position_embeddings=2048,
+    )
+    torch.manual_seed(0)
+    with torch.device(config.device):
+        hf = transformers.AutoModelForCausalLM.from_config(
+            shape, dtype=getattr(torch, config.dtype)
+        )
+    return HookedModel(hf.eval(), name=name)
+
+
+def _rounds(seconds: float) -> Iterator[int]:
+    end, done = time.perf_counter() + seconds, 0
+    while done < 5 or time.perf_counter() < end:
+        yield done
+        done += 1
+
+
+def _time(step: Step, ids: Tensor) -> tuple[float, float]:
+    if ids.is_cuda:
+        torch.cuda.synchronize()
+    wall, cpu = time.perf_counter(), time.process_time()
+    step(ids)
+    if ids.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def _peak_mb(make: Callable[[HookedModel], Step], model: HookedModel, ids: Tensor) -> float | None:
+    """Measure the peak memory of one batch above what is allocated before it."""
+    gc.collect()
+    if ids.is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        make(model)(ids)
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    reset = Path("/proc/self/clear_refs")
+    if not reset.exists():
+        return None
+    # Give freed memory back first, or it hides what is allocated anew; 5 resets the peak.
+    ctypes.CDLL(None).malloc_trim(0)
+    reset.write_text("5")
+    before_kb = _status_kb("VmRSS")
+    make(model)(ids)
+    return (_status_kb("VmHWM") - before_kb) / 1e3
+
+
+def _status_kb(field: str) -> int:
+    found = re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main_for(Config, run, description=__doc__))

@@ -1,0 +1,261 @@
+"""The scripts behind the figures: what they read, write, and say when something is missing."""
+
+import logging
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from analyses import (
+    all_figures,
+    fig02_neurons_by_layer,
+    fig07_alignment,
+    fig07c_published,
+    fig08_overlap,
+    table01_subnetworks,
+)
+from analyses.gallery import write_gallery
+from analyses.sources import NeuronArgs, command, describe_neurons, output_stem, read_neurons
+from lse_interp.core.artifacts import ModelInfo, RunPaths
+from lse_interp.core.errors import ArtifactError, LseError, MismatchError
+from lse_interp.core.languages import PAPER_REFERENCE, PAPER_TARGETS
+from lse_interp.core.neuron_formats import RELEASED_LANGUAGES, RELEASED_MODELS, write_masks
+from lse_interp.overlap import measure_overlap
+from lse_interp.plotting.overlap import overlap_frame
+
+LLAMA = RELEASED_MODELS["llama-3.1-5"]
+
+
+def released(path, *, n_layers=32):
+    """A file in the form of the released ones: language i has i + 1 neurons in the last layer."""
+    empty = torch.tensor([], dtype=torch.int64)
+    masks = [
+        [empty] * (n_layers - 1) + [torch.arange(i + 1)] for i, _ in enumerate(RELEASED_LANGUAGES)
+    ]
+    return write_masks(path, masks)
+
+
+def info(name):
+    return ModelInfo(name, None, "LlamaForCausalLM", 2, 4, 10, 1000)
+
+
+def test_read_neurons_names_what_writes_a_missing_artefact(tmp_path):
+    with pytest.raises(
+        ArtifactError, match=r"does not exist. `make demo` writes .*lse_interp.lape"
+    ):
+        read_neurons(NeuronArgs(neurons=tmp_path / "neurons.safetensors"))
+
+
+def test_read_neurons_refuses_two_sources(tmp_path):
+    args = NeuronArgs(neurons=tmp_path / "a.safetensors", masks=tmp_path / "llama-3.1-5")
+    with pytest.raises(LseError, match=r"`--neurons` and `--masks` both name the neurons"):
+        read_neurons(args)
+
+
+def test_read_neurons_of_a_folder_needs_the_model(tmp_path):
+    released(tmp_path / "llama-3.1-5")
+    with pytest.raises(LseError, match=r"add --mask-model \(llama-3.1-8b or mistral-nemo-12b\)"):
+        read_neurons(NeuronArgs(masks=tmp_path))
+    neurons = read_neurons(NeuronArgs(masks=tmp_path, mask_model="llama-3.1-8b"))
+    assert neurons.model == LLAMA
+    assert neurons.size("npi") == 12
+
+
+def test_read_neurons_takes_the_model_from_the_file_name_or_the_flag(tmp_path):
+    assert read_neurons(NeuronArgs(masks=released(tmp_path / "llama-3.1-5"))).model == LLAMA
+    other = released(tmp_path / "mine")
+    assert read_neurons(NeuronArgs(masks=other, mask_model="llama-3.1-8b")).model == LLAMA
+    with pytest.raises(MismatchError, match="not known from its file name"):
+        read_neurons(NeuronArgs(masks=other))
+    with pytest.raises(MismatchError, match="expected 40 layers"):
+        read_neurons(NeuronArgs(masks=other, mask_model="mistral-nemo-12b"))
+
+
+def test_describe_neurons_says_model_method_and_site(neurons, tmp_path):
+    assert describe_neurons(neurons) == "embedded; 4 languages; LAPE; K = 5 %; mlp.hook_act"
+    masks = read_neurons(NeuronArgs(masks=released(tmp_path / "llama-3.1-5")))
+    assert describe_neurons(masks) == (
+        "meta-llama/Llama-3.1-8B; 12 languages; released neurons, llama-3.1-5"
+    )
+
+
+def test_output_stem_carries_the_name_of_other_models():
+    assert output_stem(Path("figures"), "fig", info("embedded")) == Path("figures/fig")
+    assert output_stem(Path("f"), "fig", LLAMA) == Path("f/fig_llama-3.1-8b")
+
+
+def test_command_spells_what_differs_from_the_default():
+    assert command("fig08_overlap", NeuronArgs()) == "python -m analyses.fig08_overlap"
+    args = NeuronArgs(masks=Path("m/x"), mask_languages=("mlt", "slk"), mask_model="llama-3.1-8b")
+    assert command("fig08_overlap", args) == (
+        "python -m analyses.fig08_overlap --masks m/x --mask-languages mlt slk "
+        "--mask-model llama-3.1-8b"
+    )
+
+
+def test_fig08_overlap_writes_the_frame_it_draws(neurons, tmp_path):
+    path = neurons.save(tmp_path / "neurons.safetensors")
+    png, pdf, csv = fig08_overlap.run(NeuronArgs(neurons=path, figures=tmp_path / "figures"))
+    assert (png.name, pdf.name) == ("fig08_overlap.png", "fig08_overlap.pdf")
+    expected = overlap_frame(measure_overlap(neurons)).astype({"n_language": int})
+    pd.testing.assert_frame_equal(pd.read_csv(csv), expected, check_exact=True)
+
+
+def test_main_draws_released_masks_from_the_command_line(tmp_path):
+    masks = released(tmp_path / "llama-3.1-5")
+    argv = ["--masks", str(masks), "--figures", str(tmp_path / "figures")]
+    assert fig02_neurons_by_layer.main(argv) == 0
+    csv = tmp_path / "figures" / "fig02_neurons_by_layer_llama-3.1-8b.csv"
+    frame = pd.read_csv(csv)
+    assert frame["n_neurons"].sum() == sum(range(1, 13))
+    assert set(frame.loc[frame["n_neurons"] > 0, "layer"]) == {31}
+
+
+def test_main_ends_a_missing_artefact_in_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert fig08_overlap.main([]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: runs/embedded/neurons.safetensors does not exist. `make demo`")
+    assert error.count("\n") == 1
+
+
+def test_fig07_alignment_draws_several_models_over_the_layers_and_averaged(make_curves, tmp_path):
+    path = make_curves(("base", "target")).save(tmp_path / "mlt.safetensors")
+    written = fig07_alignment.run(
+        fig07_alignment.Config(curves=(path,), figures=tmp_path / "figures")
+    )
+    assert [path.name for path in written if path.suffix == ".png"] == [
+        "fig07_alignment_mlt.png",
+        "fig07c_layer_average_mlt.png",
+    ]
+    assert len(pd.read_csv(written[2])) == 2 * 3 * 4
+    assert len(pd.read_csv(written[5])) == 2 * 3
+
+
+def test_fig07_alignment_names_what_writes_a_missing_artefact(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArtifactError, match=r"mlt.safetensors does not exist. `make demo`"):
+        fig07_alignment.run(fig07_alignment.Config(figures=tmp_path))
+
+
+def test_published_averages_give_the_mean_the_paper_states():
+    frame = fig07c_published.published_averages()
+    assert len(frame) == 12 * 6 * 9
+    assert set(frame["language"]) == set(PAPER_TARGETS)
+    assert set(frame["against"]) == set(PAPER_REFERENCE)
+    assert not frame.duplicated(["language", "model", "against"]).any()
+    # Paper, section 6.2.
+    assert round(frame.loc[frame["model"] == "Target", "cosine"].mean(), 2) == 90.47
+
+
+@pytest.mark.parametrize("file", RELEASED_MODELS)
+def test_published_sizes_follow_from_the_number_of_neurons(file):
+    model = RELEASED_MODELS[file]
+    published = pd.read_csv(table01_subnetworks._PUBLISHED[model.name], dtype=str)
+    assert tuple(published["language"]) == PAPER_TARGETS
+    n_neurons = published["n_neurons"].astype(int)
+    n_trainable = 3 * n_neurons * model.d_model
+    own = pd.DataFrame(
+        {
+            "language": published["language"],
+            "name": published["language"],
+            "n_neurons": n_neurons,
+            "n_trainable": n_trainable,
+            "percent": 100 * n_trainable / model.n_parameters,
+        }
+    )
+    frame = table01_subnetworks.beside_published(own, model=model.name)
+    # 3 x 2028 x 5120 = 31,150,080 is 31.2 million; the paper prints 31.1.
+    known = {"llama-3.1-5": [], "nemo-5": ["kat: trainable_millions 31.2, published 31.1"]}
+    assert table01_subnetworks.differences(frame) == known[file]
+
+
+def test_beside_published_adds_nothing_for_other_models():
+    own = pd.DataFrame(
+        {"language": ["slv", "mlt"], "name": ["a", "b"], "n_neurons": [1, 2]}
+        | {"n_trainable": [12, 24], "percent": [1.2, 2.4]}
+    )
+    frame = table01_subnetworks.beside_published(own, model="embedded")
+    assert frame["language"].tolist() == ["mlt", "slv"]
+    assert list(frame.columns) == list(own.columns)
+
+
+def test_table01_subnetworks_writes_csv_and_markdown_and_prints(neurons, tmp_path, capsys):
+    path = neurons.save(tmp_path / "neurons.safetensors")
+    argv = ["--neurons", str(path), "--figures", str(tmp_path / "figures")]
+    assert table01_subnetworks.main(argv) == 0
+    frame = pd.read_csv(tmp_path / "figures" / "table01_subnetworks.csv").set_index("language")
+    assert frame.loc["slv", ["n_neurons", "n_trainable"]].tolist() == [4, 3 * 4 * 4]
+    assert frame.loc["slv", "percent"] == pytest.approx(4.8)
+    text = (tmp_path / "figures" / "table01_subnetworks.md").read_text()
+    assert "| Slovenian | 4 | 48 | 4.80 |\n" in text
+    assert "Source: embedded; 4 languages; LAPE" in text
+    assert text.startswith(capsys.readouterr().out)
+
+
+def test_table01_subnetworks_counts_two_vectors_per_neuron_without_a_gate(neurons, tmp_path):
+    source = NeuronArgs(
+        neurons=neurons.save(tmp_path / "neurons.safetensors"), figures=tmp_path / "figures"
+    )
+    config = table01_subnetworks.Config(source=source, gated=False)
+    csv, _ = table01_subnetworks.run(config)
+    assert pd.read_csv(csv).set_index("language").loc["slv", "n_trainable"] == 2 * 4 * 4
+
+
+def test_table01_subnetworks_shows_published_numbers_beside(tmp_path, caplog):
+    source = NeuronArgs(masks=released(tmp_path / "llama-3.1-5"), figures=tmp_path)
+    with caplog.at_level(logging.INFO):
+        _, markdown = table01_subnetworks.run(table01_subnetworks.Config(source=source))
+    assert "| Afrikaans | 2 | 24,576 | 0.00 | 2581 | 31.7M | 0.39 |\n" in markdown.read_text()
+    assert "differs: afr: n_neurons 2, published 2581" in caplog.text
+
+
+def test_all_figures_draws_what_exists_and_indexes_it(neurons, make_curves, tmp_path, caplog):
+    paths = RunPaths(tmp_path / "runs", "embedded")
+    neurons.save(paths.neurons)
+    make_curves().save(paths.alignment("mlt"))
+    figures = tmp_path / "figures"
+    with caplog.at_level(logging.INFO):
+        written = all_figures.run(all_figures.Config(root=tmp_path / "runs", figures=figures))
+    names = {path.name for path in written}
+    assert names == {path.name for path in figures.iterdir()}
+    pictures = {name for name in names if name.endswith(".png")}
+    assert pictures == {
+        "fig02_neurons_by_layer.png",
+        "fig07_alignment_mlt.png",
+        "fig07c_published.png",
+        "fig08_overlap.png",
+        "fig12_small_multiples.png",
+    }
+    page = (figures / "README.md").read_text()
+    for name in pictures:
+        assert f"]({name})" in page
+        with Image.open(figures / name) as image:
+            assert image.info["Description"] in page
+            assert f"`{image.info['Comment']}`" in page
+    assert "| Slovenian | 4 | 48 | 4.80 |" in page
+    assert "left out: " in caplog.text
+    assert "ablation.safetensors does not exist" in caplog.text
+
+
+def test_all_figures_without_a_run_draws_the_published_numbers(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        written = all_figures.run(all_figures.Config(root=tmp_path, figures=tmp_path / "figures"))
+    assert {path.stem for path in written} == {"fig07c_published", "README"}
+    assert caplog.text.count("left out: ") == 3
+    assert "`make demo` writes the artefacts of the embedded model" in caplog.text
+
+
+def test_all_figures_refuses_a_folder_without_released_neurons(tmp_path):
+    config = all_figures.Config(root=tmp_path, masks=tmp_path, figures=tmp_path / "figures")
+    with pytest.raises(ArtifactError, match=r"holds no released neurons; expected llama-3.1-5 or"):
+        all_figures.run(config)
+
+
+def test_write_gallery_leaves_out_foreign_pictures(tmp_path):
+    Image.new("RGB", (2, 2)).save(tmp_path / "foreign.png")
+    page = write_gallery(tmp_path).read_text()
+    assert "foreign" not in page
+    assert page.startswith("# Figures\n")

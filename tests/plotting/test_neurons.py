@@ -1,0 +1,114 @@
+"""Neurons over the layers: the numbers and the artists."""
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lse_interp.core.errors import LseError
+from lse_interp.core.languages import LANGUAGES
+from lse_interp.plotting.neurons import (
+    _n_columns,
+    layer_frame,
+    plot_layers,
+    plot_small_multiples,
+)
+from lse_interp.plotting.style import language_color
+
+
+def test_layer_frame_counts_every_layer_of_every_language(neurons):
+    frame = layer_frame(neurons)
+    assert list(frame.columns) == ["language", "layer", "n_neurons", "share"]
+    assert frame["language"].unique().tolist() == ["mlt", "slk", "slv", "ekk"]
+    counts = frame.pivot(index="language", columns="layer", values="n_neurons")
+    assert counts.loc["slv"].tolist() == [3, 1]
+    assert counts.loc["mlt"].tolist() == [0, 1]
+    shares = frame.pivot(index="language", columns="layer", values="share")
+    assert shares.loc["slv"].tolist() == [0.75, 0.25]
+    assert shares.loc["ekk"].isna().all()
+
+
+def test_layer_frame_adds_up_to_the_sizes(neurons):
+    totals = layer_frame(neurons).groupby("language")["n_neurons"].sum()
+    assert totals.to_dict() == {code: neurons.size(code) for code in neurons}
+
+
+@pytest.mark.parametrize("value", ["n_neurons", "share"])
+def test_plot_layers_draws_one_line_per_language(neurons, value):
+    frame = layer_frame(neurons)
+    ax = plot_layers(frame, value=value)
+    lines = {line.get_label(): line for line in ax.lines}
+    assert list(lines) == ["Maltese", "Slovak", "Slovenian", "Estonian"]
+    for code, label in (("slv", "Slovenian"), ("ekk", "Estonian")):
+        expected = frame.loc[frame["language"] == code, value].to_numpy(dtype=float)
+        np.testing.assert_array_equal(lines[label].get_ydata(), expected)
+        assert lines[label].get_color() == language_color(code)
+    assert ax.get_ylim()[0] == 0
+    assert ax.get_xlim() == (0, 1)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == list(lines)
+
+
+def test_plot_layers_gives_a_language_the_same_line_whoever_else_is_there(neurons):
+    frame = layer_frame(neurons)
+    alone = plot_layers(frame[frame["language"] == "slv"]).lines[0]
+    among = next(line for line in plot_layers(frame).lines if line.get_label() == "Slovenian")
+    assert (alone.get_color(), alone.get_linestyle()) == (among.get_color(), among.get_linestyle())
+
+
+def test_plot_layers_draws_into_given_axes(neurons):
+    _, axes = plt.subplots(1, 2)
+    assert plot_layers(layer_frame(neurons), ax=axes[1]) is axes[1]
+    assert len(axes[0].lines) == 0
+
+
+def test_plot_layers_refuses_an_unknown_value(neurons):
+    with pytest.raises(LseError, match=r"`value` must be one of n_neurons, share; got 'shares'"):
+        plot_layers(layer_frame(neurons), value="shares")
+
+
+def test_plot_small_multiples_draws_one_panel_per_language_on_shared_axes(neurons):
+    frame = layer_frame(neurons)
+    axes = plot_small_multiples(frame)
+    assert [ax.get_title(loc="left") for ax in axes] == [
+        "Maltese",
+        "Slovak",
+        "Slovenian",
+        "Estonian",
+    ]
+    assert [bar.get_height() for bar in axes[2].patches] == [3, 1]
+    assert {mpl.colors.to_hex(bar.get_facecolor()) for bar in axes[2].patches} == {
+        language_color("slv")
+    }
+    assert [ax.texts[0].get_text() for ax in axes] == ["1", "4", "4", "0"]
+    assert len({ax.get_ylim() for ax in axes}) == len({ax.get_xlim() for ax in axes}) == 1
+    assert axes[0].figure.axes == axes
+
+
+def test_plot_small_multiples_labels_the_lowest_panel_of_each_column(make_neurons):
+    codes = list(LANGUAGES)[:5]
+    axes = plot_small_multiples(layer_frame(make_neurons({code: [[0], [1]] for code in codes})))
+    axes[0].figure.draw_without_rendering()
+    for ax in axes:
+        labelled = any(text.get_visible() and text.get_text() for text in ax.get_xticklabels())
+        assert labelled
+    assert len(axes) == 5
+
+
+def test_plot_small_multiples_refuses_an_unknown_value(neurons):
+    with pytest.raises(LseError, match=r"got 'count'"):
+        plot_small_multiples(layer_frame(neurons), value="count")
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(n=st.integers(1, 150))
+def test_n_columns_never_leaves_a_row_empty(n):
+    columns = _n_columns(n)
+    rows = -(-n // columns)
+    assert 1 <= columns <= max(4, 13)
+    assert n <= rows * columns < n + columns
+
+
+def test_n_columns_fills_the_grids_of_the_paper_and_of_the_embedded_run():
+    assert (_n_columns(12), _n_columns(21)) == (4, 7)

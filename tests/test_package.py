@@ -1,0 +1,94 @@
+"""The package as a whole: import direction, cheap imports, the list of stages."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lse_interp
+from lse_interp.__main__ import stages
+
+PACKAGE = Path(lse_interp.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+LEVELS = {"core": 0, "models": 1, "data": 1, "counting": 2, "training": 2, "plotting": 4}
+STAGE = 3
+
+
+def _level(parts: tuple[str, ...]) -> int:
+    return LEVELS.get(parts[0], STAGE) if parts else -1
+
+
+def _imports(path: Path) -> set[tuple[str, ...]]:
+    """Modules of this package that a file imports at its top level."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        found |= {tuple(name.split(".")[1:]) for name in names if name.startswith("lse_interp")}
+    return {parts for parts in found if parts}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    own = path.relative_to(PACKAGE).with_suffix("").parts
+    if own[0].startswith("__"):
+        return
+    for parts in _imports(path):
+        assert _level(parts) <= _level(own), f"{own} imports {parts}"
+        siblings = {own[0], parts[0]}
+        assert siblings != {"models", "data"}, f"{own} imports {parts}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_modules_say_what_they_are_for(path):
+    text = path.read_text(encoding="utf-8")
+    assert ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
+    # Postponed annotations would turn the shape checks of dataclass fields off.
+    assert "from __future__ import annotations" not in text
+
+
+def test_only_plotting_imports_matplotlib():
+    for path in MODULES:
+        if path.relative_to(PACKAGE).parts[0] == "plotting":
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {
+            name.split(".")[0]
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [])
+            + [alias.name for alias in node.names]
+        }
+        assert not names & {"matplotlib", "seaborn"}, path
+
+
+def test_importing_the_package_imports_no_torch():
+    code = "import sys, lse_interp; sys.exit(int('torch' in sys.modules or 'numpy' in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_public_name_resolves():
+    for name in lse_interp.__all__:
+        assert getattr(lse_interp, name) is not None
+
+
+def test_unknown_public_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        lse_interp.nonsense  # noqa: B018
+
+
+def test_main_lists_the_stages():
+    assert {"activations", "lape", "overlap", "ablation", "alignment"} <= set(stages())
+    shown = subprocess.run(
+        [sys.executable, "-m", "lse_interp"], capture_output=True, text=True, check=True
+    ).stdout
+    for name, line in stages().items():
+        assert f"python -m lse_interp.{name}" in shown
+        assert line
+        assert line in shown
