@@ -1,7 +1,7 @@
 """Draw every figure and table whose artefacts exist: what `make figures` runs.
 
-    python -m analyses.all_figures
-    python -m analyses.all_figures --model meta-llama/Llama-3.1-8B --masks released_masks
+python -m analyses.all_figures
+python -m analyses.all_figures --model meta-llama/Llama-3.1-8B --masks released_masks
 
 Writes figures/*.{png,pdf,csv}, figures/table*.md and the gallery figures/README.md.
 """

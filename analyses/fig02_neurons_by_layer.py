@@ -1,7 +1,7 @@
 """Figures 2 and 10: the neurons of every language over the layers.
 
-    python -m analyses.fig02_neurons_by_layer
-    python -m analyses.fig02_neurons_by_layer --masks released_masks/llama-3.1-5
+python -m analyses.fig02_neurons_by_layer
+python -m analyses.fig02_neurons_by_layer --masks released_masks/llama-3.1-5
 """
 
 import logging

@@ -1,7 +1,7 @@
 """Figure 7: how close parallel sentences lie in each layer, and averaged over the layers.
 
-    python -m analyses.fig07_alignment
-    python -m analyses.fig07_alignment --curves runs/my-model/alignment/mlt.safetensors
+python -m analyses.fig07_alignment
+python -m analyses.fig07_alignment --curves runs/my-model/alignment/mlt.safetensors
 
 An artefact of several models is also drawn averaged over the layers, as in Figure 7c.
 """
@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from analyses.sources import output_stem, require_artifact
+from analyses.sources import require_artifact
 from lse_interp.core.artifacts import RunPaths
 from lse_interp.core.cli import main_for
 from lse_interp.core.curves import AlignmentCurves
@@ -22,7 +22,7 @@ from lse_interp.plotting.alignment import (
     plot_alignment,
     plot_layer_average,
 )
-from lse_interp.plotting.style import language_label, save_figure
+from lse_interp.plotting.style import figure_stem, language_label, save_figure
 
 __all__ = ["Config", "main", "run"]
 
@@ -104,7 +104,7 @@ def _draw(path: Path, config: Config) -> list[Path]:
 
 
 def _stem(config: Config, name: str, curves: AlignmentCurves) -> Path:
-    return output_stem(config.figures, f"{name}_{curves.language}", curves.infos[0])
+    return figure_stem(config.figures, f"{name}_{curves.language}", curves.infos[0])
 
 
 def _command(config: Config, path: Path) -> str:

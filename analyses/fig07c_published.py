@@ -1,6 +1,6 @@
 """Figure 7c from the published numbers: cosine averaged over layers, languages and sentences.
 
-    python -m analyses.fig07c_published
+python -m analyses.fig07c_published
 
 Draws Tables 27 to 38 of the paper, which stand in analyses/paper/tables27_38.csv.
 """

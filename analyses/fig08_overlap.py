@@ -1,7 +1,7 @@
 """Figures 8 and 9: which languages share neurons; with Jaccard and the ratio to chance beside.
 
-    python -m analyses.fig08_overlap
-    python -m analyses.fig08_overlap --masks released_masks/llama-3.1-5
+python -m analyses.fig08_overlap
+python -m analyses.fig08_overlap --masks released_masks/llama-3.1-5
 """
 
 import logging

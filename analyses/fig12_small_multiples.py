@@ -1,7 +1,7 @@
 """Figures 12 and 13: one small histogram over the layers per language, on shared axes.
 
-    python -m analyses.fig12_small_multiples
-    python -m analyses.fig12_small_multiples --masks released_masks/llama-3.1-5
+python -m analyses.fig12_small_multiples
+python -m analyses.fig12_small_multiples --masks released_masks/llama-3.1-5
 """
 
 import logging

@@ -9,11 +9,11 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from analyses.sources import output_stem, require_artifact
+from analyses.sources import require_artifact
 from lse_interp.core.ablations import AblationMatrix
 from lse_interp.core.cli import main_for
 from lse_interp.plotting.ablation import ablation_frame, plot_ablation_panels
-from lse_interp.plotting.style import save_figure
+from lse_interp.plotting.style import figure_stem, save_figure
 
 __all__ = ["Config", "main", "run"]
 
@@ -43,7 +43,7 @@ def run(config: Config) -> list[Path]:
     frame = ablation_frame(matrix)
     written = save_figure(
         plot_ablation_panels(frame)[0].figure,
-        output_stem(config.figures, "fig_ablation", matrix.model),
+        figure_stem(config.figures, "fig_ablation", matrix.model),
         frame=frame,
         source=_describe(matrix),
         title=f"What breaks in {matrix.model.name} without a language's neurons",

@@ -1,24 +1,21 @@
 """Where the pictures get their neurons, and what they say about it."""
 
 import dataclasses
-import re
 from pathlib import Path
 from typing import Literal
 
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
-from lse_interp.core.artifacts import ModelInfo
 from lse_interp.core.errors import ArtifactError, LseError
 from lse_interp.core.neuron_formats import RELEASED_LANGUAGES, RELEASED_MODELS, released_model
 from lse_interp.core.neurons import NeuronSets
-from lse_interp.plotting.style import save_figure
+from lse_interp.plotting.style import figure_stem, save_figure
 
 __all__ = [
     "NeuronArgs",
     "command",
     "describe_neurons",
-    "output_stem",
     "read_neurons",
     "require_artifact",
     "save_neuron_figure",
@@ -96,14 +93,6 @@ def describe_neurons(neurons: NeuronSets) -> str:
     return "; ".join(parts)
 
 
-def output_stem(folder: Path, name: str, model: ModelInfo) -> Path:
-    """Name an output; those of other models than the embedded one carry the model's name."""
-    if model.name == "embedded":
-        return folder / name
-    label = re.sub(r"[^\w.-]+", "-", Path(model.name).name.lower())
-    return folder / f"{name}_{label}"
-
-
 def command(script: str, args: NeuronArgs) -> str:
     """Spell the command that draws the same picture again."""
     flags = []
@@ -128,7 +117,7 @@ def save_neuron_figure(
     """Write a figure about neurons under the name of its script."""
     return save_figure(
         figure,
-        output_stem(args.figures, script, neurons.model),
+        figure_stem(args.figures, script, neurons.model),
         frame=frame,
         source=describe_neurons(neurons),
         title=title,

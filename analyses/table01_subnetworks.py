@@ -1,7 +1,7 @@
 """Table 1 and Figure 11: neurons, trainable parameters and their share, language by language.
 
-    python -m analyses.table01_subnetworks
-    python -m analyses.table01_subnetworks --masks released_masks/llama-3.1-5
+python -m analyses.table01_subnetworks
+python -m analyses.table01_subnetworks --masks released_masks/llama-3.1-5
 
 For the two models of the paper the published numbers stand beside.
 """
@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from analyses.sources import NeuronArgs, command, describe_neurons, output_stem, read_neurons
+from analyses.sources import NeuronArgs, command, describe_neurons, read_neurons
 from lse_interp.core.artifacts import write_atomic
 from lse_interp.core.cli import CONFIG_FLAT, main_for
 from lse_interp.core.neuron_formats import RELEASED_MODELS
 from lse_interp.lape import table
+from lse_interp.plotting.style import figure_stem
 
 __all__ = ["Config", "beside_published", "differences", "main", "run", "to_markdown"]
 
@@ -37,8 +38,6 @@ class Config:
     """Tabulate the subnetworks."""
 
     source: CONFIG_FLAT[NeuronArgs] = NeuronArgs()
-    gated: bool = True
-    """Whether the MLP has a gate: 3 trained vectors per neuron, else 2."""
 
 
 def beside_published(own: pd.DataFrame, *, model: str) -> pd.DataFrame:
@@ -96,10 +95,12 @@ def to_markdown(frame: pd.DataFrame) -> str:
 def run(config: Config) -> list[Path]:
     """Write csv and markdown, print the table, and say whether it equals the published one."""
     neurons = read_neurons(config.source)
-    frame = beside_published(table(neurons, gated=config.gated), model=neurons.model.name)
+    frame = beside_published(table(neurons), model=neurons.model.name)
     text = to_markdown(frame)
-    about = f"Source: {describe_neurons(neurons)}. `{_command(config)}`\n"
-    stem = output_stem(config.source.figures, "table01_subnetworks", neurons.model)
+    about = (
+        f"Source: {describe_neurons(neurons)}. `{command('table01_subnetworks', config.source)}`\n"
+    )
+    stem = figure_stem(config.source.figures, "table01_subnetworks", neurons.model)
     csv, markdown = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("csv", "md"))
     write_atomic(csv, lambda path: frame.to_csv(path, index=False))
     write_atomic(markdown, lambda path: path.write_text(f"{text}\n{about}", encoding="utf-8"))
@@ -131,11 +132,6 @@ def _compare(frame: pd.DataFrame) -> None:
         logger.info("all %d published rows equal, at the printed precision", n_published)
     for line in found:
         logger.info("differs: %s", line)
-
-
-def _command(config: Config) -> str:
-    gate = "" if config.gated else " --no-gated"
-    return command("table01_subnetworks", config.source) + gate
 
 
 if __name__ == "__main__":

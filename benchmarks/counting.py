@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 SHAPES = {
     # d_model, layers, d_mlp, attention heads, key-value heads, vocabulary
-    "random-80m": (512, 8, 3584, 8, 4, 32_000),
+    "random-23m": (512, 4, 2048, 8, 4, 8_000),
     "random-8b": (4096, 32, 14336, 32, 8, 128_256),
 }
 MARKER = "<!-- counting -->"
@@ -48,8 +48,8 @@ DOCS = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 class Config:
     """Compare ways to count activations."""
 
-    models: tuple[str, ...] = ("embedded", "random-80m")
-    """`random-80m`, `random-8b` (random weights in a Llama's shape), or anything that
+    models: tuple[str, ...] = ("embedded", "random-23m")
+    """`random-23m`, `random-8b` (random weights in a Llama's shape), or anything that
     `load_model` takes."""
     device: str = "cpu"
     dtype: str = "float32"

@@ -9,9 +9,8 @@ in nats per sentence. The sentences carry the same content, so languages compare
 tokens. Language neurons are real where A is hurt more than the others, and more than by as many
 random neurons of the same layers (`control`).
 
-Source: Tang et al. 2024 (arXiv:2402.16438) and Gurgurov et al. 2025
-(arXiv:2507.22608) measure the change in perplexity per token. Nats per sentence, the random
-control and the error are additions.
+Source: Tang et al. 2024 (arXiv:2402.16438) and Gurgurov et al. 2025 (arXiv:2507.22608) measure the
+change in perplexity per token. Nats per sentence, the random control and the error are additions.
 
     python -m lse_interp.ablation
     python -m lse_interp.ablation --langs mlt slk --n-sentences 48 --n-controls 3

@@ -356,13 +356,13 @@ def _report(curves: AlignmentCurves) -> None:
 
 def _draw(curves: AlignmentCurves, config: Config, *, split: str | None) -> list[Path]:
     from lse_interp.plotting.alignment import alignment_frame, plot_alignment
-    from lse_interp.plotting.style import save_figure
+    from lse_interp.plotting.style import figure_stem, save_figure
 
     frame = alignment_frame(curves)
     figure = plot_alignment(frame).figure
     text = f"{config.parallel}{f' {split}' if split else ''}, {curves.n_sentences} sentences"
     source = f"{', '.join(curves.models)}; {text}; {curves.site}, {curves.pooling} pooling"
-    stem = config.figures / f"alignment_{curves.language}"
+    stem = figure_stem(config.figures, f"fig07_alignment_{curves.language}", curves.infos[0])
     return save_figure(figure, stem, frame=frame, source=source)
 
 

@@ -129,7 +129,7 @@ def identify(
     )
 
 
-def table(neurons: NeuronSets, *, gated: bool = True) -> pd.DataFrame:
+def table(neurons: NeuronSets) -> pd.DataFrame:
     """Tabulate the size of each language's subnetwork.
 
     Columns: language, name, n_neurons, n_trainable (weights), percent (of all parameters of the
@@ -137,7 +137,6 @@ def table(neurons: NeuronSets, *, gated: bool = True) -> pd.DataFrame:
 
     Args:
         neurons: the sets.
-        gated: whether the MLP has a gate projection.
 
     Source: paper, Table 1 and Figure 11.
     """
@@ -146,7 +145,7 @@ def table(neurons: NeuronSets, *, gated: bool = True) -> pd.DataFrame:
             "language": language,
             "name": LANGUAGES[language].name if language in LANGUAGES else language,
             "n_neurons": neurons.size(language),
-            "n_trainable": neurons.n_trainable(language, gated=gated),
+            "n_trainable": neurons.n_trainable(language),
         }
         for language in neurons
     ]

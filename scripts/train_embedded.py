@@ -309,7 +309,7 @@ def train(config: Config, model: LlamaForCausalLM, tokenizer: PreTrainedTokenize
             rate = tokens / (time.monotonic() - start)
             curve.append({"step": step, "tokens": tokens, "loss": round(mean, 4)})
             log.info("step %d  %.2f of the time  loss %.3f  %.0f tok/s", step, fraction, mean, rate)
-        if step % 200 == 199:
+        if step and step % 200 == 0:
             curve[-1] |= held_out(model, tokenizer)
             log.info("held-out nats per sentence: %s", curve[-1])
             model.train()

@@ -454,6 +454,12 @@ def test_selectivity_of_a_hand_computed_case():
     assert relative["others"].tolist() == pytest.approx([(2 / 40 + 1 / 10) / 2, (0.1 + 0.4) / 2])
 
 
+def test_selectivity_finds_a_language_by_code_and_not_by_position():
+    table = hand_matrix(ablated=("kat", "mlt")).selectivity().set_index("language")
+    assert table.loc["kat", ["own", "others", "rank"]].tolist() == [1.0, 4.0, 3]
+    assert table.loc["mlt", ["own", "others", "rank"]].tolist() == [2.0, 3.5, 3]
+
+
 def test_selectivity_reports_the_control_on_its_own_language():
     control = np.array(INTACT) + np.array(RISES)[::-1]
     matrix = hand_matrix(without_random=torch.tensor(control), control="layer", n_controls=1)

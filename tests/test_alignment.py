@@ -584,7 +584,7 @@ def test_stage_measures_two_folders_into_one_artefact_and_draws(
     assert curves.provenance["measured"]["tuned"]["dtype"] == "torch.float32"
     assert curves.provenance["config"]["n_bootstrap"] == 20
     written = sorted(path.name for path in (tmp_path / "figures").iterdir())
-    assert written == ["alignment_mlt.csv", "alignment_mlt.pdf", "alignment_mlt.png"]
+    assert written == [f"fig07_alignment_mlt_base.{s}" for s in ("csv", "pdf", "png")]
     table = curves.layer_average().to_string(float_format="{:.2f}".format)
     assert table in caplog.text and f"wrote {artefact}" in caplog.text
 

@@ -1,5 +1,6 @@
 """LAPE: the score, the choice, counts of several languages, and the stage on disk."""
 
+import dataclasses
 import math
 import os
 
@@ -314,7 +315,8 @@ def test_table_counts_neurons_weights_and_percent():
         }
     )
     pd.testing.assert_frame_equal(table(neurons), expected)
-    assert table(neurons, gated=False)["n_trainable"].tolist() == [24, 0]
+    ungated = dataclasses.replace(neurons, model=dataclasses.replace(neurons.model, gated=False))
+    assert table(ungated)["n_trainable"].tolist() == [24, 0]
 
 
 def test_depth_gives_thirds_and_the_median_layer():

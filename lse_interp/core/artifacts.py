@@ -53,6 +53,8 @@ class ModelInfo:
     d_model: int
     d_mlp: int
     n_parameters: int
+    gated: bool = True
+    """Whether a neuron has a gate row beside its up row and down column."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-ready values."""
@@ -142,7 +144,7 @@ def save_artifact(
         The path written.
     """
     path = Path(path)
-    arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    arrays = _unshared(tensors)
     description = json.dumps(
         {"kind": kind, "version": version, "meta": _jsonable(meta)},
         ensure_ascii=False,
@@ -224,6 +226,18 @@ def provenance(config: Any = None, **extra: Any) -> dict[str, Any]:
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "config": _jsonable(config),
     } | _jsonable(extra)
+
+
+def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Bring tensors to the host; copy those that share memory, which safetensors refuses."""
+    arrays: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        array = tensor.detach().cpu().contiguous()
+        storage = array.untyped_storage().data_ptr()
+        arrays[name] = array.clone() if storage in seen else array
+        seen.add(storage)
+    return arrays
 
 
 def _header(path: Path) -> dict[str, str]:

@@ -33,8 +33,7 @@ class ModelArgs:
     device: str | None = None
     """`cpu`, `cuda`, `cuda:1`, ...; by default the GPU where there is one."""
     dtype: str | None = None
-    """`float32`, `bfloat16`, `float16`; by default the dtype of the checkpoint on a GPU,
-    float32 on a CPU."""
+    """`float32`, `bfloat16`, `float16`; by default that of the checkpoint."""
     revision: str | None = None
     """Hub revision (branch, tag or commit)."""
 
@@ -101,5 +100,5 @@ def _configure_logging() -> None:
         format="%(message)s",
         stream=sys.stderr,
     )
-    for noisy in ("httpx", "urllib3", "filelock", "fsspec", "datasets", "matplotlib"):
+    for noisy in ("httpx", "urllib3", "filelock", "fsspec", "datasets", "matplotlib", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

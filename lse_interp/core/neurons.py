@@ -96,7 +96,7 @@ class NeuronSets:
         """Count the neurons of a language."""
         return sum(len(neurons) for neurons in self[language])
 
-    def n_trainable(self, language: str, *, gated: bool = True) -> int:
+    def n_trainable(self, language: str) -> int:
         """Count the weights attached to the neurons of a language.
 
         Each neuron owns one row of gate, one row of up and one column of down, of d_model each:
@@ -104,7 +104,7 @@ class NeuronSets:
 
         Source: paper, Table 1.
         """
-        return (3 if gated else 2) * self.size(language) * self.model.d_model
+        return (3 if self.model.gated else 2) * self.size(language) * self.model.d_model
 
     def mask(self, language: str) -> Bool[Tensor, "layer neuron"]:
         """Mark the neurons of a language."""

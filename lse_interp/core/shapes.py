@@ -11,6 +11,7 @@
 | `sentence` | parallel sentences: the same index means the same sentence     |
 | `shard`    | consecutive pieces of a corpus, counted separately             |
 | `vocab`    | entries of the tokenizer                                       |
+| `model`    | models compared, by label                                      |
 
 A one-axis shape takes a leading space: `Float[Tensor, " neuron"]`.
 """
@@ -27,4 +28,5 @@ AXES: tuple[str, ...] = (
     "sentence",
     "shard",
     "vocab",
+    "model",
 )

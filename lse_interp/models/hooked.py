@@ -111,6 +111,7 @@ class HookedModel:
                 d_model=self.d_model,
                 d_mlp=self.d_mlp,
                 n_parameters=n_parameters(self.hf),
+                gated=self.gated,
             )
             self._info = (state, info)
         return self._info[1]

@@ -6,7 +6,7 @@ the same dash by at least 30 under normal, protanopic and deuteranopic vision.
 """
 
 import functools
-import logging
+import re
 import textwrap
 import zlib
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from lse_interp.core.artifacts import write_atomic
+from lse_interp.core.artifacts import ModelInfo, write_atomic
 from lse_interp.core.languages import LANGUAGES
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "LANGUAGE_STYLES",
     "PAGE_INCHES",
     "PROJECTION_COLORS",
+    "figure_stem",
     "language_color",
     "language_label",
     "language_line",
@@ -148,6 +149,14 @@ def language_line(code: str) -> dict[str, Any]:
     return {"color": color, "linestyle": _DASHES[dash]}
 
 
+def figure_stem(folder: Path, name: str, model: ModelInfo) -> Path:
+    """Name a figure; those of other models than the embedded one carry the model's name."""
+    if model.name == "embedded":
+        return folder / name
+    label = re.sub(r"[^\w.-]+", "-", Path(model.name).name.lower())
+    return folder / f"{name}_{label}"
+
+
 def save_figure(
     figure: Figure,
     stem: Path,
@@ -183,8 +192,6 @@ def save_figure(
     about = {"Title": title or stem.name, "Description": caption}
     about |= {"Source": source, "Comment": command, "Software": None}
     undated = {"Title": title or stem.name, "CreationDate": None, "Creator": None, "Producer": None}
-    # Embedding fonts in a pdf tells every glyph at level INFO.
-    logging.getLogger("fontTools").setLevel(logging.WARNING)
     line = _source_line(figure, source)
     try:
         with theme():

@@ -225,3 +225,11 @@ def test_provenance_holds_version_time_command_and_configuration():
     assert found["n_tokens"] == {"mlt": 5}
     assert set(found) >= {"package_version", "created", "command"}
     json.dumps(found)
+
+
+def test_save_artifact_takes_tensors_that_share_memory(tmp_path):
+    whole = torch.arange(6.0)
+    tensors = {"whole": whole, "again": whole, "part": whole[2:4]}
+    path = save_artifact(tmp_path / "a.safetensors", kind="k", version=1, tensors=tensors, meta={})
+    found, _ = load_artifact(path, kind="k", version=1)
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())

@@ -97,7 +97,8 @@ def test_neuron_sets_select_count_and_size_by_code():
 def test_n_trainable_counts_three_projections_of_d_model():
     neurons = hand_made()
     assert neurons.n_trainable("mlt") == 3 * 3 * 4
-    assert neurons.n_trainable("mlt", gated=False) == 2 * 3 * 4
+    ungated = dataclasses.replace(neurons, model=dataclasses.replace(neurons.model, gated=False))
+    assert ungated.n_trainable("mlt") == 2 * 3 * 4
     assert neurons.n_trainable("lvs") == 0
 
 

@@ -1,5 +1,6 @@
 """The scripts behind the figures: what they read, write, and say when something is missing."""
 
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from analyses import (
     table01_subnetworks,
 )
 from analyses.gallery import write_gallery
-from analyses.sources import NeuronArgs, command, describe_neurons, output_stem, read_neurons
+from analyses.sources import NeuronArgs, command, describe_neurons, read_neurons
 from lse_interp.core.artifacts import ModelInfo, RunPaths
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError
 from lse_interp.core.languages import PAPER_REFERENCE, PAPER_TARGETS
 from lse_interp.core.neuron_formats import RELEASED_LANGUAGES, RELEASED_MODELS, write_masks
 from lse_interp.overlap import measure_overlap
 from lse_interp.plotting.overlap import overlap_frame
+from lse_interp.plotting.style import figure_stem
 
 LLAMA = RELEASED_MODELS["llama-3.1-5"]
 
@@ -81,9 +83,9 @@ def test_describe_neurons_says_model_method_and_site(neurons, tmp_path):
     )
 
 
-def test_output_stem_carries_the_name_of_other_models():
-    assert output_stem(Path("figures"), "fig", info("embedded")) == Path("figures/fig")
-    assert output_stem(Path("f"), "fig", LLAMA) == Path("f/fig_llama-3.1-8b")
+def test_figure_stem_carries_the_name_of_other_models():
+    assert figure_stem(Path("figures"), "fig", info("embedded")) == Path("figures/fig")
+    assert figure_stem(Path("f"), "fig", LLAMA) == Path("f/fig_llama-3.1-8b")
 
 
 def test_command_spells_what_differs_from_the_default():
@@ -99,7 +101,7 @@ def test_fig08_overlap_writes_the_frame_it_draws(neurons, tmp_path):
     path = neurons.save(tmp_path / "neurons.safetensors")
     png, pdf, csv = fig08_overlap.run(NeuronArgs(neurons=path, figures=tmp_path / "figures"))
     assert (png.name, pdf.name) == ("fig08_overlap.png", "fig08_overlap.pdf")
-    expected = overlap_frame(measure_overlap(neurons)).astype({"n_language": int})
+    expected = overlap_frame(measure_overlap(neurons))
     pd.testing.assert_frame_equal(pd.read_csv(csv), expected, check_exact=True)
 
 
@@ -196,11 +198,11 @@ def test_table01_subnetworks_writes_csv_and_markdown_and_prints(neurons, tmp_pat
 
 
 def test_table01_subnetworks_counts_two_vectors_per_neuron_without_a_gate(neurons, tmp_path):
+    ungated = dataclasses.replace(neurons, model=dataclasses.replace(neurons.model, gated=False))
     source = NeuronArgs(
-        neurons=neurons.save(tmp_path / "neurons.safetensors"), figures=tmp_path / "figures"
+        neurons=ungated.save(tmp_path / "neurons.safetensors"), figures=tmp_path / "figures"
     )
-    config = table01_subnetworks.Config(source=source, gated=False)
-    csv, _ = table01_subnetworks.run(config)
+    csv, _ = table01_subnetworks.run(table01_subnetworks.Config(source=source))
     assert pd.read_csv(csv).set_index("language").loc["slv", "n_trainable"] == 2 * 4 * 4
 
 
