@@ -33,8 +33,9 @@ def run(config: Config) -> list[Path]:
         title=f"Languages that share neurons in {neurons.model.name}",
         caption=(
             "Neurons shared by each pair (on the diagonal, each language's own number), Jaccard "
-            "index, and the ratio to what random sets with as many neurons per layer share. "
-            "Relatives stand together. Form of Figures 8 and 9; the right column is an addition."
+            "index, and the ratio to what random sets with as many neurons per layer share "
+            "(blank: nothing shared and less than one neuron expected). Relatives stand together. "
+            "Form of Figures 8 and 9; the right column is an addition."
         ),
     )
     logger.info("wrote %s", written[0])

@@ -118,6 +118,8 @@ def plot_small_multiples(frame: pd.DataFrame, *, value: str = "n_neurons") -> li
     panels = list(grid.flat)
     for spare in panels[len(codes) :]:
         figure.delaxes(spare)
+    # Head room for the number written in the corner of each panel.
+    panels[0].set_ylim(0, 1.25 * float(frame[value].max()) or 1.0)
     for ax, code in zip(panels, codes, strict=False):
         _draw_histogram(ax, frame[frame["language"] == code], code=code, value=value)
     # The lowest panel of each column, which is not always in the last row.

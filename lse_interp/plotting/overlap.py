@@ -75,7 +75,8 @@ def plot_overlap(
     Args:
         frame: what `overlap_frame` returns.
         value: `intersection`, `jaccard`, `ratio` or `ratio_by_layer`; ratios on a logarithmic
-            scale around 1.
+            scale around 1, blank where a pair shares nothing and less than one neuron is
+            expected.
         ax: where to draw; a new figure, large enough for all languages, where None.
 
     Raises:
@@ -167,6 +168,10 @@ def _picture(value: str) -> _Picture:
 
 def _grid(frame: pd.DataFrame, *, codes: Sequence[str], value: str) -> np.ndarray:
     """Return [row column] with the lower triangle filled, NaN elsewhere."""
+    if value.startswith("ratio"):
+        # Nothing found where less than one neuron is expected says nothing about the ratio.
+        silent = (frame["intersection"] == 0) & (frame[value.replace("ratio", "expected")] < 1)
+        frame = frame.assign(**{value: frame[value].mask(silent)})
     table = frame.pivot(index="other", columns="language", values=value)
     return table.reindex(index=codes, columns=codes).to_numpy(dtype=float)
 
