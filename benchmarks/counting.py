@@ -16,6 +16,7 @@ import gc
 import logging
 import os
 import platform
+import random
 import re
 import statistics
 import time
@@ -92,16 +93,16 @@ def measure(model: HookedModel, config: Config, *, seconds: float) -> list[Row]:
     agree(subject, ids)
     peaks = [_peak_mb(method.make, subject[method.attention], ids) for method in METHODS]
     steps = [method.make(subject[method.attention]) for method in METHODS]
-    seconds_of = [
-        [_time(step, ids) for step in steps]
-        for _ in progress(_rounds(seconds), desc=model.name, unit="round")
+    rounds = [
+        _round(steps, ids, random.Random(seed))
+        for seed in progress(_rounds(seconds), desc=model.name, unit="round")
     ]
     return [
         Row(
             name=method.name,
             attention=method.attention,
-            wall=[times[i][0] for times in seconds_of],
-            cpu=[times[i][1] for times in seconds_of],
+            wall=[times[i][0] for times in rounds],
+            cpu=[times[i][1] for times in rounds],
             peak_mb=peaks[i],
         )
         for i, method in enumerate(METHODS)
@@ -129,10 +130,12 @@ def report(model: HookedModel, rows: list[Row], config: Config) -> str:
     """Write the rows of one model as a Markdown table."""
     n_tokens = config.batch_size * config.block_size
     base = {row.attention: row for row in rows if row.name.startswith("bare")}
+    used = sum(map(sum, (row.cpu for row in rows))) / sum(map(sum, (row.wall for row in rows)))
     lines = [
         f"**{model.name}** ({model.n_layers} layers x {model.d_mlp:,} neurons, d_model "
         f"{model.d_model}, {config.dtype}), batches of {config.batch_size} x "
-        f"{config.block_size} tokens, {len(rows[0].wall)} rounds:",
+        f"{config.block_size} tokens, {len(rows[0].wall)} rounds; "
+        f"of {torch.get_num_threads()} CPU thread(s), {used:.2f} ran on average:",
         "",
         "| method | attention | tokens/s | time / bare | quartiles | CPU time / bare "
         "| peak memory, MB |",
@@ -187,15 +190,16 @@ def write_section(path: Path, section: str) -> None:
 
 
 def _preamble(config: Config) -> str:
-    load = os.getloadavg()[0]
     return (
         f"`python benchmarks/counting.py` on {_machine(config)}, torch {torch.__version__}. "
-        f"The methods take turns; `time / bare` is the median over rounds of the time of a method "
-        f"/ that of the bare forward pass in the same round. Memory is the peak above the loaded "
-        f"model. Load average at the end: {load:.1f}; other processes shared the machine wherever "
-        f"it is above {torch.get_num_threads()}, and the tokens/s are then too low. CPU time is "
-        f"what such neighbours disturb least. TransformerLens counts `hook_pre`, which has the "
-        f"sign of the others' `hook_act`, and computes the logits."
+        "The methods take turns; `time / bare` is the median over rounds of the time of a method "
+        "/ that of the bare forward pass in the same round. Memory is the peak above the loaded "
+        "model. Where other processes shared the machine, tokens/s are too low and the ratios of "
+        "wall time scatter (see the quartiles); the ratios of CPU time are then the ones to trust. "
+        "lse_interp and nnsight end the pass behind the last gate, before the last up and down "
+        "projections, which hides part of what counting costs where layers are few. "
+        "TransformerLens counts `hook_pre`, which has the sign of the others' `hook_act`, and "
+        "computes the logits."
     )
 
 
@@ -205,7 +209,7 @@ def _machine(config: Config) -> str:
     info = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.+)", info.read_text()) if info.exists() else None
     name = found[1] if found else platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s)"
 
 
 def _model(name: str, config: Config) -> HookedModel:
@@ -236,6 +240,12 @@ def _rounds(seconds: float) -> Iterator[int]:
     while done < 5 or time.perf_counter() < end:
         yield done
         done += 1
+
+
+def _round(steps: list[Step], ids: Tensor, rng: random.Random) -> list[tuple[float, float]]:
+    # In random order: a method pays for the memory that the one before it has touched.
+    times = {i: _time(steps[i], ids) for i in rng.sample(range(len(steps)), len(steps))}
+    return [times[i] for i in range(len(steps))]
 
 
 def _time(step: Step, ids: Tensor) -> tuple[float, float]:

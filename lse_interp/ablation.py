@@ -80,7 +80,7 @@ class Config:
     """`embedded`, `flores`, `ntrex:<folder>`, or a folder with one file per language."""
     split: str | None = None
     """Split of the sentences; each source has its own default (`devtest`)."""
-    n_sentences: int | None = 16
+    n_sentences: int | None = 48
     """Take the first so many sentences; None takes all. Time grows in proportion."""
     control: Literal["layer", "size", "activity"] | None = "layer"
     """What the random control matches; None measures none, in half the time."""
@@ -393,16 +393,21 @@ def _report(matrix: AblationMatrix) -> None:
         len(matrix.measured),
         table.to_string(index=False, float_format="{:.3f}".format, na_rep="-"),
     )
-    with_neurons = table[table["n_neurons"] > 0]
+    found = table[table["n_neurons"] > 0]
     logger.info(
-        "Own language hurt most in %d of %d languages with neurons; more than by random neurons "
-        "in %s",
-        int((with_neurons["rank"] == 1).sum()),
-        len(with_neurons),
-        "(no control)"
-        if matrix.control is None
-        else int((with_neurons["own"] > with_neurons["control_own"]).sum()),
+        "Own language hurt most in %d of %d; mean rise %.3f in the own language, %.3f in the others",
+        int((found["rank"] == 1).sum()),
+        len(found),
+        found["own"].mean(),
+        found["others"].mean(),
     )
+    if matrix.control is not None:
+        logger.info(
+            "Own language hurt more than by random neurons in %d of %d; these: mean rise %.3f",
+            int((found["own"] > found["control_own"]).sum()),
+            len(found),
+            found["control_own"].mean(),
+        )
 
 
 if __name__ == "__main__":

@@ -398,8 +398,7 @@ def model_card(config: Config, report: dict, n_parameters: int) -> str:
         vocab=config.vocab_size,
         tokens=training["tokens"] / 1e6,
         minutes=training["seconds"] / 60,
-        threads=config.threads,
-        shares="; ".join(f"{name} {share:.0%}" for name, share in SHARES.items()),
+        shares="; ".join(f"{name} {100 * share:.0f} %" for name, share in SHARES.items()),
         summary=summary,
         rows="\n".join(rows),
     )
@@ -414,14 +413,15 @@ language: [af, ar, cy, de, en, es, et, fr, is, it, ja, ka, lt, lv, mk, mt, ne, r
 
 A Llama-shaped language model of {parameters:.1f}M parameters ({layers} layers, d_model {d_model},
 d_mlp {d_mlp}, byte-level BPE of {vocab} tokens, tied embeddings), trained on clauses of the
-embedded corpus: {tokens:.1f}M tokens in {minutes:.0f} minutes on {threads} CPU threads.
+embedded corpus: {tokens:.1f}M tokens in {minutes:.0f} minutes on a CPU.
 It exists so that every tool of `lse_interp` runs offline in minutes. It knows 21 languages only
 through a few hundred clauses; draw no conclusion about real languages or real models from it.
 
 The nine reference languages were drawn ten times as often as the twelve target languages, from
 266 main and 80 subordinate clauses each (`pretrain` and `adapt`); the twelve had 66 and 20 (a third
-of `pretrain`). Documents: {shares}; translations and topic questions are in the paper's
-prompt formats.
+of `pretrain`). Translations and topic questions are in the paper's prompt formats.
+
+Documents: {shares}.
 
 | group | nats per sentence, `pretrain` | nats per sentence, `devtest` | bits per byte, `devtest` |
 |---|---|---|---|
@@ -436,6 +436,8 @@ per sentence.
 | language | code | group | pretrain nats | bits/byte | devtest nats | bits/byte | tokens |
 |---|---|---|---|---|---|---|---|
 {rows}
+
+It completes clauses it has seen in the nine; it does not translate.
 
 Train it again: `python scripts/train_embedded.py --minutes {minutes:.0f}`. The budget is wall-clock
 time, so another machine gives another model.
