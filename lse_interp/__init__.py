@@ -10,6 +10,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "AblationMatrix": "ablation",
     "ActivationCounts": "activations",
     "AlignmentCurves": "alignment",
     "HookedModel": "models",
@@ -26,6 +27,7 @@ _PUBLIC = {
     "load_model": "models",
     "load_parallel": "data",
     "lookup": "core.languages",
+    "measure_ablation": "ablation",
     "measure_alignment": "alignment",
     "measure_overlap": "overlap",
 }

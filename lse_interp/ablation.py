@@ -395,7 +395,7 @@ def _report(matrix: AblationMatrix) -> None:
     )
     found = table[table["n_neurons"] > 0]
     logger.info(
-        "Own language hurt most in %d of %d; mean rise %.3f in the own language, %.3f in the others",
+        "Own language hurt most in %d of %d; mean rise %.3f in itself, %.3f in the others",
         int((found["rank"] == 1).sum()),
         len(found),
         found["own"].mean(),

@@ -12,6 +12,8 @@
 | `shard`    | consecutive pieces of a corpus, counted separately             |
 | `vocab`    | entries of the tokenizer                                       |
 | `model`    | models compared, by label                                      |
+| `ablated`  | languages whose neurons are switched off                       |
+| `measured` | languages whose loss is measured                               |
 
 A one-axis shape takes a leading space: `Float[Tensor, " neuron"]`.
 """
@@ -29,4 +31,6 @@ AXES: tuple[str, ...] = (
     "shard",
     "vocab",
     "model",
+    "ablated",
+    "measured",
 )

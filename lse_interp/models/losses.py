@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from lse_interp.core.errors import ActivationError, CorpusError, LseError
 from lse_interp.models.hooked import HookedModel
-from lse_interp.models.sentences import _bos, _check_lengths, _pad, _token_ids
+from lse_interp.models.sentences import bos_ids, check_lengths, pad, token_ids
 
 __all__ = ["sentence_losses"]
 
@@ -46,9 +46,9 @@ def sentence_losses(
         raise LseError(f"`batch_size` must be at least 1; got {batch_size}.")
     if not sentences:
         raise CorpusError("There is no sentence to predict; give at least one.")
-    ids = _token_ids(model, sentences)
-    bos = _bos(model.tokenizer)
-    _check_lengths(model, ids, n_bos=len(bos))
+    ids = token_ids(model, sentences)
+    bos = bos_ids(model.tokenizer)
+    check_lengths(model, ids, n_bos=len(bos))
     _require_targets(ids, n_bos=len(bos))
     losses = torch.empty(len(ids), dtype=torch.float64)
     longest_first = sorted(range(len(ids)), key=lambda i: len(ids[i]), reverse=True)
@@ -67,7 +67,7 @@ def sentence_losses(
 def _batch_losses(
     model: HookedModel, ids: Sequence[list[int]], *, bos: list[int]
 ) -> Float64[Tensor, " batch"]:
-    batch, is_text = _pad(ids, bos=bos, left=False)
+    batch, is_text = pad(ids, bos=bos, left=False)
     logits = model.run_with_hooks(batch, {}, logits=True)
     assert logits is not None
     # Position t predicts token t + 1; the last predicts none. Shifting the targets and not the

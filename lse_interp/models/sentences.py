@@ -11,7 +11,16 @@ from lse_interp.core.errors import ActivationError, CorpusError, LseError, near_
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.sites import site_name
 
-__all__ = ["POOLINGS", "SENTENCE_SITES", "check_options", "embed"]
+__all__ = [
+    "POOLINGS",
+    "SENTENCE_SITES",
+    "bos_ids",
+    "check_lengths",
+    "check_options",
+    "embed",
+    "pad",
+    "token_ids",
+]
 
 SENTENCE_SITES: tuple[str, ...] = ("hook_resid_post", "hook_mlp_out", "mlp.hook_post")
 """Sites a sentence can be represented at."""
@@ -51,9 +60,9 @@ def embed(
         LseError: Another pooling, a batch size below 1, or a model without a tokenizer.
     """
     check_options(site=site, pooling=pooling, batch_size=batch_size)
-    ids = _token_ids(model, sentences)
-    bos = _bos(model.tokenizer)
-    _check_lengths(model, ids, n_bos=len(bos))
+    ids = token_ids(model, sentences)
+    bos = bos_ids(model.tokenizer)
+    check_lengths(model, ids, n_bos=len(bos))
     sites = [site_name(site, layer) for layer in range(model.n_layers)]
     vectors: Tensor | None = None
     longest_first = sorted(range(len(ids)), key=lambda i: len(ids[i]), reverse=True)
@@ -95,7 +104,7 @@ def _pooled(
     pooling: str,
 ) -> Float[Tensor, "layer batch d_model"]:
     left = model.tokenizer.padding_side == "left"
-    batch, is_text = _pad(ids, bos=bos, left=left)
+    batch, is_text = pad(ids, bos=bos, left=left)
     weights = _pooling_weights(is_text, pooling=pooling)
     dtype = torch.promote_types(model.dtype, torch.float32)
     weights, is_text = weights.to(model.device, dtype), is_text.to(model.device)
@@ -109,7 +118,7 @@ def _pooled(
     return torch.stack([gathered[site] for site in sites])
 
 
-def _pad(
+def pad(
     ids: Sequence[list[int]], *, bos: list[int], left: bool
 ) -> tuple[dict[str, Int64[Tensor, "batch pos"]], Bool[Tensor, "batch pos"]]:
     """Return a batch, and which of its positions hold text."""
@@ -136,7 +145,13 @@ def _pooling_weights(
     return torch.nn.functional.one_hot(last, num_classes=is_text.shape[-1]).double()
 
 
-def _token_ids(model: HookedModel, sentences: Sequence[str]) -> list[list[int]]:
+def token_ids(model: HookedModel, sentences: Sequence[str]) -> list[list[int]]:
+    """Tokenise sentences without special tokens.
+
+    Raises:
+        LseError: the model has no tokenizer.
+        CorpusError: no sentences.
+    """
     if model.tokenizer is None:
         raise LseError(f"{model.name} has no tokenizer. Give HookedModel one with the model.")
     if not sentences:
@@ -144,12 +159,18 @@ def _token_ids(model: HookedModel, sentences: Sequence[str]) -> list[list[int]]:
     return model.tokenizer(list(sentences), add_special_tokens=False)["input_ids"]
 
 
-def _bos(tokenizer: Any) -> list[int]:
+def bos_ids(tokenizer: Any) -> list[int]:
+    """Return the BOS a tokenizer puts before text by itself, or nothing."""
     first = tokenizer("a")["input_ids"][:1]
     return first if first == [tokenizer.bos_token_id] else []
 
 
-def _check_lengths(model: HookedModel, ids: Sequence[list[int]], *, n_bos: int) -> None:
+def check_lengths(model: HookedModel, ids: Sequence[list[int]], *, n_bos: int) -> None:
+    """Refuse a sentence without tokens, or longer than the model can read.
+
+    Raises:
+        CorpusError: names the sentence.
+    """
     shortest = min(range(len(ids)), key=lambda i: len(ids[i]))
     if not ids[shortest]:
         raise CorpusError(f"Sentence {shortest + 1} has no token. Remove it, or fill it.")

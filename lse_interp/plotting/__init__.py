@@ -11,12 +11,15 @@ import importlib
 from typing import Any
 
 _PUBLIC = {
+    "ablation_frame": "ablation",
     "alignment_frame": "alignment",
     "language_color": "style",
     "language_label": "style",
     "layer_average_frame": "alignment",
     "layer_frame": "neurons",
     "overlap_frame": "overlap",
+    "plot_ablation": "ablation",
+    "plot_ablation_panels": "ablation",
     "plot_alignment": "alignment",
     "plot_layer_average": "alignment",
     "plot_layers": "neurons",
