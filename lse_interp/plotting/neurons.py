@@ -160,6 +160,7 @@ def _draw_histogram(ax: Axes, rows: pd.DataFrame, *, code: str, value: str) -> N
         va="top",
         fontsize=6.5,
         color="0.35",
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
     )
     ax.grid(visible=False, axis="x")
     ax.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
