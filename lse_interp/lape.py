@@ -30,7 +30,13 @@ from lse_interp.core.cli import main_for, progress
 from lse_interp.core.errors import ArtifactError, MismatchError
 from lse_interp.core.languages import LANGUAGES, lookup
 from lse_interp.core.neurons import NeuronSets, mask_to_indices
-from lse_interp.core.selection import Selection, check_n_languages, lape_scores, select
+from lse_interp.core.selection import (
+    Selection,
+    check_n_languages,
+    check_parameters,
+    lape_scores,
+    select,
+)
 
 __all__ = [
     "Config",
@@ -173,9 +179,15 @@ def run(config: Config) -> NeuronSets:
     """Read the counts, find the neurons, write and report them; reuse them where they are there.
 
     Raises:
+        LseError: a parameter out of range.
         ArtifactError: no counts, or a file that cannot be read.
         MismatchError: finished neurons with other settings, and no `overwrite`.
     """
+    check_parameters(
+        k=config.k,
+        activity_quantile=config.activity_quantile,
+        selectivity_quantile=config.selectivity_quantile,
+    )
     paths = RunPaths(config.root, config.model)
     out = config.out or paths.neurons
     languages = _languages(config, paths)
@@ -239,10 +251,11 @@ def _finished(
         return None
     neurons = NeuronSets.load(out)
     asked = {
-        "languages": tuple(languages),
+        # The order of the languages changes nothing but the order of the output.
+        "languages": tuple(sorted(languages)),
         **{key: getattr(config, key) for key in ("k", "activity_quantile", "selectivity_quantile")},
     }
-    found = {"languages": neurons.languages, **neurons.thresholds}
+    found = {"languages": tuple(sorted(neurons.languages)), **neurons.thresholds}
     for name, value in asked.items():
         if found.get(name) != value:
             raise MismatchError(

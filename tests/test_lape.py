@@ -372,6 +372,18 @@ def test_run_reuses_finished_neurons(runs):
     assert runs.neurons.stat().st_ino != before
 
 
+def test_run_reuses_finished_neurons_whatever_the_order_of_languages(runs):
+    first = lape.run(config_of(runs))
+    again = lape.run(config_of(runs, langs=tuple(reversed(first.languages))))
+    assert again.languages == first.languages
+
+
+def test_run_refuses_parameters_out_of_range_first(runs):
+    lape.run(config_of(runs))
+    with pytest.raises(LseError, match=r"`k` must be in \(0, 1\]; got 5"):
+        lape.run(config_of(runs, k=5.0))
+
+
 def test_run_refuses_to_replace_neurons_made_with_other_settings(runs):
     lape.run(config_of(runs))
     with pytest.raises(MismatchError, match=r"made with k 0\.2; asked for 0\.1\. Pass --overwrite"):

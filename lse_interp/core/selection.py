@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lse_interp.core.errors import LseError
 
-__all__ = ["Selection", "check_n_languages", "lape_scores", "select"]
+__all__ = ["Selection", "check_n_languages", "check_parameters", "lape_scores", "select"]
 
 
 class Selection(NamedTuple):
@@ -84,7 +84,7 @@ def select(
     Source: paper, section 3.1. The paper writes >= for both conditions; the strict > is that of
     the released code.
     """
-    _check_parameters(
+    check_parameters(
         k=k, activity_quantile=activity_quantile, selectivity_quantile=selectivity_quantile
     )
     _check_probability(probability)
@@ -153,7 +153,12 @@ def _check_room(*, k: float, n_chosen: int, n_eligible: int, n_all: int, activit
         )
 
 
-def _check_parameters(*, k: float, activity_quantile: float, selectivity_quantile: float) -> None:
+def check_parameters(*, k: float, activity_quantile: float, selectivity_quantile: float) -> None:
+    """Refuse a share or a quantile that is out of range.
+
+    Raises:
+        LseError: names the parameter.
+    """
     if not 0 < k <= 1:
         raise LseError(f"`k` must be in (0, 1]; got {k}. Pass a fraction, e.g. 0.05.")
     for name, value in (
