@@ -26,7 +26,8 @@ __all__ = [
 ]
 
 SPLITS: tuple[str, ...] = ("pretrain", "adapt", "dev", "devtest")
-"""`pretrain` trained the embedded model; `adapt` (the 12 only) plays the role of GlotCC; `dev` and
+"""`pretrain` is what the embedded model was trained on (the 12 languages on a third of it, the nine
+on the clauses of `adapt` besides); `adapt` (the 12 only) plays the role of GlotCC; `dev` and
 `devtest` those of FLORES."""
 
 TOPICS: dict[str, str] = {
