@@ -45,7 +45,7 @@ from lse_interp.core.errors import (
 from lse_interp.core.languages import family_order, lookup
 from lse_interp.core.neurons import NeuronSets
 from lse_interp.data.parallel import ParallelText, load_parallel
-from lse_interp.models import HookedModel, load_model, site_name
+from lse_interp.models import HookedModel, load_from_args, site_name
 from lse_interp.models.losses import sentence_losses
 
 __all__ = [
@@ -241,7 +241,7 @@ def run(config: Config) -> AblationMatrix:
         "seed": config.seed,
     }
     setup = _setup(neurons, parallel, **options)
-    model = _load(config.model)
+    model = load_from_args(config.model)
     model.info.require_same(neurons.model, what=f"{config.neurons or paths.neurons}")
     out = paths.folder / "ablation.safetensors"
     earlier = AblationMatrix.load(out) if out.exists() and not config.overwrite else None
@@ -372,16 +372,6 @@ def _neuron_hash(neurons: NeuronSets, languages: Sequence[str]) -> str:
 def _text_hash(parallel: ParallelText, languages: Sequence[str]) -> str:
     text = json.dumps([parallel.sentences[code] for code in languages], ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _load(args: ModelArgs) -> HookedModel:
-    return load_model(
-        args.model,
-        backend=args.backend,
-        device=args.device,
-        dtype=args.dtype,
-        revision=args.revision,
-    )
 
 
 def _report(matrix: AblationMatrix) -> None:

@@ -39,7 +39,7 @@ from lse_interp.counting.settings import Settings
 from lse_interp.counting.shards import ShardStore, differences
 from lse_interp.data import Block, Corpus, load_corpus, pack
 from lse_interp.data.blocks import Bos, Separator
-from lse_interp.models import HookedModel, load_model
+from lse_interp.models import HookedModel, load_from_args
 
 __all__ = ["ActivationCounts", "Config", "count_activations", "main", "merge", "run"]
 
@@ -184,13 +184,7 @@ def run(config: Config) -> dict[str, Path]:
     if not ranks.is_main:
         logging.disable(logging.WARNING)
     chosen = config.model
-    model = load_model(
-        chosen.model,
-        backend=chosen.backend,
-        device=ranks.device(chosen.device),
-        dtype=chosen.dtype,
-        revision=chosen.revision,
-    )
+    model = load_from_args(replace(chosen, device=ranks.device(chosen.device)))
     settings = settings.fitted(model)
     paths = RunPaths(config.root, chosen.model)
     began, n_counted = time.monotonic(), 0

@@ -45,7 +45,7 @@ from lse_interp.core.similarity import (
     shuffled_cosine,
 )
 from lse_interp.data.parallel import ParallelText, load_parallel
-from lse_interp.models import HookedModel, load_model
+from lse_interp.models import HookedModel, load_from_args
 from lse_interp.models.sentences import check_options, embed
 
 __all__ = [
@@ -295,14 +295,9 @@ def _sources(config: Config) -> dict[str, str]:
 
 
 def _load(source: str, args: ModelArgs, *, is_base: bool) -> HookedModel:
-    return load_model(
-        source,
-        backend=args.backend,
-        device=args.device,
-        dtype=args.dtype,
-        # A revision belongs to the hub id of the base model.
-        revision=args.revision if is_base else None,
-    )
+    # A revision belongs to the hub id of the base model.
+    revision = args.revision if is_base else None
+    return load_from_args(dataclasses.replace(args, model=source, revision=revision))
 
 
 def _measured(

@@ -37,14 +37,6 @@ TEXT = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def tokenizer_of(words, pre_tokenizer, model, *, bos):
     backend = Tokenizer(model({word: i for i, word in enumerate(words)}))
     backend.pre_tokenizer = pre_tokenizer

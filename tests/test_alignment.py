@@ -42,14 +42,6 @@ TEXT = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def byte_tokenizer(*, bos=True, padding_side="right"):
     """One token per byte; `<s>` before every text if asked for."""
     words = ["<pad>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lse_interp.models.hooked import HookedModel
-    from lse_interp.models.loading import load_model
+    from lse_interp.models.loading import load_from_args, load_model
     from lse_interp.models.sites import SITES, parse_site, site_name
 
-__all__ = ["SITES", "HookedModel", "load_model", "parse_site", "site_name"]
+__all__ = ["SITES", "HookedModel", "load_from_args", "load_model", "parse_site", "site_name"]
 
 _HOMES = {
     "HookedModel": "hooked",
+    "load_from_args": "loading",
     "load_model": "loading",
     "SITES": "sites",
     "parse_site": "sites",

@@ -5,15 +5,27 @@ from typing import Any
 
 import torch
 
+from lse_interp.core.cli import ModelArgs
 from lse_interp.core.errors import LseError, UnsupportedModelError
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.layout import SUPPORTED, check_supported
 
-__all__ = ["EMBEDDED", "load_model"]
+__all__ = ["EMBEDDED", "load_from_args", "load_model"]
 
 EMBEDDED = Path(__file__).parent / "embedded"
 
 _EMBEDDED_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+
+
+def load_from_args(args: ModelArgs) -> HookedModel:
+    """Load the model that a command line asks for; see `load_model`."""
+    return load_model(
+        args.model,
+        backend=args.backend,
+        device=args.device,
+        dtype=args.dtype,
+        revision=args.revision,
+    )
 
 
 def load_model(

@@ -82,12 +82,3 @@ def model_folder(tmp_path_factory):
     tiny_hf().save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
-
-
-@pytest.fixture
-def one_thread():
-    """Compute with one thread, as the processes of the fault tests do."""
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)

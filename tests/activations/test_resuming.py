@@ -146,7 +146,6 @@ def environment():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_thread")
 def test_killed_run_goes_on_in_two_processes(model_folder, corpus, tmp_path):
     root = tmp_path / "killed"
     stage = command(model_folder, corpus, root)

@@ -71,15 +71,6 @@ def tiny_hf(family, *, seed=0):
     return hf.eval()
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    # Tensors this small only lose by sharing the cores with other threads.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory):
     """Return a function family -> folder with a saved model and tokenizer."""
