@@ -13,6 +13,7 @@ _PUBLIC = {
     "AblationMatrix": "ablation",
     "ActivationCounts": "activations",
     "AlignmentCurves": "alignment",
+    "FinetuneRun": "core.finetune_runs",
     "HookedModel": "models",
     "Language": "core.languages",
     "LseError": "core.errors",

@@ -122,6 +122,14 @@ class RunPaths:
         """Alignment curves of one language."""
         return self.folder / "alignment" / f"{language}.safetensors"
 
+    def finetune(self, language: str, name: str) -> Path:
+        """Folder of one fine-tuning run."""
+        return self.folder / "finetune" / language / name
+
+    def deltas(self, language: str, name: str) -> Path:
+        """Weight changes of one fine-tuning run."""
+        return self.folder / "deltas" / language / f"{name}.safetensors"
+
 
 def save_artifact(
     path: str | Path,

@@ -1,19 +1,20 @@
 """The axis glossary: every jaxtyping shape in this package is spelled with these words.
 
-| axis       | meaning                                                        |
-|------------|----------------------------------------------------------------|
-| `batch`    | sequences in one forward pass                                  |
-| `pos`      | token positions                                                |
-| `layer`    | transformer blocks, 0 at the input                             |
-| `neuron`   | hidden units of one MLP (`d_mlp` of them)                      |
-| `d_model`  | width of the residual stream                                   |
-| `lang`     | languages, addressed by ISO 639-3 code through a label list    |
-| `sentence` | parallel sentences: the same index means the same sentence     |
-| `shard`    | consecutive pieces of a corpus, counted separately             |
-| `vocab`    | entries of the tokenizer                                       |
-| `model`    | models compared, by label                                      |
-| `ablated`  | languages whose neurons are switched off                       |
-| `measured` | languages whose loss is measured                               |
+| axis         | meaning                                                        |
+|--------------|----------------------------------------------------------------|
+| `batch`      | sequences in one forward pass                                  |
+| `pos`        | token positions                                                |
+| `layer`      | transformer blocks, 0 at the input                             |
+| `neuron`     | hidden units of one MLP (`d_mlp` of them)                      |
+| `d_model`    | width of the residual stream                                   |
+| `lang`       | languages, addressed by ISO 639-3 code through a label list    |
+| `sentence`   | parallel sentences: the same index means the same sentence     |
+| `shard`      | consecutive pieces of a corpus, counted separately             |
+| `vocab`      | entries of the tokenizer                                       |
+| `model`      | models compared, by label                                      |
+| `ablated`    | languages whose neurons are switched off                       |
+| `measured`   | languages whose loss is measured                               |
+| `projection` | gate, up, down, in this order; up, down where there is no gate |
 
 A one-axis shape takes a leading space: `Float[Tensor, " neuron"]`.
 """
@@ -33,4 +34,5 @@ AXES: tuple[str, ...] = (
     "model",
     "ablated",
     "measured",
+    "projection",
 )

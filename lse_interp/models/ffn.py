@@ -9,7 +9,7 @@ from torch import Tensor
 from lse_interp.core.errors import ActivationError, UnsupportedModelError
 from lse_interp.models.hooked import HookedModel
 
-__all__ = ["FFN", "Source", "ffn"]
+__all__ = ["FFN", "Source", "ffn", "ffn_sources"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,18 @@ def ffn(model: HookedModel, layer: int) -> FFN:
         ActivationError: The model has no such layer.
         UnsupportedModelError: The weights are not plain floating-point matrices (quantised).
     """
+    sources = ffn_sources(model, layer)
+    views = {field: _view(model, source) for field, source in sources.items()}
+    optional = dict.fromkeys(("gate", "gate_bias", "up_bias", "down_bias"))
+    return FFN(layer=layer, sources=sources, **(optional | views))
+
+
+def ffn_sources(model: HookedModel, layer: int) -> dict[str, Source]:
+    """Find the parameters behind the MLP of one layer, by field of `FFN`.
+
+    Raises:
+        ActivationError: The model has no such layer.
+    """
     if not 0 <= layer < model.n_layers:
         raise ActivationError(f"layer must be in 0 to {model.n_layers - 1}; got {layer}.")
     at = model.layout.blocks[layer]
@@ -86,10 +98,7 @@ def ffn(model: HookedModel, layer: int) -> FFN:
         if at.gate is not None:
             sources |= _sources(model, "gate", at.gate)
         sources |= _sources(model, "up", at.up)
-    sources |= _sources(model, "down", at.down)
-    views = {field: _view(model, source) for field, source in sources.items()}
-    optional = dict.fromkeys(("gate", "gate_bias", "up_bias", "down_bias"))
-    return FFN(layer=layer, sources=sources, **(optional | views))
+    return sources | _sources(model, "down", at.down)
 
 
 def _sources(
