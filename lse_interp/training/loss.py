@@ -1,0 +1,118 @@
+"""The loss of a causal language model, whole or in chunks of positions.
+
+The logits of a large vocabulary are the largest tensor of a training step. In chunks, they exist
+for `chunk` positions at a time: where the head is frozen, the gradient of its input is formed in
+the forward pass beside the loss, so nothing is computed twice; a trained head is recomputed in
+the backward pass.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from lse_interp.core.errors import UnsupportedModelError
+from lse_interp.data.blocks import IGNORE
+
+__all__ = ["check_chunked", "total_loss"]
+
+
+def total_loss(
+    hf: nn.Module,
+    ids: Int64[Tensor, "batch pos"],
+    labels: Int64[Tensor, "batch pos"],
+    *,
+    chunk: int | None = None,
+) -> Float[Tensor, ""]:
+    """Sum the negative log-likelihood of the labels, in nats.
+
+    loss = - sum over b, t of log p(labels[b, t + 1] | ids[b, <= t]), without labels `IGNORE`.
+    Token losses are taken in float32 (float64 for a float64 model).
+
+    Args:
+        hf: A transformers causal language model.
+        ids: Token ids.
+        labels: The same ids, `IGNORE` where nothing is to be predicted.
+        chunk: Positions whose logits exist at a time; None computes them all at once.
+    """
+    targets = torch.cat([labels[:, 1:], labels.new_full((len(labels), 1), IGNORE)], dim=1)
+    if chunk is None:
+        logits = hf(input_ids=ids, use_cache=False).logits
+        return _nats(logits.flatten(0, 1), targets.flatten())
+    hidden = hf.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+    head = hf.get_output_embeddings()
+    flat, targets = hidden.flatten(0, 1), targets.flatten()
+    if any(weight.requires_grad for weight in head.parameters()):
+        pieces = zip(flat.split(chunk), targets.split(chunk), strict=True)
+        return torch.stack(
+            [checkpoint(_head_nats, head, h, t, use_reentrant=False) for h, t in pieces]
+        ).sum()
+    return _FrozenHead.apply(flat, targets, head, chunk)
+
+
+def check_chunked(hf: nn.Module) -> None:
+    """Refuse models whose logits are more than a linear map of the last hidden state.
+
+    Raises:
+        UnsupportedModelError: A soft cap or a scale on the logits.
+    """
+    device = next(hf.parameters()).device
+    ids = torch.arange(4, device=device).view(1, 4)
+    with torch.no_grad():
+        expected = hf(input_ids=ids, use_cache=False).logits
+        hidden = hf.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        found = hf.get_output_embeddings()(hidden)
+    if not torch.allclose(found.float(), expected.float(), rtol=1e-3, atol=1e-3):
+        raise UnsupportedModelError(
+            f"{type(hf).__name__} does more than one linear map behind its last layer (a soft cap "
+            "or a scale), so its loss cannot be taken in chunks. Leave out --loss-chunk."
+        )
+
+
+class _FrozenHead(torch.autograd.Function):
+    """Cross-entropy behind a frozen head; logits exist for one chunk at a time."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Float[Tensor, "pos d_model"],
+        targets: Int64[Tensor, " pos"],
+        head: nn.Module,
+        chunk: int,
+    ) -> Float[Tensor, ""]:
+        wanted = ctx.needs_input_grad[0]
+        total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
+        gradient = torch.empty_like(hidden) if wanted else None
+        for start in range(0, len(hidden), chunk):
+            part = slice(start, start + chunk)
+            logits = head(hidden[part]).to(total.dtype)
+            target = targets[part]
+            counted = target != IGNORE
+            index = target.masked_fill(~counted, 0).unsqueeze(1)
+            normaliser = logits.logsumexp(dim=1, keepdim=True)
+            nats = normaliser - logits.gather(1, index)
+            total += nats.squeeze(1).masked_fill(~counted, 0.0).sum()
+            if gradient is not None:
+                p = logits.sub_(normaliser).exp_()
+                p.scatter_add_(1, index, p.new_full((len(p), 1), -1.0))
+                p.mul_(counted.unsqueeze(1))
+                gradient[part] = p.to(head.weight.dtype) @ head.weight
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, dtotal: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * dtotal.to(gradient.dtype), None, None, None
+
+
+def _head_nats(head: nn.Module, hidden: Tensor, targets: Tensor) -> Float[Tensor, ""]:
+    return _nats(head(hidden), targets)
+
+
+def _nats(logits: Float[Tensor, "pos vocab"], targets: Int64[Tensor, " pos"]) -> Float[Tensor, ""]:
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return functional.cross_entropy(wide, targets, ignore_index=IGNORE, reduction="sum")
