@@ -176,7 +176,7 @@ def measure_ablation(
     )
     model.info.require_same(neurons.model, what="The neuron set")
     ablated, measured = setup["ablated"], setup["measured"]
-    chosen = _only(neurons, ablated)
+    chosen = neurons.select(*ablated)
     draws = [chosen.random_like(seed=seed + i, match=control) for i in range(setup["n_controls"])]
     sentences = [sentence for code in measured for sentence in parallel.sentences[code]]
 
@@ -350,14 +350,6 @@ def _setup(
         "n_controls": 0 if control is None else n_controls,
         "seed": seed,
     }
-
-
-def _only(neurons: NeuronSets, languages: Sequence[str]) -> NeuronSets:
-    """Leave the other languages out, so that a control need not be possible for them."""
-    order = [neurons.languages.index(code) for code in languages]
-    probability = None if neurons.probability is None else neurons.probability[order]
-    indices = {code: neurons[code] for code in languages}
-    return dataclasses.replace(neurons, indices=indices, probability=probability)
 
 
 def _neuron_hash(neurons: NeuronSets, languages: Sequence[str]) -> str:

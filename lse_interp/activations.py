@@ -32,11 +32,12 @@ from lse_interp.core.artifacts import RunPaths, provenance, read_meta
 from lse_interp.core.cli import CONFIG_FLAT, CorpusArgs, ModelArgs, main_for
 from lse_interp.core.errors import MismatchError
 from lse_interp.core.languages import PAPER_LANGUAGES, lookup
+from lse_interp.core.settings import differences
 from lse_interp.counting.counts import KIND, VERSION, ActivationCounts, merge
 from lse_interp.counting.engine import count_shards, shard_blocks, text_digest
 from lse_interp.counting.ranks import Ranks
 from lse_interp.counting.settings import Settings
-from lse_interp.counting.shards import ShardStore, differences
+from lse_interp.counting.shards import ShardStore
 from lse_interp.data import Block, Corpus, load_corpus, pack
 from lse_interp.data.blocks import Bos, Separator
 from lse_interp.models import HookedModel, load_from_args

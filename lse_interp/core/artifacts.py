@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -33,6 +34,7 @@ __all__ = [
     "read_meta",
     "save_artifact",
     "write_atomic",
+    "write_folder",
 ]
 
 _META_KEY = "lse_interp"
@@ -222,6 +224,26 @@ def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_folder(folder: str | Path, write: Callable[[Path], Any]) -> Path:
+    """Call `write` on a new temporary sibling folder, then put it in the place of `folder`.
+
+    On failure whatever stood at `folder` stays, and the temporary folder is removed.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        write(temporary)
+        temporary.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return folder
 
 
 def provenance(config: Any = None, **extra: Any) -> dict[str, Any]:

@@ -195,6 +195,7 @@ class FinetuneRun:
                     f"got {len(per_layer)}."
                 )
         for layer, neurons in enumerate(self.neurons):
+            _check_neurons(layer, neurons, self.model)
             expected = (len(self.projections), len(neurons), self.model.d_model)
             for name, found in (("rows", self.rows[layer]), ("base", self.base[layer])):
                 if tuple(found.shape) != expected:
@@ -202,6 +203,15 @@ class FinetuneRun:
                         f"`{name}` of layer {layer} should be [projection neuron d_model] = "
                         f"{list(expected)}; got {list(found.shape)}."
                     )
+
+
+def _check_neurons(layer: int, neurons: Int64[Tensor, " _neuron"], model: ModelInfo) -> None:
+    ascending = bool((neurons.diff() > 0).all())
+    if not ascending or (len(neurons) and not 0 <= neurons[0] <= neurons[-1] < model.d_mlp):
+        raise LseError(
+            f"`neurons` of layer {layer} should ascend, each once, in 0 to {model.d_mlp - 1} "
+            f"({model.name}); got {neurons.tolist()[:20]}."
+        )
 
 
 def _find(path: Path) -> Path:

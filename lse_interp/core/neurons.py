@@ -69,10 +69,7 @@ class NeuronSets:
         return tuple(self.indices)
 
     def __getitem__(self, language: str) -> tuple[Int64[Tensor, " _neuron"], ...]:
-        if language not in self.indices:
-            raise LanguageError(
-                f"No neurons of {language!r} here. {near_misses(language, self.indices)}"
-            )
+        self._position(language)
         return self.indices[language]
 
     def __iter__(self) -> Iterator[str]:
@@ -126,6 +123,19 @@ class NeuronSets:
         others = [self.mask(code) for code in self if code != language]
         mask = self.mask(language)
         return mask & ~_combine(torch.logical_or, others) if others else mask
+
+    def select(self, *languages: str) -> "NeuronSets":
+        """Leave the other languages out; scores stay those of all.
+
+        Raises:
+            LanguageError: a language that is not here.
+        """
+        order = [self._position(code) for code in languages]
+        return dataclasses.replace(
+            self,
+            indices={code: self[code] for code in languages},
+            probability=None if self.probability is None else self.probability[order],
+        )
 
     def random_like(
         self, *, seed: int, match: Literal["size", "layer", "activity"] = "size"
@@ -281,6 +291,13 @@ class NeuronSets:
     def to_masks(self, path: str | Path) -> Path:
         """Write the form that `from_masks` reads; languages in the order of `languages`."""
         return write_masks(path, list(self.indices.values()))
+
+    def _position(self, language: str) -> int:
+        if language not in self:
+            raise LanguageError(
+                f"No neurons of {language!r} here. {near_misses(language, self.indices)}"
+            )
+        return self.languages.index(language)
 
     def _frame(self, position: int, language: str) -> pd.DataFrame:
         layer = torch.arange(self.model.n_layers).repeat_interleave(self.counts(language))

@@ -11,8 +11,9 @@ from torch import Tensor, tensor
 
 from lse_interp.core.artifacts import load_artifact, read_meta, save_artifact
 from lse_interp.core.errors import MismatchError
+from lse_interp.core.settings import differences
 
-__all__ = ["Shard", "ShardStore", "differences"]
+__all__ = ["Shard", "ShardStore"]
 
 _KIND, _VERSION = "activation_counts_shard", 1
 
@@ -82,16 +83,3 @@ class ShardStore:
             activation_sum=tensors["activation_sum"],
             n_tokens=int(tensors["n_tokens"]),
         )
-
-
-def differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    """Say in which entries two sets of settings differ; empty where they agree.
-
-    >>> differences({"n_tokens": 10, "bos": "block"}, {"n_tokens": 20, "bos": "block"})
-    'n_tokens was 10, now 20'
-    """
-    return ", ".join(
-        f"{name} was {found.get(name)}, now {asked.get(name)}"
-        for name in sorted({*found, *asked})
-        if found.get(name) != asked.get(name)
-    )

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from lse_interp.core.errors import MismatchError, UnsupportedModelError
+from lse_interp.core.errors import ActivationError, MismatchError, UnsupportedModelError
 from lse_interp.models.ffn import FFN, Source, ffn, ffn_sources
 from lse_interp.models.hooked import HookedModel
 
@@ -39,9 +39,10 @@ def read_rows(
         Gate rows, up rows and down columns (transposed), in the model's dtype, on its device.
 
     Raises:
-        ActivationError: No such layer.
+        ActivationError: No such layer or neuron.
         UnsupportedModelError: Quantised weights.
     """
+    _require_neurons(model, neurons)
     views = _views(ffn(model, layer))
     return torch.stack([view[neurons.to(view.device)] for view in views])
 
@@ -60,8 +61,9 @@ def write_rows(
 
     Raises:
         MismatchError: `rows` of another shape.
-        ActivationError: No such layer.
+        ActivationError: No such layer or neuron.
     """
+    _require_neurons(model, neurons)
     expected = (len(projections(gated=model.gated)), len(neurons), model.d_model)
     if tuple(rows.shape) != expected:
         raise MismatchError(
@@ -105,6 +107,15 @@ def local_part(parameter: Tensor) -> tuple[Tensor, int]:
         rank = parameter.device_mesh.get_local_rank(mesh_dim)
         start = min(rank * -(-parameter.shape[0] // n_parts), parameter.shape[0])
     return parameter.to_local(), start
+
+
+def _require_neurons(model: HookedModel, neurons: Int64[Tensor, " _neuron"]) -> None:
+    # Indexing would take -1 for the last row, and d_mlp for the up half of a fused projection.
+    if len(neurons) and not (neurons.min() >= 0 and neurons.max() < model.d_mlp):
+        raise ActivationError(
+            f"neurons must be in 0 to {model.d_mlp - 1}; got {int(neurons.min())} to "
+            f"{int(neurons.max())}."
+        )
 
 
 def _views(view: FFN) -> list[Tensor]:

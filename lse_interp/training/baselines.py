@@ -32,7 +32,7 @@ class DenseMasters:
         weights: The parameters to train, by name.
     """
 
-    in_graph = False
+    module = None
 
     def __init__(self, hf: nn.Module, weights: Mapping[str, nn.Parameter]) -> None:
         self._weights = dict(weights)

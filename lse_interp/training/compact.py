@@ -40,10 +40,8 @@ class CompactRows:
         rows: The leaves.
     """
 
-    in_graph = True
-
     def __init__(self, rows: NeuronRows) -> None:
-        self.rows = rows
+        self.rows = self.module = rows
         self._restore = frozen(rows.model.hf, {})
         self._patched: list[nn.Module] = []
         for layer in rows.layers:

@@ -6,7 +6,7 @@ transformers model at every moment, and weight decay, clipping and momenta touch
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -20,11 +20,12 @@ from lse_interp.models.rows import read_rows, write_rows
 __all__ = ["Engine", "NeuronRows", "attach", "clip_gradients", "frozen", "master_dtype"]
 
 
+@runtime_checkable
 class Engine(Protocol):
     """One way to train some of a model's weights."""
 
-    in_graph: bool
-    """Whether the forward pass reads the leaves, so that DDP and FSDP2 reduce their gradients."""
+    module: nn.Module | None
+    """Holds the leaves where the forward pass reads them, so that DDP and FSDP2 see them."""
 
     def leaves(self) -> dict[str, nn.Parameter]:
         """Return what the optimizer trains, by name."""

@@ -32,7 +32,7 @@ class MaskedGradients:
         rows: The leaves.
     """
 
-    in_graph = False
+    module = None
 
     def __init__(self, rows: NeuronRows) -> None:
         self.rows = rows

@@ -1,0 +1,134 @@
+"""Checkpoints of an unfinished run: written whole or not at all, and of one run alone."""
+
+import contextlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import Tensor
+
+from lse_interp.core.artifacts import load_artifact, save_artifact, write_atomic
+from lse_interp.core.errors import LseError, MismatchError
+from lse_interp.core.settings import differences
+
+__all__ = ["CheckpointStore"]
+
+logger = logging.getLogger(__name__)
+
+_SETTINGS = "settings.json"
+_KIND, _VERSION = "training_weights", 1
+
+
+class CheckpointStore:
+    """A folder with the checkpoints of one run, and the best weights so far.
+
+    Args:
+        folder: Where; need not exist.
+        settings: Everything the run depends on, JSON-ready.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self._settings = json.loads(json.dumps(dict(settings)))
+
+    def open(self, *, overwrite: bool) -> Path | None:
+        """Claim the folder for this run, and return the checkpoint to go on from, if any.
+
+        Raises:
+            MismatchError: The folder belongs to a run with other settings.
+        """
+        if overwrite:
+            self.clear()
+        record = self.folder / _SETTINGS
+        if record.exists():
+            found = json.loads(record.read_text(encoding="utf-8"))
+            if changed := differences(found, self._settings):
+                raise MismatchError(
+                    f"{self.folder} holds an unfinished run with other settings: {changed}. Repeat "
+                    "the command that began it, or pass --overwrite to start afresh."
+                )
+        text = json.dumps(self._settings, indent=2, ensure_ascii=False) + "\n"
+        write_atomic(record, lambda path: path.write_text(text, encoding="utf-8"))
+        return self.last()
+
+    def last(self) -> Path | None:
+        """Return the newest complete checkpoint."""
+        complete = self._complete()
+        return complete[-1] if complete else None
+
+    @property
+    def staging(self) -> Path:
+        """Where a checkpoint is written before it is complete."""
+        return self.folder / ".writing"
+
+    @contextlib.contextmanager
+    def staged(self, step: int) -> Iterator[Path]:
+        """Write the checkpoint of a step: yields its parent folder, and keeps it if all goes well.
+
+        The checkpoint before it is deleted once this one is complete.
+
+        Raises:
+            LseError: It could not be written; the one before is still there.
+        """
+        staging = self.staging
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        name = f"checkpoint-{step}"
+        try:
+            with self._readable(f"the checkpoint of step {step}"):
+                yield staging
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+                (staging / name).rename(self.folder / name)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        for older in self._complete()[:-1]:
+            shutil.rmtree(older, ignore_errors=True)
+
+    def save_best(self, leaves: Mapping[str, Tensor], *, step: int) -> None:
+        """Keep the weights of the best validation so far.
+
+        Raises:
+            LseError: They could not be written; those before are still there.
+        """
+        with self._readable(f"the best weights, of step {step}"):
+            save_artifact(
+                self.folder / "best.safetensors",
+                kind=_KIND,
+                version=_VERSION,
+                tensors=leaves,
+                meta={"step": step},
+            )
+
+    def load_best(self) -> tuple[dict[str, Tensor], int]:
+        """Read the weights kept, and their step."""
+        path = self.folder / "best.safetensors"
+        tensors, meta = load_artifact(path, kind=_KIND, version=_VERSION)
+        return tensors, meta["step"]
+
+    def clear(self) -> None:
+        """Delete the folder."""
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+
+    def _complete(self) -> list[Path]:
+        found = self.folder.glob("checkpoint-[0-9]*")
+        return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+    @contextlib.contextmanager
+    def _readable(self, what: str) -> Iterator[None]:
+        """Turn a failed write into an error that says what is left."""
+        try:
+            yield
+        # torch.save reports a full disk as RuntimeError.
+        except (OSError, RuntimeError, SafetensorError) as error:
+            last = self.last()
+            left = f"{last} is complete" if last else "there is no earlier checkpoint"
+            free = shutil.disk_usage(self.folder).free / 1e6
+            raise LseError(
+                f"Could not write {what} into {self.folder} ({error}); {free:,.0f} MB are free "
+                f"there. Nothing is lost: {left}. Make room, and repeat the command to go on."
+            ) from error

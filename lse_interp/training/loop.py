@@ -1,0 +1,421 @@
+"""The training loop: transformers' Trainer, over the leaves of an engine.
+
+Trainer does what it is good at: order of the text, accumulation, schedules, mixed devices, DDP,
+logging, state and resuming. What differs here: the optimizer sees the engine's leaves, checkpoints
+hold these alone and are written whole or not at all, the loss is exact over accumulation, the
+validation loss is a mean over tokens, and a loss that is not a number stops the run before it
+reaches the weights.
+"""
+
+import logging
+import math
+import os
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import TensorBoardCallback
+
+from lse_interp.core.errors import ActivationError
+from lse_interp.core.finetune_runs import CURVE_COLUMNS
+from lse_interp.data.blocks import IGNORE
+from lse_interp.training.checkpoints import CheckpointStore
+from lse_interp.training.engines import Engine, attach, clip_gradients
+from lse_interp.training.loss import total_loss
+from lse_interp.training.options import Hyperparameters
+from lse_interp.training.text import TokenBlocks
+
+__all__ = ["Trainee", "Trained", "checkpoint_activations", "train"]
+
+logger = logging.getLogger(__name__)
+
+_LEAVES = "leaves.safetensors"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a training went. The engine's leaves, and so the model, hold the best weights."""
+
+    curves: pd.DataFrame
+    step: int
+    """Step of the best validation loss."""
+    tokens: int
+    """Tokens trained on up to there."""
+    validation_loss: Mapping[str, float]
+    """Language -> nats per token at that step."""
+    base_validation_loss: Mapping[str, float]
+    """The same before the first step."""
+    decay_factor: float
+    """Product of 1 - lr * weight decay over the steps up to there."""
+    tokens_per_second: float
+    """Tokens trained on, over the time of forward, backward and optimizer step."""
+    peak_memory_bytes: int
+    """Of the GPU where there is one; else of the process, with everything it ever held."""
+
+
+class Trainee(nn.Module):
+    """What Trainer trains: a model, its loss, and the leaves where the forward pass reads them."""
+
+    accepts_loss_kwargs = True
+
+    def __init__(self, hf: nn.Module, engine: Engine, *, loss_chunk: int | None = None) -> None:
+        super().__init__()
+        self.hf = hf
+        self.rows = engine.module
+        self._loss_chunk = loss_chunk
+
+    def forward(
+        self, input_ids: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+    ) -> dict[str, Tensor]:
+        """Return the mean loss in nats per token, over the step where its size is given."""
+        total = total_loss(self.hf, input_ids, labels, chunk=self._loss_chunk)
+        if num_items_in_batch is None:
+            num_items_in_batch = (labels[:, 1:] != IGNORE).sum().clamp(min=1)
+        return {"loss": total / num_items_in_batch}
+
+
+def train(
+    hf: nn.Module,
+    engine: Engine,
+    *,
+    training: TokenBlocks,
+    validation: Mapping[str, TokenBlocks],
+    options: Hyperparameters,
+    language: str,
+    store: CheckpointStore,
+    resume_from: Path | None = None,
+    log_folder: Path | None = None,
+) -> Trained:
+    """Train the leaves of an engine, and leave the best of them in the model.
+
+    Args:
+        hf: A transformers model, or a peft model around one.
+        engine: What is trained.
+        training: Text to train on.
+        validation: Language -> text; the first language decides which weights are best.
+        options: Completed hyper-parameters (see `Hyperparameters.completed`).
+        language: Of the training text, as the curves name it.
+        store: Where checkpoints go.
+        resume_from: A checkpoint of the same run to go on from.
+        log_folder: Where TensorBoard logs go; None writes none.
+
+    Raises:
+        ActivationError: The loss or its gradient stopped being a number; says at which step.
+        LseError: A checkpoint could not be written.
+    """
+    if options.checkpointing:
+        checkpoint_activations(hf)
+    progress = _Progress()
+    trainer = _RowTrainer(
+        model=Trainee(hf, engine, loss_chunk=options.loss_chunk),
+        args=_arguments(options, store.folder, device=next(hf.parameters()).device),
+        train_dataset=training,
+        eval_dataset=dict(validation),
+        callbacks=[progress, *_tensorboard(log_folder)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.set_up(engine, options=options, store=store)
+    trainer.args.eval_on_start = resume_from is None
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+    finally:
+        trainer.detach()
+        if options.checkpointing:
+            hf.activation_checkpointing_disable()
+    return _result(trainer, engine, language=language, seconds=progress.seconds)
+
+
+def checkpoint_activations(hf: nn.Module) -> None:
+    """Recompute activations in the backward pass, without asking for gradients of the input.
+
+    transformers makes the embeddings require gradients along with it, which would force the
+    backward pass through every layer below the lowest that is trained.
+    """
+    hf.activation_checkpointing_enable({"use_reentrant": False})
+    hf.disable_input_require_grads()
+
+
+class _RowTrainer(Trainer):
+    """Trainer whose optimizer and checkpoints hold an engine's leaves."""
+
+    def set_up(self, engine: Engine, *, options: Hyperparameters, store: CheckpointStore) -> None:
+        self.engine, self.options, self.store = engine, options, store
+        self.detach = lambda: None
+        self._folder = store.folder
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            self.optimizer = torch.optim.AdamW(
+                list(self.engine.leaves().values()),
+                lr=self.args.learning_rate,
+                weight_decay=self.args.weight_decay,
+            )
+            self.detach = attach(self.engine, self.optimizer)
+        return self.optimizer
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        loss = super().training_step(*args, **kwargs)
+        self._require_number(loss, "The loss")
+        return loss
+
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
+        self.accelerator.unscale_gradients(self.optimizer)
+        norm = clip_gradients(self.engine, self.args.max_grad_norm)
+        self._require_number(norm, "The norm of the gradient")
+        return norm
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Measure nats per token in every language of the validation text."""
+        losses = {
+            language: _mean_loss(self.model, blocks, batch_size=self.args.eval_batch_size)
+            for language, blocks in self.eval_dataset.items()
+        }
+        metrics = {f"{metric_key_prefix}_loss_{code}": loss for code, loss in losses.items()}
+        # The first language is the one that decides.
+        metrics[f"{metric_key_prefix}_loss"] = next(iter(losses.values()))
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        logs["tokens"] = self.state.num_input_tokens_seen
+        super().log(logs)
+
+    def _track_num_input_tokens(self, inputs: dict[str, Tensor]) -> None:
+        count = (inputs["labels"] != IGNORE).sum()
+        if self.args.world_size > 1:
+            count = self.accelerator.gather(count.to(self.args.device)).sum()
+        self.state.num_input_tokens_seen += int(count)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        is_best = super()._determine_best_metric(metrics, trial)
+        if is_best:
+            leaves = {name: leaf.detach() for name, leaf in self.engine.leaves().items()}
+            if self.args.should_save:
+                self.store.save_best(leaves, step=self.state.global_step)
+            if self.options.switches.rebuild_optimizer:
+                self.optimizer.state.clear()
+        return is_best
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        if self.args.should_save:
+            with self.store.staged(self.state.global_step) as staging:
+                self._write_checkpoint(model, staging)
+        else:
+            self._write_checkpoint(model, self.store.staging)
+        self._folder = self.store.folder
+
+    def _write_checkpoint(self, model: nn.Module, folder: Path) -> None:
+        """Write this process's part; the main one makes the folder and renames it when all did."""
+        self._wait()
+        self._folder = folder
+        super()._save_checkpoint(model, None)
+        self._wait()
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._folder)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        folder = Path(output_dir or self._folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        leaves = {name: leaf.detach().cpu() for name, leaf in self.engine.leaves().items()}
+        save_file(leaves, folder / _LEAVES)
+
+    def _load_from_checkpoint(self, checkpoint: str, model: nn.Module | None = None) -> None:
+        _set_leaves(self.engine, load_file(Path(checkpoint) / _LEAVES))
+
+    def _require_number(self, value: Tensor, what: str) -> None:
+        if not math.isfinite(float(value)):
+            last = self.store.last()
+            raise ActivationError(
+                f"{what} is {float(value)} at step {self.state.global_step + 1}. The weights are "
+                f"those before that step; {last or 'no checkpoint'} is the last one written. Lower "
+                "--lr, or train in bfloat16 or float32."
+            )
+
+    def _wait(self) -> None:
+        if self.args.world_size > 1:
+            torch.distributed.barrier()
+
+
+class _Progress(TrainerCallback):
+    """One bar over the steps, one line per validation, and the time the steps took."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._began = 0.0
+        self._bar: tqdm | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        disable = True if os.environ.get("CI") or not state.is_world_process_zero else None
+        self._bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            desc="training",
+            unit="step",
+            leave=False,
+            disable=disable,
+        )
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._began = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.seconds += time.perf_counter() - self._began
+        if self._bar is not None:
+            self._bar.update()
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero:
+            return
+        losses = {name: value for name, value in metrics.items() if name.startswith("eval_loss_")}
+        logger.info(
+            "step %4d  %9s tokens  validation %s",
+            state.global_step,
+            f"{state.num_input_tokens_seen:,}",
+            "  ".join(f"{name[-3:]} {value:.4f}" for name, value in losses.items()),
+        )
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _tensorboard(folder: Path | None) -> list[TrainerCallback]:
+    if folder is None:
+        return []
+    from torch.utils.tensorboard import SummaryWriter
+
+    return [TensorBoardCallback(SummaryWriter(log_dir=str(folder)))]
+
+
+def _arguments(
+    options: Hyperparameters, folder: Path, *, device: torch.device
+) -> TrainingArguments:
+    assert options.batch_size is not None
+    assert options.validate_every is not None
+    schedule = options.schedule
+    if schedule == "constant" and options.warmup_steps:
+        schedule = "constant_with_warmup"
+    args = TrainingArguments(
+        output_dir=str(folder),
+        learning_rate=options.lr,
+        weight_decay=options.weight_decay,
+        per_device_train_batch_size=options.batch_size,
+        per_device_eval_batch_size=options.batch_size,
+        gradient_accumulation_steps=options.accumulation,
+        num_train_epochs=options.epochs,
+        lr_scheduler_type=schedule,
+        warmup_steps=options.warmup_steps,
+        max_grad_norm=options.max_grad_norm,
+        eval_strategy="steps",
+        eval_steps=options.validate_every,
+        save_strategy="steps",
+        save_steps=options.validate_every,
+        save_total_limit=None,
+        logging_strategy="steps",
+        logging_steps=max(1, options.validate_every // 10),
+        logging_nan_inf_filter=False,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        seed=options.seed,
+        data_seed=options.seed,
+        use_cpu=device.type == "cpu",
+        remove_unused_columns=False,
+        report_to=[],
+        disable_tqdm=True,
+        ddp_find_unused_parameters=False,
+    )
+    # One process trains on one device; Trainer would spread the batch over all it sees.
+    args._n_gpu = min(args.n_gpu, 1)
+    return args
+
+
+@torch.no_grad()
+def _mean_loss(model: Trainee, blocks: TokenBlocks, *, batch_size: int) -> float:
+    was_training = model.training
+    model.eval()
+    device = next(model.hf.parameters()).device
+    total = 0.0
+    for start in range(0, len(blocks), batch_size):
+        part = slice(start, start + batch_size)
+        ids, labels = blocks.ids[part].long().to(device), blocks.labels[part].long().to(device)
+        total += float(total_loss(model.hf, ids, labels))
+    model.train(was_training)
+    return total / blocks.n_labels
+
+
+@torch.no_grad()
+def _set_leaves(engine: Engine, values: Mapping[str, Tensor]) -> None:
+    for name, leaf in engine.leaves().items():
+        leaf.copy_(values[name])
+    engine.after_step()
+
+
+def _result(trainer: _RowTrainer, engine: Engine, *, language: str, seconds: float) -> Trained:
+    history = trainer.state.log_history
+    leaves, step = trainer.store.load_best()
+    _set_leaves(engine, leaves)
+    curves = _curves(history, language=language)
+    at_best = curves[(curves["split"] == "validation") & (curves["step"] == step)]
+    at_start = curves[(curves["split"] == "validation") & (curves["step"] == 0)]
+    n_new = trainer.state.num_input_tokens_seen - trainer._initial_num_input_tokens_seen
+    return Trained(
+        curves=curves,
+        step=step,
+        tokens=int(at_best["tokens"].iloc[0]),
+        validation_loss=dict(zip(at_best["language"], at_best["loss"], strict=True)),
+        base_validation_loss=dict(zip(at_start["language"], at_start["loss"], strict=True)),
+        decay_factor=_decay_factor(trainer, step),
+        tokens_per_second=n_new / max(seconds, 1e-9),
+        peak_memory_bytes=_peak_memory(),
+    )
+
+
+def _decay_factor(trainer: _RowTrainer, step: int) -> float:
+    """Multiply what weight decay leaves of a weight in each of the first `step` steps."""
+    (scale,) = trainer.lr_scheduler.lr_lambdas
+    decay = trainer.args.learning_rate * trainer.args.weight_decay
+    return math.prod(1.0 - decay * scale(taken) for taken in range(step))
+
+
+def _curves(history: list[dict[str, float]], *, language: str) -> pd.DataFrame:
+    rows = []
+    for entry in history:
+        at = (entry["step"], entry["tokens"])
+        if "loss" in entry:
+            rows.append((*at, "train", language, entry["loss"]))
+        rows += [
+            (*at, "validation", name.removeprefix("eval_loss_"), value)
+            for name, value in entry.items()
+            if name.startswith("eval_loss_")
+        ]
+    return pd.DataFrame(rows, columns=list(CURVE_COLUMNS))
+
+
+def _peak_memory() -> int:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,188 @@
+"""Text for training: blocks of token ids with labels, and no sentence on both sides.
+
+Blocks come from `data.blocks.pack`: documents are joined by token id and cut, so that nothing is
+padded but the end of the last block. Labels leave out BOS and padding.
+
+`authors` repeats the released code instead: every block is decoded to text, encoded again, cut
+or padded to the block size, and padding counts as a label.
+"""
+
+import hashlib
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int32, Int64
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lse_interp.core.errors import CorpusError, LseError
+from lse_interp.data import Block, pack
+from lse_interp.data.blocks import IGNORE, Bos, Separator
+
+__all__ = ["Packing", "TokenBlocks", "authors_blocks", "require_disjoint", "token_blocks"]
+
+_SENTENCE_END = re.compile(r"(?<=[.!?։؟।])\s+|(?<=[。！？])")
+_SHORTEST_PIECE = 16
+"""Characters below which a piece of text may stand on both sides: a heading, a name."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How documents become blocks; see `data.blocks.pack`."""
+
+    block_size: int
+    bos: Bos
+    separator: Separator = "eos"
+
+
+@dataclass(frozen=True, eq=False)
+class TokenBlocks(Dataset):
+    """Blocks of one length, as `Trainer` reads them.
+
+    Attributes:
+        ids: Token ids; 0 where `labels` pads.
+        labels: The ids, `IGNORE` where nothing is to be predicted: BOS, padding, and the first
+            position of a block, which follows nothing.
+    """
+
+    ids: Int32[Tensor, "batch pos"]
+    labels: Int32[Tensor, "batch pos"]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> dict[str, Int64[Tensor, " pos"]]:
+        return {"input_ids": self.ids[index].long(), "labels": self.labels[index].long()}
+
+    @property
+    def n_labels(self) -> int:
+        """Number of tokens to predict."""
+        return int((self.labels != IGNORE).sum())
+
+    @property
+    def digest(self) -> str:
+        """A hash of ids and labels, to tell one text from another."""
+        found = hashlib.sha256(f"{tuple(self.ids.shape)}".encode())
+        found.update(self.ids.numpy().tobytes())
+        found.update(self.labels.numpy().tobytes())
+        return found.hexdigest()[:16]
+
+
+def token_blocks(
+    documents: Iterable[str],
+    tokenizer: Any,
+    packing: Packing,
+    *,
+    n_tokens: int | None = None,
+    at_most: int | None = None,
+) -> TokenBlocks:
+    """Pack documents into blocks for training or validation.
+
+    Args:
+        documents: Texts.
+        tokenizer: A transformers tokenizer.
+        packing: How to pack.
+        n_tokens: Text tokens to take; None takes all.
+        at_most: With `n_tokens` None, stop after the block in which so many are reached.
+
+    Raises:
+        CorpusError: No text, or less than `n_tokens`.
+    """
+    blocks = _blocks(documents, tokenizer, packing, n_tokens=n_tokens, at_most=at_most)
+    bos = tokenizer.bos_token_id
+    rows, targets = [], []
+    for block in blocks:
+        spare = packing.block_size - len(block.ids)
+        label = block.ids.clone()
+        label[0] = IGNORE
+        if packing.bos != "none":
+            label[(block.ids == bos) & ~block.is_text] = IGNORE
+        rows.append(torch.nn.functional.pad(block.ids, (0, spare)).int())
+        targets.append(torch.nn.functional.pad(label, (0, spare), value=IGNORE).int())
+    return TokenBlocks(torch.stack(rows), torch.stack(targets))
+
+
+def authors_blocks(
+    documents: Iterable[str],
+    tokenizer: Any,
+    packing: Packing,
+    *,
+    n_tokens: int | None = None,
+    at_most: int | None = None,
+) -> TokenBlocks:
+    """Pack as the released code does: decoded and encoded again, padding a label.
+
+    Re-encoding changes the ids where a block begins or ends inside a character or a word, and
+    where the text is cut.
+
+    Raises:
+        CorpusError: As `token_blocks`.
+        LseError: The tokenizer has neither a padding token nor EOS.
+    """
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    if pad is None:
+        raise LseError("--profile authors pads, and the tokenizer has neither PAD nor EOS.")
+    rows = []
+    for block in _blocks(documents, tokenizer, packing, n_tokens=n_tokens, at_most=at_most):
+        text = tokenizer.decode(block.ids, skip_special_tokens=True)
+        ids = tokenizer(text, truncation=True, max_length=packing.block_size)["input_ids"]
+        row = torch.tensor(ids, dtype=torch.int32)
+        rows.append(torch.nn.functional.pad(row, (0, packing.block_size - len(row)), value=pad))
+    ids = torch.stack(rows)
+    labels = ids.clone()
+    labels[:, 0] = IGNORE
+    return TokenBlocks(ids, labels)
+
+
+def require_disjoint(training: Iterable[str], validation: Iterable[str], *, language: str) -> None:
+    """Refuse validation text that is training text too.
+
+    Documents, their lines and their sentences are compared, those of at least 16 characters, with
+    case and white space evened out. Text that is merely similar passes.
+
+    Raises:
+        CorpusError: The same document, line or sentence is on both sides.
+    """
+    held_out = {piece for document in validation for piece in _pieces(document)}
+    for document in training:
+        for piece in _pieces(document):
+            if piece in held_out:
+                raise CorpusError(
+                    f"Validation text of {language} is also training text, so its loss would say "
+                    f"nothing: {piece[:80]!r}. Give other text with --validation, or another "
+                    "--split or --corpus."
+                )
+
+
+def _pieces(document: str) -> Iterator[str]:
+    lines = document.splitlines()
+    sentences = [part for line in lines for part in _SENTENCE_END.split(line)]
+    for piece in dict.fromkeys((document, *lines, *sentences)):
+        plain = " ".join(piece.split()).casefold()
+        if len(plain) >= _SHORTEST_PIECE:
+            yield plain
+
+
+def _blocks(
+    documents: Iterable[str],
+    tokenizer: Any,
+    packing: Packing,
+    *,
+    n_tokens: int | None,
+    at_most: int | None,
+) -> Iterator[Block]:
+    blocks = pack(
+        documents,
+        tokenizer,
+        block_size=packing.block_size,
+        n_tokens=n_tokens,
+        bos=packing.bos,
+        separator=packing.separator,
+    )
+    if n_tokens is None and at_most is not None:
+        return itertools.takewhile(lambda block: block.start < at_most, blocks)
+    return blocks
