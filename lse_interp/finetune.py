@@ -24,44 +24,29 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from lse_interp.core.artifacts import RunPaths, provenance, write_folder
+from lse_interp.core.artifacts import RunPaths, provenance
 from lse_interp.core.cli import CONFIG_FLAT, CorpusArgs, ModelArgs, main_for, seed_everything
-from lse_interp.core.errors import CorpusError, LseError, MismatchError
+from lse_interp.core.errors import LseError, MismatchError
 from lse_interp.core.finetune_runs import FinetuneRun
 from lse_interp.core.languages import lookup
 from lse_interp.core.neurons import NeuronSets
 from lse_interp.core.settings import differences
 from lse_interp.data import Corpus, load_corpus
-from lse_interp.data.blocks import default_bos
 from lse_interp.data.parallel import load_parallel
 from lse_interp.models import HookedModel, load_from_args
-from lse_interp.models.rows import read_rows, write_rows
 from lse_interp.training.checkpoints import CheckpointStore
 from lse_interp.training.loop import train
-from lse_interp.training.methods import (
-    Prepared,
-    choose_neurons,
-    prepared,
-    put_back,
-    weights_of,
-)
-from lse_interp.training.options import Hyperparameters
-from lse_interp.training.text import (
-    Packing,
-    TokenBlocks,
-    authors_blocks,
-    require_disjoint,
-    token_blocks,
-)
+from lse_interp.training.methods import choose_neurons, prepared
+from lse_interp.training.options import NEURON_METHODS, Hyperparameters
+from lse_interp.training.text import pack_text
 
 __all__ = ["Config", "FinetuneRun", "Hyperparameters", "finetune", "main", "run"]
 
@@ -152,13 +137,20 @@ def finetune(
     if neurons is not None:
         model.info.require_same(neurons.model, what="The neuron set")
     options = (options or Hyperparameters()).completed(method, embedded=model.name == "embedded")
-    if folder is None and method not in ("target", "random"):
+    if folder is None and method not in NEURON_METHODS:
         raise LseError(f"Method {method} changes whole matrices; give a `folder` to keep them in.")
     chosen = choose_neurons(
         neurons, language=language, method=method, match=random_match, seed=options.seed
     )
     label = f"random:{random_match}" if method == "random" else method
-    text = _text(model, corpus, validation, language=language, tokens=tokens, options=options)
+    text = pack_text(
+        model,
+        _reader(corpus),
+        {lookup(code).code: texts for code, texts in validation.items()},
+        language=language,
+        tokens=tokens,
+        options=options,
+    )
     info = model.info
     settings = {
         "language": language,
@@ -166,8 +158,8 @@ def finetune(
         "model": info.fingerprint,
         "dtype": str(model.dtype),
         "neurons": None if chosen is None else _digest(chosen),
-        "training_text": text[0].digest,
-        "validation_text": {code: blocks.digest for code, blocks in text[1].items()},
+        "training_text": text.training.digest,
+        "validation_text": {code: blocks.digest for code, blocks in text.validation.items()},
         **options.describe(method),
     }
     if folder is not None and not overwrite and FinetuneRun.exists(folder):
@@ -176,27 +168,32 @@ def finetune(
         store = CheckpointStore(work / "checkpoints", settings)
         resume_from = store.open(overwrite=overwrite)
         with prepared(model, method=method, neurons=chosen, options=options) as ready:
-            changed = _train(
-                model,
-                ready,
-                text,
-                method=method,
-                chosen=chosen,
+            trained = train(
+                ready.hf,
+                ready.engine,
+                training=text.training,
+                validation=text.validation,
                 options=options,
                 language=language,
                 store=store,
                 resume_from=resume_from,
-                folder=None if folder is None else work,
+                log_folder=None if folder is None or not _is_main() else work / "tensorboard",
             )
+            rows, n_trainable = ready.rows(), ready.n_trainable
+            if folder is not None and _is_main():
+                ready.keep(work)
         result = FinetuneRun(
             language=language,
             method=label,
             model=info,
             neurons=chosen,
-            settings=settings | {"n_training_tokens": text[0].n_labels, "tokens": tokens},
+            rows=rows,
+            base=ready.base,
+            curves=trained.curves,
+            settings=settings | {"n_training_tokens": text.training.n_labels, "tokens": tokens},
+            results=trained.results | {"n_trainable": n_trainable},
             provenance=provenance(corpus=_source(corpus), device=model.device),
             folder=None if folder is None else work,
-            **changed,
         )
         if folder is not None and _is_main():
             result.save(work)
@@ -215,7 +212,7 @@ def run(config: Config) -> list[FinetuneRun]:
     embedded = config.model.model == "embedded"
     _check(config, embedded=embedded)
     paths = RunPaths(config.root, config.model.model)
-    uses_neurons = config.method in ("target", "random")
+    uses_neurons = config.method in NEURON_METHODS
     neurons = NeuronSets.load(config.neurons or paths.neurons) if uses_neurons else None
     corpus = _corpus(config, language)
     also = tuple(lookup(code).code for code in config.also)
@@ -252,137 +249,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return main_for(Config, run, argv, description=__doc__)
 
 
-def _train(
-    model: HookedModel,
-    ready: Prepared,
-    text: tuple[TokenBlocks, Mapping[str, TokenBlocks]],
-    *,
-    method: str,
-    chosen: Sequence[Tensor] | None,
-    options: Hyperparameters,
-    language: str,
-    store: CheckpointStore,
-    resume_from: Path | None,
-    folder: Path | None,
-) -> dict[str, Any]:
-    """Train, collect what changed, and put the weights of before back."""
-    before = _rows(model, chosen)
-    dense = weights_of(model, method)
-    try:
-        trained = train(
-            ready.hf,
-            ready.engine,
-            training=text[0],
-            validation=text[1],
-            options=options,
-            language=language,
-            store=store,
-            resume_from=resume_from,
-            log_folder=None if folder is None or not _is_main() else folder / "tensorboard",
-        )
-        after = _rows(model, chosen)
-        if folder is not None and _is_main():
-            _keep(model, ready, method=method, folder=folder)
-    finally:
-        for layer, rows in enumerate(before or ()):
-            write_rows(model, layer, chosen[layer], rows)
-        put_back(model, dense)
-    results = {
-        name: getattr(trained, name)
-        for name in (
-            "step",
-            "tokens",
-            "validation_loss",
-            "base_validation_loss",
-            "decay_factor",
-            "tokens_per_second",
-            "peak_memory_bytes",
-        )
-    }
-    results["n_trainable"] = ready.n_trainable
-    host = {"rows": after, "base": before}
-    moved = {k: None if v is None else tuple(x.cpu() for x in v) for k, v in host.items()}
-    return {"curves": trained.curves, "results": results, **moved}
-
-
-def _rows(
-    model: HookedModel, chosen: Sequence[Tensor] | None
-) -> tuple[Float[Tensor, "projection _neuron d_model"], ...] | None:
-    if chosen is None:
-        return None
-    return tuple(read_rows(model, layer, neurons) for layer, neurons in enumerate(chosen))
-
-
-def _keep(model: HookedModel, ready: Prepared, *, method: str, folder: Path) -> None:
-    """Write what is not rows: an adapter or a whole model."""
-    if method == "lora":
-        for adapter in ready.hf.peft_config.values():
-            adapter.base_model_name_or_path = model.name
-        write_folder(folder / "adapter", lambda path: ready.hf.save_pretrained(path))
-    elif method in ("ffn", "full"):
-
-        def write(path: Path) -> None:
-            model.hf.save_pretrained(path)
-            model.tokenizer.save_pretrained(path)
-
-        write_folder(folder / "model", write)
-
-
-def _text(
-    model: HookedModel,
-    corpus: Corpus | Iterable[str],
-    validation: Mapping[str, Iterable[str]],
-    *,
-    language: str,
-    tokens: int | None,
-    options: Hyperparameters,
-) -> tuple[TokenBlocks, dict[str, TokenBlocks]]:
-    """Pack training and validation text, after checking that they are apart."""
-    held_out = {lookup(code).code: list(documents) for code, documents in validation.items()}
-    if language not in held_out:
-        raise CorpusError(
-            f"There is no validation text of {language}, which decides the weights to keep; got "
-            f"{', '.join(held_out) or 'none'}."
-        )
-    held_out = {language: held_out[language]} | held_out
-    documents = corpus if isinstance(corpus, Corpus) else list(corpus)
-    require_disjoint(_documents(documents), held_out[language], language=language)
-    packing = _packing(model, options)
-    switches = options.switches
-    pack_training = authors_blocks if switches.reencode else token_blocks
-    training = pack_training(
-        _documents(documents),
-        model.tokenizer,
-        packing,
-        n_tokens=tokens,
-        at_most=_PAPER_TOKENS,
-    )
-    return training, {
-        code: token_blocks(texts, model.tokenizer, packing) for code, texts in held_out.items()
-    }
-
-
-def _packing(model: HookedModel, options: Hyperparameters) -> Packing:
-    if model.tokenizer is None:
-        raise LseError(
-            f"{model.name} has no tokenizer, so there is no text to train on. Give "
-            "HookedModel(hf, tokenizer) one."
-        )
-    most = getattr(model.hf.config, "max_position_embeddings", None)
-    if most is not None and options.block_size > most:
-        raise LseError(
-            f"`block_size` must be at most the {most} positions that {model.name} was made for; "
-            f"got {options.block_size}."
-        )
-    bos = "document" if model.name == "embedded" else default_bos(model.tokenizer)
-    separator = "none" if model.tokenizer.eos_token_id is None else "eos"
-    return Packing(block_size=options.block_size, bos=bos, separator=separator)
-
-
-def _documents(corpus: Corpus | list[str]) -> Iterable[str]:
-    return corpus.documents() if isinstance(corpus, Corpus) else corpus
-
-
 def _finished(folder: Path, settings: Mapping[str, Any]) -> FinetuneRun:
     found = FinetuneRun.load(folder)
     if changed := differences({name: found.settings.get(name) for name in settings}, settings):
@@ -408,7 +274,7 @@ def _check(config: Config, *, embedded: bool) -> None:
     faults = []
     if config.random_match is not None and config.method != "random":
         faults.append(f"--random-match needs --method random; got {config.method}.")
-    if config.neurons is not None and config.method not in ("target", "random"):
+    if config.neurons is not None and config.method not in NEURON_METHODS:
         faults.append(f"--neurons needs --method target or random; got {config.method}.")
     if config.name is not None and len(config.tokens) > 1:
         faults.append("--name fits one run; --tokens asks for several. Leave out --name.")
@@ -454,6 +320,13 @@ def _validation(config: Config, languages: Iterable[str]) -> dict[str, tuple[str
         parallel = load_parallel(spec, languages=tuple(languages), split=split)
         return dict(parallel.sentences)
     return {code: tuple(load_corpus(spec, language=code).documents()) for code in languages}
+
+
+def _reader(corpus: Corpus | Iterable[str]) -> Callable[[], Iterable[str]]:
+    if isinstance(corpus, Corpus):
+        return corpus.documents
+    documents = list(corpus)
+    return lambda: documents
 
 
 def _source(corpus: Corpus | Iterable[str]) -> str:

@@ -7,12 +7,7 @@ validation loss is a mean over tokens, and a loss that is not a number stops the
 reaches the weights.
 """
 
-import logging
 import math
-import os
-import resource
-import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,22 +17,18 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from tqdm.auto import tqdm
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.integrations import TensorBoardCallback
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from lse_interp.core.errors import ActivationError
-from lse_interp.core.finetune_runs import CURVE_COLUMNS
 from lse_interp.data.blocks import IGNORE
 from lse_interp.training.checkpoints import CheckpointStore
 from lse_interp.training.engines import Engine, attach, clip_gradients
 from lse_interp.training.loss import total_loss
 from lse_interp.training.options import Hyperparameters
+from lse_interp.training.reporting import Progress, curves_from, peak_memory, tensorboard
 from lse_interp.training.text import TokenBlocks
 
 __all__ = ["Trainee", "Trained", "checkpoint_activations", "train"]
-
-logger = logging.getLogger(__name__)
 
 _LEAVES = "leaves.safetensors"
 
@@ -47,20 +38,9 @@ class Trained:
     """How a training went. The engine's leaves, and so the model, hold the best weights."""
 
     curves: pd.DataFrame
-    step: int
-    """Step of the best validation loss."""
-    tokens: int
-    """Tokens trained on up to there."""
-    validation_loss: Mapping[str, float]
-    """Language -> nats per token at that step."""
-    base_validation_loss: Mapping[str, float]
-    """The same before the first step."""
-    decay_factor: float
-    """Product of 1 - lr * weight decay over the steps up to there."""
-    tokens_per_second: float
-    """Tokens trained on, over the time of forward, backward and optimizer step."""
-    peak_memory_bytes: int
-    """Of the GPU where there is one; else of the process, with everything it ever held."""
+    """Columns `CURVE_COLUMNS`."""
+    results: Mapping[str, Any]
+    """As in `FinetuneRun.results`, without `n_trainable`."""
 
 
 class Trainee(nn.Module):
@@ -115,13 +95,13 @@ def train(
     """
     if options.checkpointing:
         checkpoint_activations(hf)
-    progress = _Progress()
+    progress = Progress()
     trainer = _RowTrainer(
         model=Trainee(hf, engine, loss_chunk=options.loss_chunk),
         args=_arguments(options, store.folder, device=next(hf.parameters()).device),
         train_dataset=training,
         eval_dataset=dict(validation),
-        callbacks=[progress, *_tensorboard(log_folder)],
+        callbacks=[progress, *tensorboard(log_folder)],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.set_up(engine, options=options, store=store)
@@ -257,59 +237,6 @@ class _RowTrainer(Trainer):
             torch.distributed.barrier()
 
 
-class _Progress(TrainerCallback):
-    """One bar over the steps, one line per validation, and the time the steps took."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._began = 0.0
-        self._bar: tqdm | None = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        disable = True if os.environ.get("CI") or not state.is_world_process_zero else None
-        self._bar = tqdm(
-            total=state.max_steps,
-            initial=state.global_step,
-            desc="training",
-            unit="step",
-            leave=False,
-            disable=disable,
-        )
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._began = time.perf_counter()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.seconds += time.perf_counter() - self._began
-        if self._bar is not None:
-            self._bar.update()
-
-    def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any
-    ) -> None:
-        if not state.is_world_process_zero:
-            return
-        losses = {name: value for name, value in metrics.items() if name.startswith("eval_loss_")}
-        logger.info(
-            "step %4d  %9s tokens  validation %s",
-            state.global_step,
-            f"{state.num_input_tokens_seen:,}",
-            "  ".join(f"{name[-3:]} {value:.4f}" for name, value in losses.items()),
-        )
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-
-def _tensorboard(folder: Path | None) -> list[TrainerCallback]:
-    if folder is None:
-        return []
-    from torch.utils.tensorboard import SummaryWriter
-
-    return [TensorBoardCallback(SummaryWriter(log_dir=str(folder)))]
-
-
 def _arguments(
     options: Hyperparameters, folder: Path, *, device: torch.device
 ) -> TrainingArguments:
@@ -377,20 +304,20 @@ def _result(trainer: _RowTrainer, engine: Engine, *, language: str, seconds: flo
     history = trainer.state.log_history
     leaves, step = trainer.store.load_best()
     _set_leaves(engine, leaves)
-    curves = _curves(history, language=language)
+    curves = curves_from(history, language=language)
     at_best = curves[(curves["split"] == "validation") & (curves["step"] == step)]
     at_start = curves[(curves["split"] == "validation") & (curves["step"] == 0)]
     n_new = trainer.state.num_input_tokens_seen - trainer._initial_num_input_tokens_seen
-    return Trained(
-        curves=curves,
-        step=step,
-        tokens=int(at_best["tokens"].iloc[0]),
-        validation_loss=dict(zip(at_best["language"], at_best["loss"], strict=True)),
-        base_validation_loss=dict(zip(at_start["language"], at_start["loss"], strict=True)),
-        decay_factor=_decay_factor(trainer, step),
-        tokens_per_second=n_new / max(seconds, 1e-9),
-        peak_memory_bytes=_peak_memory(),
-    )
+    results = {
+        "step": step,
+        "tokens": int(at_best["tokens"].iloc[0]),
+        "validation_loss": dict(zip(at_best["language"], at_best["loss"], strict=True)),
+        "base_validation_loss": dict(zip(at_start["language"], at_start["loss"], strict=True)),
+        "decay_factor": _decay_factor(trainer, step),
+        "tokens_per_second": n_new / max(seconds, 1e-9),
+        "peak_memory_bytes": peak_memory(),
+    }
+    return Trained(curves, results)
 
 
 def _decay_factor(trainer: _RowTrainer, step: int) -> float:
@@ -398,24 +325,3 @@ def _decay_factor(trainer: _RowTrainer, step: int) -> float:
     (scale,) = trainer.lr_scheduler.lr_lambdas
     decay = trainer.args.learning_rate * trainer.args.weight_decay
     return math.prod(1.0 - decay * scale(taken) for taken in range(step))
-
-
-def _curves(history: list[dict[str, float]], *, language: str) -> pd.DataFrame:
-    rows = []
-    for entry in history:
-        at = (entry["step"], entry["tokens"])
-        if "loss" in entry:
-            rows.append((*at, "train", language, entry["loss"]))
-        rows += [
-            (*at, "validation", name.removeprefix("eval_loss_"), value)
-            for name, value in entry.items()
-            if name.startswith("eval_loss_")
-        ]
-    return pd.DataFrame(rows, columns=list(CURVE_COLUMNS))
-
-
-def _peak_memory() -> int:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

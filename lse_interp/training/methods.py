@@ -1,40 +1,69 @@
 """Method by method: what is trained, by which engine, and how the model is left plain again."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from lse_interp.core.artifacts import write_folder
 from lse_interp.core.errors import LseError
 from lse_interp.core.neurons import NeuronSets
 from lse_interp.models import HookedModel
+from lse_interp.models.rows import read_rows, write_rows
 from lse_interp.training.baselines import DenseMasters, add_lora, trained_weights
 from lse_interp.training.compact import CompactRows
 from lse_interp.training.engines import Engine, NeuronRows
 from lse_interp.training.masking import MaskedGradients
-from lse_interp.training.options import Hyperparameters
+from lse_interp.training.options import DENSE_METHODS, NEURON_METHODS, Hyperparameters
 
-__all__ = ["Prepared", "choose_neurons", "prepared", "put_back", "weights_of"]
+__all__ = ["Prepared", "choose_neurons", "prepared"]
 
 _ENGINES = {"compact": CompactRows, "hooks": MaskedGradients}
+
+
+_Rows = tuple[Float[Tensor, "projection _neuron d_model"], ...]
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A model ready to train."""
 
+    model: HookedModel
+    method: str
     hf: nn.Module
     """The transformers model, or the peft model around it."""
     engine: Engine
+    neurons: tuple[Int64[Tensor, " _neuron"], ...] | None
+    """The trained neurons per layer; None for a method that chooses none."""
+    base: _Rows | None
+    """Their weights before training, on the host."""
 
     @property
     def n_trainable(self) -> int:
         """Number of trained weights."""
         return sum(leaf.numel() for leaf in self.engine.leaves().values())
+
+    def rows(self) -> _Rows | None:
+        """Copy the weights that the trained neurons have now to the host."""
+        return _rows(self.model, self.neurons)
+
+    def keep(self, folder: Path) -> None:
+        """Write what is not rows: `adapter/` of LoRA, `model/` of the dense methods."""
+        if self.method == "lora":
+            for adapter in self.hf.peft_config.values():
+                adapter.base_model_name_or_path = self.model.name
+            write_folder(folder / "adapter", self.hf.save_pretrained)
+        elif self.method in DENSE_METHODS:
+            write_folder(folder / "model", self._save_model)
+
+    def _save_model(self, folder: Path) -> None:
+        self.model.hf.save_pretrained(folder)
+        self.model.tokenizer.save_pretrained(folder)
 
 
 def choose_neurons(
@@ -55,7 +84,7 @@ def choose_neurons(
 
     Source: paper, sections 3.2 and 4.3 (iii).
     """
-    if method not in ("target", "random"):
+    if method not in NEURON_METHODS:
         return None
     if neurons is None:
         raise LseError(f"Method {method} needs neurons; give the sets of lse_interp.lape.")
@@ -75,12 +104,12 @@ def prepared(
     model: HookedModel,
     *,
     method: str,
-    neurons: Sequence[Int64[Tensor, " _neuron"]] | None,
+    neurons: tuple[Int64[Tensor, " _neuron"], ...] | None,
     options: Hyperparameters,
 ) -> Iterator[Prepared]:
-    """Make a model ready to train; it is plain again afterwards, with the weights it then has.
+    """Make a model ready to train; afterwards it is as it was, to the bit.
 
-    LoRA adapters are taken off again.
+    For `ffn` and `full` a copy of what they change waits on the host meanwhile.
 
     Args:
         model: The model.
@@ -88,10 +117,33 @@ def prepared(
         neurons: What `choose_neurons` returned.
         options: Engine, LoRA rank and scale, seed.
     """
+    base = _rows(model, neurons)
+    dense = trained_weights(model, method) if method in DENSE_METHODS else {}
+    before = {name: weight.detach().cpu().clone() for name, weight in dense.items()}
+    was_training = model.hf.training
+    hf, engine = _engine(model, method=method, neurons=neurons, options=options)
+    try:
+        yield Prepared(model, method, hf, engine, neurons, base)
+    finally:
+        engine.close()
+        model.hf.train(was_training)
+        if method == "lora":
+            hf.unload()
+        for layer, rows in enumerate(base or ()):
+            write_rows(model, layer, neurons[layer], rows)
+        _put_back(model, before)
+
+
+def _engine(
+    model: HookedModel,
+    *,
+    method: str,
+    neurons: tuple[Int64[Tensor, " _neuron"], ...] | None,
+    options: Hyperparameters,
+) -> tuple[Any, Engine]:
     if neurons is not None:
-        engine: Engine = _ENGINES[options.engine](NeuronRows(model, neurons))
-        hf: Any = model.hf
-    elif method == "lora":
+        return model.hf, _ENGINES[options.engine](NeuronRows(model, neurons))
+    if method == "lora":
         switches = options.switches
         hf, weights = add_lora(
             model,
@@ -100,29 +152,19 @@ def prepared(
             down=switches.lora_down,
             seed=options.seed,
         )
-        engine = DenseMasters(hf, weights)
-    else:
-        hf = model.hf
-        engine = DenseMasters(hf, trained_weights(model, method))
-    was_training = hf.training
-    try:
-        yield Prepared(hf, engine)
-    finally:
-        engine.close()
-        hf.train(was_training)
-        if method == "lora":
-            hf.unload()
+        return hf, DenseMasters(hf, weights)
+    return model.hf, DenseMasters(model.hf, trained_weights(model, method))
 
 
-def weights_of(model: HookedModel, method: str) -> dict[str, Tensor]:
-    """Copy to the host what a dense method changes, so that it can be put back."""
-    if method not in ("ffn", "full"):
-        return {}
-    return {n: w.detach().cpu().clone() for n, w in trained_weights(model, method).items()}
+def _rows(
+    model: HookedModel, neurons: tuple[Int64[Tensor, " _neuron"], ...] | None
+) -> _Rows | None:
+    if neurons is None:
+        return None
+    return tuple(read_rows(model, layer, chosen).cpu() for layer, chosen in enumerate(neurons))
 
 
 @torch.no_grad()
-def put_back(model: HookedModel, weights: dict[str, Tensor]) -> None:
-    """Undo a dense method."""
+def _put_back(model: HookedModel, weights: dict[str, Tensor]) -> None:
     for name, value in weights.items():
         model.hf.get_parameter(name).copy_(value)

@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 from lse_interp.core.errors import LseError
 
-__all__ = ["METHODS", "Hyperparameters", "Profile"]
+__all__ = ["DENSE_METHODS", "METHODS", "NEURON_METHODS", "Hyperparameters", "Profile"]
 
 METHODS = ("target", "random", "ffn", "full", "lora")
-_NEURON_METHODS = ("target", "random")
-_DENSE_METHODS = ("ffn", "full")
+NEURON_METHODS = ("target", "random")
+DENSE_METHODS = ("ffn", "full")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Hyperparameters:
             LseError: values out of range or that contradict each other; all of them are named.
         """
         self._check(method)
-        lr = 1e-5 if method in _DENSE_METHODS else 1e-4
+        lr = 1e-5 if method in DENSE_METHODS else 1e-4
         defaults = {
             "lr": 10 * lr if embedded else lr,
             "batch_size": 8 if embedded else 2,
@@ -110,7 +110,7 @@ class Hyperparameters:
         entries = dataclasses.asdict(self)
         for name in ("checkpointing", "loss_chunk", "lora_rank", "lora_alpha"):
             del entries[name]
-        if method not in _NEURON_METHODS:
+        if method not in NEURON_METHODS:
             del entries["engine"]
         if method == "lora":
             entries |= {k: v for k, v in dataclasses.asdict(self.switches).items() if "lora" in k}
@@ -149,7 +149,7 @@ class Hyperparameters:
         faults = []
         if method not in METHODS:
             return [f"`method` must be one of {', '.join(METHODS)}; got {method!r}."]
-        if self.engine == "hooks" and method not in _NEURON_METHODS:
+        if self.engine == "hooks" and method not in NEURON_METHODS:
             faults.append(
                 f"`engine` hooks trains chosen neurons; method {method} chooses none. Leave it out."
             )

@@ -10,7 +10,7 @@ or padded to the block size, and padding counts as a label.
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,21 @@ from torch.utils.data import Dataset
 
 from lse_interp.core.errors import CorpusError, LseError
 from lse_interp.data import Block, pack
-from lse_interp.data.blocks import IGNORE, Bos, Separator
+from lse_interp.data.blocks import IGNORE, Bos, Separator, default_bos
+from lse_interp.models import HookedModel
+from lse_interp.training.options import Hyperparameters
 
-__all__ = ["Packing", "TokenBlocks", "authors_blocks", "require_disjoint", "token_blocks"]
+__all__ = [
+    "Packing",
+    "Text",
+    "TokenBlocks",
+    "authors_blocks",
+    "pack_text",
+    "require_disjoint",
+    "token_blocks",
+]
+
+_PAPER_TOKENS = 100_000_000
 
 _SENTENCE_END = re.compile(r"(?<=[.!?։؟।])\s+|(?<=[。！？])")
 _SHORTEST_PIECE = 16
@@ -70,6 +82,58 @@ class TokenBlocks(Dataset):
         found.update(self.ids.numpy().tobytes())
         found.update(self.labels.numpy().tobytes())
         return found.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a run reads."""
+
+    training: TokenBlocks
+    validation: Mapping[str, TokenBlocks]
+    """Language -> blocks; the trained language first."""
+
+
+def pack_text(
+    model: HookedModel,
+    documents: Callable[[], Iterable[str]],
+    validation: Mapping[str, Iterable[str]],
+    *,
+    language: str,
+    tokens: int | None,
+    options: Hyperparameters,
+) -> Text:
+    """Pack training and validation text for a model, after checking that they are apart.
+
+    Args:
+        model: The model, with its tokenizer.
+        documents: Opens the training text, which is read twice.
+        validation: Language -> documents, that of `language` among them.
+        language: The language trained.
+        tokens: Text tokens to train on; None takes all, up to the paper's 100 million.
+        options: Completed hyper-parameters.
+
+    Raises:
+        CorpusError: No text, too little, none to validate on, or the same on both sides.
+        LseError: No tokenizer, or a block longer than the model's context.
+    """
+    held_out = {code: list(texts) for code, texts in validation.items()}
+    if language not in held_out:
+        raise CorpusError(
+            f"There is no validation text of {language}, which decides the weights to keep; got "
+            f"{', '.join(held_out) or 'none'}."
+        )
+    require_disjoint(documents(), held_out[language], language=language)
+    packing = _packing(model, options)
+    pack_training = authors_blocks if options.switches.reencode else token_blocks
+    return Text(
+        training=pack_training(
+            documents(), model.tokenizer, packing, n_tokens=tokens, at_most=_PAPER_TOKENS
+        ),
+        validation={
+            code: token_blocks(held_out[code], model.tokenizer, packing)
+            for code in dict.fromkeys((language, *held_out))
+        },
+    )
 
 
 def token_blocks(
@@ -156,6 +220,23 @@ def require_disjoint(training: Iterable[str], validation: Iterable[str], *, lang
                     f"nothing: {piece[:80]!r}. Give other text with --validation, or another "
                     "--split or --corpus."
                 )
+
+
+def _packing(model: HookedModel, options: Hyperparameters) -> Packing:
+    if model.tokenizer is None:
+        raise LseError(
+            f"{model.name} has no tokenizer, so there is no text to train on. Give "
+            "HookedModel(hf, tokenizer) one."
+        )
+    most = getattr(model.hf.config, "max_position_embeddings", None)
+    if most is not None and options.block_size > most:
+        raise LseError(
+            f"`block_size` must be at most the {most} positions that {model.name} was made for; "
+            f"got {options.block_size}."
+        )
+    bos = "document" if model.name == "embedded" else default_bos(model.tokenizer)
+    separator = "none" if model.tokenizer.eos_token_id is None else "eos"
+    return Packing(block_size=options.block_size, bos=bos, separator=separator)
 
 
 def _pieces(document: str) -> Iterator[str]:
