@@ -21,7 +21,6 @@ reads `runs/<model>/neurons.safetensors` and writes `runs/<model>/ablation.safet
 import contextlib
 import dataclasses
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -344,7 +343,7 @@ def _setup(
         "ablated": ablated,
         "measured": measured,
         "neurons": _neuron_hash(neurons, ablated),
-        "text": _text_hash(parallel, measured),
+        "text": parallel.digest(measured),
         "site": _SITE,
         "control": control,
         "n_controls": 0 if control is None else n_controls,
@@ -359,11 +358,6 @@ def _neuron_hash(neurons: NeuronSets, languages: Sequence[str]) -> str:
             digest.update(f"{code} {layer} {len(indices)} ".encode())
             digest.update(indices.numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _text_hash(parallel: ParallelText, languages: Sequence[str]) -> str:
-    text = json.dumps([parallel.sentences[code] for code in languages], ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _report(matrix: AblationMatrix) -> None:

@@ -128,6 +128,10 @@ class RunPaths:
         """Folder of one fine-tuning run."""
         return self.folder / "finetune" / language / name
 
+    def comparison(self, language: str) -> Path:
+        """Losses of the models tuned to one language."""
+        return self.folder / "comparison" / f"{language}.safetensors"
+
     def deltas(self, language: str, name: str) -> Path:
         """Weight changes of one fine-tuning run."""
         return self.folder / "deltas" / language / f"{name}.safetensors"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64, Shaped
+from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
 
 from lse_interp.core.errors import LseError
@@ -31,6 +31,10 @@ N_BINS = 101
 """Bins of a histogram; odd, so that no change lies in the middle of one."""
 
 _ENTRIES_PER_CHUNK = 1 << 22
+_NOT_FINITE = (
+    "The change holds values that are not finite, as one of the models does. Take weights from "
+    "before the training diverged."
+)
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -107,9 +111,9 @@ def row_changes(
         total += part.sum().item()
         base_square += old_wide.square().sum().item()
         dot += (part * old_wide).sum().item()
-        n_changed += _n_changed(old, new)
+        n_changed += int(_differs(old, new).sum())
     if not np.isfinite(total):
-        raise LseError("The change holds values that are not finite; a model holds NaN or inf.")
+        raise LseError(_NOT_FINITE)
     mean = total / n_entries if n_entries else float("nan")
     return RowChanges(
         norms=torch.cat(squares).sqrt() if squares else torch.zeros(0, dtype=torch.float64),
@@ -162,6 +166,9 @@ def difference(
         before: a tensor.
         after: another of the same shape.
         rows: indices along the first axis; all where None.
+
+    Raises:
+        LseError: a difference that is not finite.
     """
     if before.dim() < 2:
         before, after = before.reshape(-1, 1), after.reshape(-1, 1)
@@ -170,13 +177,16 @@ def difference(
     square = max_abs = 0.0
     for _, old, new in _chunks(before, after, rows):
         n_entries += old.numel()
-        found = _n_changed(old, new)
+        differs = _differs(old, new)
+        found = int(differs.sum())
         n_changed += found
-        # Equal bits need no subtraction, and most of a model is equal bits.
+        # Most of a model is equal bits, which need no subtraction.
         if found:
-            change = _change(old, new).double()
+            change = _change(old[differs], new[differs]).double()
             square += change.square().sum().item()
             max_abs = max(max_abs, change.abs().max().item())
+    if not np.isfinite(square):
+        raise LseError(_NOT_FINITE)
     return Difference(n_entries=n_entries, n_changed=n_changed, l2=square**0.5, max_abs=max_abs)
 
 
@@ -204,12 +214,13 @@ def _change(old: Shaped[Tensor, "*shape"], new: Shaped[Tensor, "*shape"]) -> Ten
     return new.to(dtype) - old.to(dtype)
 
 
-def _n_changed(old: Shaped[Tensor, "*shape"], new: Shaped[Tensor, "*shape"]) -> int:
+def _differs(
+    old: Shaped[Tensor, "*shape"], new: Shaped[Tensor, "*shape"]
+) -> Bool[Tensor, "*shape"]:
     """Compare bits; widening to a common dtype keeps different values different."""
     dtype = _common(old, new)
     integer = _INTEGERS[dtype.itemsize]
-    bits = (tensor.to(dtype).contiguous().view(integer) for tensor in (old, new))
-    return int(torch.ne(*bits).sum())
+    return torch.ne(*(tensor.to(dtype).contiguous().view(integer) for tensor in (old, new)))
 
 
 def _std(change: Float[Tensor, "_neuron d_model"], mean: float) -> float:

@@ -10,6 +10,8 @@
 """
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -62,6 +64,11 @@ class ParallelText:
     def __len__(self) -> int:
         """Number of sentences per language."""
         return len(self.sentences[self.languages[0]])
+
+    def digest(self, languages: Sequence[str]) -> str:
+        """Hash the sentences of some languages, in that order."""
+        text = json.dumps([self.sentences[code] for code in languages], ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def load_parallel(

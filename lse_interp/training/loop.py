@@ -240,7 +240,6 @@ class _RowTrainer(Trainer):
 def _arguments(
     options: Hyperparameters, folder: Path, *, device: torch.device
 ) -> TrainingArguments:
-    assert options.batch_size is not None
     assert options.validate_every is not None
     schedule = options.schedule
     if schedule == "constant" and options.warmup_steps:

@@ -50,8 +50,8 @@ class Hyperparameters:
     text is a thousandth of the paper's, ten times that."""
     weight_decay: float = 0.01
     """Decay of AdamW, on trained weights alone."""
-    batch_size: int | None = None
-    """Blocks per forward pass and process; by default 2, and 8 for the embedded model."""
+    batch_size: int = 2
+    """Blocks per forward pass and process."""
     accumulation: int = 1
     """Forward passes per step."""
     block_size: int | None = None
@@ -65,7 +65,7 @@ class Hyperparameters:
     max_grad_norm: float = 1.0
     """Gradients are clipped to this norm, over all trained weights together."""
     validate_every: int | None = None
-    """Steps between validations and checkpoints; by default 500, and 5 for the embedded model."""
+    """Steps between validations and checkpoints; by default 500, and 20 for the embedded model."""
     engine: Literal["compact", "hooks"] = "compact"
     """How chosen neurons are trained: gradients of their rows alone, or masked dense gradients."""
     loss_chunk: int | None = None
@@ -98,9 +98,8 @@ class Hyperparameters:
         lr = 1e-5 if method in DENSE_METHODS else 1e-4
         defaults = {
             "lr": 10 * lr if embedded else lr,
-            "batch_size": 8 if embedded else 2,
             "block_size": 128 if embedded else 512,
-            "validate_every": 5 if embedded else 500,
+            "validate_every": 20 if embedded else 500,
         }
         missing = {k: v for k, v in defaults.items() if getattr(self, k) is None}
         return dataclasses.replace(self, **missing)

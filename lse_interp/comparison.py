@@ -1,0 +1,204 @@
+"""Compare fine-tuned models on held-out sentences: what they gained, and what they forgot.
+
+For each model, language and sentence, the loss in nats, - sum_t log p(token_t | tokens before);
+a sentence's losses under two models are compared with each other, so that what makes the sentence
+hard cancels. Forgetting is a rise in the loss of a language that was not trained.
+
+Source: paper, sections 4.2 and 5.2, asks the same of benchmark scores; loss needs no benchmark.
+
+    python -m lse_interp.comparison --lang mlt
+    python -m lse_interp.comparison --lang mlt --runs target random-layer --against eng deu
+
+writes `runs/<model>/comparison/<lang>.safetensors`.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from lse_interp.core.artifacts import RunPaths, provenance
+from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, main_for, progress
+from lse_interp.core.comparisons import LossComparison
+from lse_interp.core.finetune_runs import FinetuneRun
+from lse_interp.core.languages import lookup
+from lse_interp.data.parallel import ParallelText, load_parallel
+from lse_interp.models import HookedModel
+from lse_interp.models.losses import sentence_losses
+from lse_interp.models.sources import ModelSource, model_sources, require_runs_of
+
+__all__ = ["Config", "LossComparison", "compare_losses", "main", "run"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Measure the loss of fine-tuned models on sentences that none of them has seen."""
+
+    lang: str
+    """The language trained, e.g. `mlt`."""
+    model: CONFIG_FLAT[ModelArgs] = ModelArgs()
+    runs: tuple[str, ...] = ("all",)
+    """Runs: names under `root/<model>/finetune/<lang>/` or folders, each `path` or `label=path`;
+    `all` for every finished one."""
+    against: tuple[str, ...] = ("eng",)
+    """Languages measured beside `--lang`."""
+    parallel: str = "embedded"
+    """`embedded`, `flores`, `ntrex:<folder>`, or a folder with one file per language."""
+    split: str | None = None
+    """Split of the sentences; each source has its own default (`devtest`)."""
+    n_sentences: int | None = None
+    """Take the first so many sentences; by default all."""
+    batch_size: int = 32
+    """Sentences per forward pass; does not change the result."""
+    root: Path = Path("runs")
+    """Folder of all runs; this stage writes `root/<model>/comparison/`."""
+    overwrite: bool = False
+    """Measure again even if the numbers are there."""
+
+
+def compare_losses(
+    models: Mapping[str, HookedModel],
+    parallel: ParallelText,
+    *,
+    language: str,
+    measured: Sequence[str],
+    methods: Mapping[str, tuple[str, int]] | None = None,
+    batch_size: int = 32,
+) -> LossComparison:
+    """Measure the loss of several models on the same sentences.
+
+    Args:
+        models: Label -> model; the first is the base.
+        parallel: Sentences in every language measured.
+        language: The language the models were trained on, ISO 639-3.
+        measured: Languages to measure, ISO 639-3.
+        methods: Label -> method and seed; by default the label and 0.
+        batch_size: Sentences per forward pass; changes results by rounding alone.
+
+    Raises:
+        CorpusError: See `sentence_losses`.
+    """
+    sentences = [sentence for code in measured for sentence in parallel.sentences[code]]
+    named = {label: (methods or {}).get(label, (label, 0)) for label in models}
+    losses = [sentence_losses(model, sentences, batch_size=batch_size) for model in models.values()]
+    return LossComparison(
+        models=tuple(models),
+        methods=tuple(method for method, _ in named.values()),
+        seeds=tuple(seed for _, seed in named.values()),
+        fingerprints=tuple(str(model.info.fingerprint) for model in models.values()),
+        language=language,
+        measured=tuple(measured),
+        losses=torch.stack(losses).view(len(models), len(measured), len(parallel)),
+        text=parallel.digest(measured),
+        provenance=provenance(parallel=parallel.spec, split=parallel.split),
+    )
+
+
+def run(config: Config) -> LossComparison:
+    """Measure every model, one in memory at a time; write the artefact and report.
+
+    Models measured before, on the same sentences, are not measured again.
+
+    Raises:
+        LseError: See `compare_losses`, `load_parallel` and `load_model`.
+        ArtifactError: No such run, or an earlier artefact that cannot be read.
+        MismatchError: A run of another base model.
+    """
+    language = lookup(config.lang).code
+    others = [lookup(code).code for code in config.against]
+    measured = tuple(dict.fromkeys((language, *others)))
+    paths = RunPaths(config.root, config.model.model)
+    sources = model_sources(config.model, runs=config.runs, paths=paths, language=language)
+    parallel = load_parallel(
+        config.parallel, languages=measured, split=config.split, n_sentences=config.n_sentences
+    )
+    out = paths.comparison(language)
+    earlier = LossComparison.load(out) if out.exists() and not config.overwrite else None
+    parts = []
+    for label, source in progress(sources.items(), desc=language, unit="model"):
+        model = source.load()
+        if not parts:
+            require_runs_of(model, sources)
+        named = {label: _method(source)}
+        parts.append(
+            _earlier(earlier, label, model=model, text=parallel.digest(measured))
+            or compare_losses(
+                {label: model},
+                parallel,
+                language=language,
+                measured=measured,
+                methods=named,
+                batch_size=config.batch_size,
+            )
+        )
+        # Two large models need not fit side by side.
+        del model
+    comparison = dataclasses.replace(_joined(parts), provenance=provenance(config))
+    comparison.save(out)
+    _report(comparison)
+    logger.info("wrote %s", out)
+    return comparison
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage from the command line."""
+    return main_for(Config, run, argv, description=__doc__)
+
+
+def _method(source: ModelSource) -> tuple[str, int]:
+    if source.run is None:
+        return "base", 0
+    found = FinetuneRun.load(source.run)
+    return found.method, int(found.settings.get("seed", 0))
+
+
+def _earlier(
+    earlier: LossComparison | None, label: str, *, model: HookedModel, text: str
+) -> LossComparison | None:
+    """Take one model from an earlier artefact, if it is the same model on the same text."""
+    if earlier is None or label not in earlier.models or earlier.text != text:
+        return None
+    at = earlier.models.index(label)
+    if earlier.fingerprints[at] != model.info.fingerprint:
+        return None
+    return _only(earlier, at)
+
+
+def _only(comparison: LossComparison, at: int) -> LossComparison:
+    part = slice(at, at + 1)
+    return dataclasses.replace(
+        comparison,
+        **{n: getattr(comparison, n)[part] for n in ("models", "methods", "seeds")},
+        fingerprints=comparison.fingerprints[part],
+        losses=comparison.losses[part],
+    )
+
+
+def _joined(parts: Sequence[LossComparison]) -> LossComparison:
+    return dataclasses.replace(
+        parts[0],
+        **{
+            name: tuple(value for part in parts for value in getattr(part, name))
+            for name in ("models", "methods", "seeds", "fingerprints")
+        },
+        losses=torch.cat([part.losses for part in parts]),
+    )
+
+
+def _report(comparison: LossComparison) -> None:
+    frame = comparison.to_frame()
+    columns = ["model", "measured", "loss", "base", "difference", "low", "high"]
+    logger.info(
+        "Nats per sentence after training %s (%d sentences, 95 %% intervals of the change):\n%s",
+        lookup(comparison.language).name,
+        comparison.losses.shape[-1],
+        frame[columns].to_string(index=False, float_format="{:.3f}".format),
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

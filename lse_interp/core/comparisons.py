@@ -1,0 +1,151 @@
+"""LossComparison: how well several models predict the same sentences, paired by sentence."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from lse_interp.core.artifacts import load_artifact, save_artifact
+from lse_interp.core.errors import LseError, MismatchError, near_misses
+from lse_interp.core.similarity import bootstrap_interval
+
+__all__ = ["LossComparison"]
+
+_KIND, _VERSION = "loss_comparison", 1
+_FIELDS = ("models", "methods", "seeds", "fingerprints", "language", "measured", "text")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LossComparison:
+    """Losses of several models on held-out sentences, all in nats per sentence.
+
+    Raises:
+        MismatchError: labels that do not fit the losses or are not distinct; losses that are not
+            finite.
+    """
+
+    models: tuple[str, ...]
+    """A label per model; the first is the base model."""
+    methods: tuple[str, ...]
+    """How each was trained: `base`, `target`, `random:layer`, ..."""
+    seeds: tuple[int, ...]
+    """Seed of each training."""
+    fingerprints: tuple[str, ...]
+    """Hash of the weights of each."""
+    language: str
+    """The language trained, ISO 639-3."""
+    measured: tuple[str, ...]
+    """Languages of the sentences."""
+    losses: Float64[Tensor, "model measured sentence"]
+    text: str
+    """Hash of the sentences."""
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n_models = {len(getattr(self, name)) for name in _FIELDS[:4]}
+        expected = (len(self.models), len(self.measured))
+        if n_models != {expected[0]} or tuple(self.losses.shape[:2]) != expected:
+            raise MismatchError(
+                f"Losses should be [model measured sentence] = [{expected[0]}, {expected[1]}, ...] "
+                f"with a method, seed and hash per model; got {list(self.losses.shape)}."
+            )
+        if len(set(self.models)) < len(self.models):
+            raise MismatchError(f"Models need labels of their own; got {', '.join(self.models)}.")
+        if not bool(torch.isfinite(self.losses).all()):
+            raise MismatchError("Losses must be finite numbers.")
+
+    def of(self, model: str) -> Float64[Tensor, "measured sentence"]:
+        """Select the losses of one model.
+
+        Raises:
+            LseError: no such model.
+        """
+        if model not in self.models:
+            raise LseError(f"No model {model!r} here. {near_misses(model, self.models)}")
+        return self.losses[self.models.index(model)]
+
+    def difference(
+        self, model: str, against: str, *, n_bootstrap: int = 1000, seed: int = 0
+    ) -> pd.DataFrame:
+        """Compare two models sentence by sentence.
+
+        Columns: measured, loss, reference, difference (loss - reference), low, high (its 95 %
+        bootstrap interval over sentences). Sentences are taken to be independent; those of the
+        embedded corpus share clauses, and their intervals are too narrow.
+
+        Raises:
+            LseError: no such model.
+        """
+        ours, theirs = self.of(model), self.of(against)
+        low, high = bootstrap_interval(ours - theirs, n_bootstrap=n_bootstrap, seed=seed)
+        return pd.DataFrame(
+            {
+                "measured": self.measured,
+                "loss": ours.mean(dim=-1),
+                "reference": theirs.mean(dim=-1),
+                "difference": (ours - theirs).mean(dim=-1),
+                "low": low,
+                "high": high,
+            }
+        )
+
+    def to_frame(self, *, against: Sequence[str] = ("base",)) -> pd.DataFrame:
+        """List every model's change against others of the same seed.
+
+        Columns: language, model, method, seed, measured, against, loss, base (the loss of
+        `against`), difference, low, high, n_sentences. Where `against` names a method other than
+        `base`, `target` alone is compared with it.
+
+        Raises:
+            LseError: no base model.
+        """
+        frames = [
+            self.difference(model, self._find(reference, seed)).assign(
+                language=self.language, model=model, method=method, seed=seed, against=reference
+            )
+            for reference in against
+            for model, method, seed in zip(self.models, self.methods, self.seeds, strict=True)
+            if self._is_compared(method, seed, reference)
+        ]
+        frame = pd.concat(frames, ignore_index=True).rename(columns={"reference": "base"})
+        frame["n_sentences"] = self.losses.shape[-1]
+        first = ["language", "model", "method", "seed", "measured", "against", "loss", "base"]
+        return frame[[*first, "difference", "low", "high", "n_sentences"]]
+
+    def save(self, path: str | Path) -> Path:
+        """Write the artefact; see `core.artifacts.save_artifact`."""
+        meta = {name: getattr(self, name) for name in (*_FIELDS, "provenance")}
+        tensors = {"losses": self.losses}
+        return save_artifact(path, kind=_KIND, version=_VERSION, tensors=tensors, meta=meta)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "LossComparison":
+        """Read what `save` wrote.
+
+        Raises:
+            ArtifactError: missing, truncated, altered or of another kind.
+        """
+        tensors, meta = load_artifact(path, kind=_KIND, version=_VERSION)
+        meta = {name: tuple(v) if isinstance(v, list) else v for name, v in meta.items()}
+        return cls(losses=tensors["losses"], **meta)
+
+    def _find(self, method: str, seed: int) -> str:
+        """Return the model of a method and seed; the base has none of its own."""
+        for label, found, of_seed in zip(self.models, self.methods, self.seeds, strict=True):
+            if found == method and (method == "base" or of_seed == seed):
+                return label
+        raise LseError(
+            f"There is no model of method {method!r} and seed {seed} to compare with. "
+            f"{near_misses(method, self.methods)}"
+        )
+
+    def _is_compared(self, method: str, seed: int, against: str) -> bool:
+        if against == "base":
+            return method != "base"
+        pairs = zip(self.methods, self.seeds, strict=True)
+        return method == "target" and (against, seed) in pairs
