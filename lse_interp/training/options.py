@@ -73,9 +73,11 @@ class Hyperparameters:
     checkpointing: bool = False
     """Recompute activations in the backward pass instead of keeping them."""
     lora_rank: int | None = None
-    """Rank of `lora`; by default 62, and 32 with `--profile authors`."""
+    """Rank of `lora`; by default 62, and 32 with `--profile authors`. For the embedded model 1: as
+    many weights as a subnetwork has, which is how the paper came to 62."""
     lora_alpha: float | None = None
-    """Scale of `lora`; by default 32, and 64 with `--profile authors`."""
+    """Scale of `lora`; by default 32, and 64 with `--profile authors`. For the embedded model 0.5,
+    which is 32 / 62 of its rank."""
     profile: Literal["fixed", "authors"] = "fixed"
     """`authors` repeats the choices of the released code; see docs/method.md."""
     seed: int = 0
@@ -101,6 +103,8 @@ class Hyperparameters:
             "block_size": 128 if embedded else 512,
             "validate_every": 20 if embedded else 500,
         }
+        if embedded and method == "lora" and self.profile == "fixed":
+            defaults |= {"lora_rank": 1, "lora_alpha": 0.5}
         missing = {k: v for k, v in defaults.items() if getattr(self, k) is None}
         return dataclasses.replace(self, **missing)
 

@@ -1,0 +1,105 @@
+"""Every method on every language: train what is not there, measure, write docs/results.csv.
+
+python -m analyses.results
+python -m analyses.results --langs mlt isl --seeds 0 1 2
+python -m analyses.results --collect
+
+Each run is trained by `lse_interp.finetune` and measured by `lse_interp.comparison` on held-out
+sentences, in its own language and in English. Finished runs are reused, so several processes may
+share the languages; `--collect` then writes the table from what there is.
+`python -m analyses.fig_methods` draws it.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from lse_interp import comparison, finetune
+from lse_interp.core.artifacts import RunPaths, write_atomic
+from lse_interp.core.cli import main_for
+from lse_interp.core.comparisons import LossComparison
+from lse_interp.core.errors import ArtifactError
+from lse_interp.core.languages import LANGUAGES, PAPER_TARGETS
+from lse_interp.training.options import Hyperparameters
+
+__all__ = ["Config", "main", "run"]
+
+logger = logging.getLogger(__name__)
+
+_CONTROLS = ("random:layer", "random:size")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Compare the methods on the embedded model."""
+
+    langs: tuple[str, ...] = PAPER_TARGETS
+    """Languages to train."""
+    methods: tuple[str, ...] = ("target", "random:layer", "random:size", "lora", "ffn", "full")
+    """Methods; what random neurons match stands behind the colon."""
+    seeds: tuple[int, ...] = (0,)
+    """One run per seed."""
+    collect: bool = False
+    """Train nothing; write the table from the artefacts that are there."""
+    results: Path = Path("docs/results.csv")
+    """The table."""
+    root: Path = Path("runs")
+    """Folder of all runs."""
+
+
+def run(config: Config) -> pd.DataFrame:
+    """Train and measure what is missing, and write the table of all artefacts there are.
+
+    Raises:
+        ArtifactError: nothing was measured yet.
+        LseError: see `finetune.run` and `comparison.run`.
+    """
+    if not config.collect:
+        for language in config.langs:
+            for seed in config.seeds:
+                for method in config.methods:
+                    _train(config, language, method, seed)
+            comparison.run(comparison.Config(lang=language, root=config.root))
+    table = _collect(RunPaths(config.root, "embedded"))
+    write_atomic(config.results, lambda path: table.to_csv(path, index=False))
+    logger.info("wrote %s (%d rows)", config.results, len(table))
+    return table
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the script from the command line."""
+    return main_for(Config, run, argv, description=__doc__)
+
+
+def _train(config: Config, language: str, method: str, seed: int) -> None:
+    name, _, match = method.partition(":")
+    finetune.run(
+        finetune.Config(
+            lang=language,
+            method=name,
+            random_match=match or None,
+            training=Hyperparameters(seed=seed),
+            root=config.root,
+        )
+    )
+
+
+def _collect(paths: RunPaths) -> pd.DataFrame:
+    found = [paths.comparison(code) for code in LANGUAGES if paths.comparison(code).is_file()]
+    if not found:
+        raise ArtifactError(
+            f"{paths.folder / 'comparison'} holds no losses; leave out --collect to measure them."
+        )
+    frames = []
+    for path in found:
+        losses = LossComparison.load(path)
+        controls = [method for method in _CONTROLS if method in losses.methods]
+        frames.append(losses.to_frame(against=("base", *controls)))
+    return pd.concat(frames, ignore_index=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
