@@ -13,11 +13,15 @@ from pathlib import Path
 
 from analyses import (
     fig02_neurons_by_layer,
+    fig04_training_dynamics,
+    fig05_data_size,
+    fig06_weight_deltas,
     fig07_alignment,
     fig07c_published,
     fig08_overlap,
     fig12_small_multiples,
     fig_ablation,
+    fig_methods,
     table01_subnetworks,
 )
 from analyses.gallery import write_gallery
@@ -66,6 +70,7 @@ def run(config: Config) -> list[Path]:
     ablation = paths.folder / "ablation.safetensors"
     if _exists(ablation, stage="lse_interp.ablation"):
         written += fig_ablation.run(fig_ablation.Config(ablation=ablation, figures=config.figures))
+    written += _about_training(config, paths)
     for args in _mask_args(config):
         written += _about_neurons(args)
     written += fig07c_published.run(fig07c_published.Config(figures=config.figures))
@@ -80,12 +85,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _exists(path: Path, *, stage: str) -> bool:
+    return bool(_drawn(lambda: [require_artifact(path, stage=stage)]))
+
+
+def _about_training(config: Config, paths: RunPaths) -> list[Path]:
+    """Draw fine-tuning runs, their weight changes, and the table of all methods."""
+    where = {"model": config.model, "root": config.root, "figures": config.figures}
+    runs = [
+        lambda: fig04_training_dynamics.run(fig04_training_dynamics.Config(**where)),
+        lambda: fig05_data_size.run(fig05_data_size.Config(**where)),
+    ]
+    deltas = tuple(sorted((paths.folder / "deltas").glob("*/target.safetensors")))
+    if deltas or _exists(paths.deltas("mlt", "target"), stage="lse_interp.deltas"):
+        drawn = fig06_weight_deltas.Config(deltas=deltas, figures=config.figures)
+        runs.append(lambda: fig06_weight_deltas.run(drawn))
+    if config.model == "embedded":
+        runs.append(lambda: fig_methods.run(fig_methods.Config(figures=config.figures)))
+    return [path for draw in runs for path in _drawn(draw)]
+
+
+def _drawn(draw: Callable[[], list[Path]]) -> list[Path]:
     try:
-        require_artifact(path, stage=stage)
+        return draw()
     except ArtifactError as error:
         logger.info("left out: %s", error)
-        return False
-    return True
+        return []
 
 
 def _about_neurons(args: NeuronArgs) -> list[Path]:

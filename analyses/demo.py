@@ -1,8 +1,10 @@
 """The main job, end to end: what `make demo` runs.
 
-Counts FFN activations in 21 languages, finds the language neurons by LAPE, measures their overlap,
-what breaks without them, and how close parallel sentences lie in each layer; draws the figures and
-prints a summary. Every step leaves an artefact under `runs/` and reuses it the next time.
+Counts FFN activations in 21 languages, finds the language neurons by LAPE, measures their overlap
+and what breaks without them; trains the neurons of one language, and random neurons and whole
+matrices beside them; measures what that gained, what it changed, and how close parallel sentences
+lie in each layer before and after; draws the figures. Every step leaves an artefact under `runs/`
+and reuses it the next time.
 
     python -m analyses.demo
     python -m analyses.demo --model meta-llama/Llama-3.1-8B --corpus glotcc --parallel flores
@@ -15,13 +17,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analyses import all_figures
-from lse_interp import ablation, activations, alignment, lape, overlap
+from lse_interp import (
+    ablation,
+    activations,
+    alignment,
+    comparison,
+    deltas,
+    finetune,
+    lape,
+    overlap,
+)
 from lse_interp.core.cli import CONFIG_FLAT, CorpusArgs, ModelArgs, main_for
 from lse_interp.core.languages import PAPER_LANGUAGES
 
 __all__ = ["Config", "main", "run"]
 
 logger = logging.getLogger(__name__)
+
+_ALL_METHODS = ("target", "random:layer", "random:size", "lora", "ffn", "full")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +48,10 @@ class Config:
     langs: tuple[str, ...] = PAPER_LANGUAGES
     """Languages to tell apart."""
     lang: str = "mlt"
-    """The language whose alignment is measured."""
+    """The language to train, and whose alignment is measured."""
+    methods: tuple[str, ...] | None = None
+    """How it is trained, what random neurons match behind a colon; by default all six ways for the
+    embedded model, and `target` and `random:layer` for any other."""
     n_tokens: int | None = None
     """Text tokens per language; see `python -m lse_interp.activations --help`."""
     root: Path = Path("runs")
@@ -64,17 +80,28 @@ def run(config: Config) -> list[Path]:
     overlap.run(overlap.Config(model=name, **where))
     _say(4, "switch each language's neurons off and measure the loss in every language")
     ablation.run(ablation.Config(model=config.model, parallel=config.parallel, **where))
-    _say(5, f"measure how close {config.lang} lies to other languages, layer by layer")
+    methods = config.methods or (_ALL_METHODS if name == "embedded" else _ALL_METHODS[:2])
+    _say(5, f"train {config.lang}: {', '.join(methods)}")
+    for method in methods:
+        _finetune(config, method)
+    _say(6, "compare what they gained and what they forgot")
+    comparison.run(
+        comparison.Config(lang=config.lang, model=config.model, parallel=config.parallel, **where)
+    )
+    _say(7, "measure what changed in the weights")
+    deltas.run(deltas.Config(lang=config.lang, model=config.model, figures=config.figures, **where))
+    _say(8, f"measure how close {config.lang} lies to other languages, before and after")
     alignment.run(
         alignment.Config(
             lang=config.lang,
             model=config.model,
+            runs=("all",),
             parallel=config.parallel,
             figures=config.figures,
             **where,
         )
     )
-    _say(6, "draw the figures")
+    _say(9, "draw the figures")
     written = all_figures.run(all_figures.Config(model=name, figures=config.figures, **where))
     logger.info(
         "\nfigures:\n%s", "\n".join(f"  {path}" for path in written if path.suffix == ".png")
@@ -88,8 +115,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return main_for(Config, run, argv, description=__doc__)
 
 
+def _finetune(config: Config, method: str) -> None:
+    kind, _, match = method.partition(":")
+    finetune.run(
+        finetune.Config(
+            lang=config.lang,
+            method=kind,
+            random_match=match or None,
+            model=config.model,
+            text=config.text,
+            root=config.root,
+        )
+    )
+
+
 def _say(step: int, what: str) -> None:
-    logger.info("\n[%d/6] %s", step, what)
+    logger.info("\n[%d/9] %s", step, what)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,17 @@
 python -m analyses.fig07_alignment
 python -m analyses.fig07_alignment --curves runs/my-model/alignment/mlt.safetensors
 
-An artefact of several models is also drawn averaged over the layers, as in Figure 7c.
+An artefact of several models (`python -m lse_interp.alignment --runs ...`) is also drawn averaged
+over the layers, as in Figure 7c, and artefacts of several languages with the same models averaged
+over these too. A table in the form of Tables 27 to 38 goes beside.
 """
 
 import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from analyses.sources import require_artifact
 from lse_interp.core.artifacts import RunPaths
@@ -19,10 +23,10 @@ from lse_interp.core.languages import LANGUAGES
 from lse_interp.plotting.alignment import (
     alignment_frame,
     layer_average_frame,
-    plot_alignment,
-    plot_layer_average,
+    plot_layer_average_panels,
 )
-from lse_interp.plotting.style import figure_stem, language_label, save_figure
+from lse_interp.plotting.alignment_report import write_alignment
+from lse_interp.plotting.style import figure_stem, save_figure
 
 __all__ = ["Config", "main", "run"]
 
@@ -42,15 +46,17 @@ class Config:
 
 
 def run(config: Config) -> list[Path]:
-    """Draw one figure per artefact and return the files written.
+    """Write figures and table of each artefact, and their average; return the files written.
 
     Raises:
         ArtifactError: no such artefact.
     """
     paths = config.curves or _finished(_EMBEDDED)
-    written = []
+    written, parts = [], []
     for path in paths:
-        written += _draw(require_artifact(path, stage="lse_interp.alignment"), config)
+        parts.append(AlignmentCurves.load(require_artifact(path, stage="lse_interp.alignment")))
+        written += write_alignment(parts[-1], config.figures, command=_command(config, path))
+    written += _draw_all_languages(parts, config, _command(config, *paths))
     for path in written:
         if path.suffix == ".png":
             logger.info("wrote %s", path)
@@ -68,48 +74,38 @@ def _finished(paths: RunPaths) -> tuple[Path, ...]:
     return tuple(path for path in known if path.is_file()) or (paths.alignment("mlt"),)
 
 
-def _draw(path: Path, config: Config) -> list[Path]:
-    curves = AlignmentCurves.load(path)
-    frame, name = alignment_frame(curves), language_label(curves.language)
-    about = {
-        "source": (
-            f"{', '.join(curves.models)}; {curves.n_sentences} sentences; {curves.site}, "
-            f"{curves.pooling} pooling"
+def _draw_all_languages(
+    parts: Sequence[AlignmentCurves], config: Config, command: str
+) -> list[Path]:
+    """Average over languages too, where several were measured in the same models."""
+    parts = [part for part in parts if len(part.models) > 1]
+    if len(parts) < 2 or len({(part.models, part.site, part.pooling) for part in parts}) > 1:
+        return []
+    first = parts[0]
+    averages = pd.concat([layer_average_frame(alignment_frame(part)) for part in parts])
+    return save_figure(
+        plot_layer_average_panels(averages)[0].figure,
+        figure_stem(config.figures, "fig07c_layer_average", first.infos[0]),
+        frame=averages,
+        source=(
+            f"{', '.join(first.models)} of {first.infos[0].name}, in {len(parts)} languages; "
+            f"{first.site}, {first.pooling} pooling"
         ),
-        "command": _command(config, path),
-    }
-    written = save_figure(
-        plot_alignment(frame).figure,
-        _stem(config, "fig07_alignment", curves),
-        frame=frame,
-        title=f"{name} sentences and their translations, layer by layer",
+        title="Sentences and their translations, averaged over layers and languages",
         caption=(
-            f"Mean cosine of {name} sentences with their translations, with 95 % bootstrap "
-            "intervals; faint, that of sentences that are no translations of each other. Form of "
-            "Figure 7; intervals and control are additions."
+            "One dot per language, whose runs are compared with the base model and averaged over "
+            "the languages it is compared with; the bar is the mean. Left, cosine with "
+            "translations; right, how far it lies above that of sentences that are no "
+            "translations of each other. Form of Figure 7c; the right half is an addition."
         ),
-        **about,
+        command=command,
     )
-    if len(curves.models) > 1:
-        averages = layer_average_frame(frame)
-        written += save_figure(
-            plot_layer_average(averages).figure,
-            _stem(config, "fig07c_layer_average", curves),
-            frame=averages,
-            title=f"{name} sentences and their translations, averaged over the layers",
-            caption="One dot per language compared with; the bar is their mean. Form of Figure 7c.",
-            **about,
-        )
-    return written
 
 
-def _stem(config: Config, name: str, curves: AlignmentCurves) -> Path:
-    return figure_stem(config.figures, f"{name}_{curves.language}", curves.infos[0])
-
-
-def _command(config: Config, path: Path) -> str:
+def _command(config: Config, *paths: Path) -> str:
     words = ["python -m analyses.fig07_alignment"]
-    words += [] if path in _finished(_EMBEDDED) else [f"--curves {path}"]
+    if not set(paths) <= set(_finished(_EMBEDDED)):
+        words.append(f"--curves {' '.join(map(str, paths))}")
     words += [f"--figures {config.figures}"] if config.figures != Path("figures") else []
     return " ".join(words)
 

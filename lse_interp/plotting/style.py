@@ -1,4 +1,4 @@
-"""One look for every figure: theme, hues of languages and projections, and how a figure is saved.
+"""One look for every figure: its theme, its hues, and how it is saved.
 
 Languages of one branch have related hues and different dashes. Among the 21 languages of the
 paper, any two colours differ by at least 25 in CIELAB (Delta E 1976), and any two languages with
@@ -9,7 +9,7 @@ import functools
 import re
 import textwrap
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -21,17 +21,23 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from lse_interp.core.artifacts import ModelInfo, write_atomic
+from lse_interp.core.errors import LseError, near_misses
 from lse_interp.core.languages import LANGUAGES
 
 __all__ = [
     "COLUMN_INCHES",
     "LANGUAGE_STYLES",
+    "METHOD_STYLES",
     "PAGE_INCHES",
     "PROJECTION_COLORS",
     "figure_stem",
     "language_color",
     "language_label",
     "language_line",
+    "method_color",
+    "method_label",
+    "method_line",
+    "method_order",
     "save_figure",
     "theme",
     "themed",
@@ -44,6 +50,20 @@ PAGE_INCHES = 7.0
 
 PROJECTION_COLORS: Mapping[str, str] = {"gate": "#0072b2", "up": "#e69f00", "down": "#cc3377"}
 """One hue per projection of the MLP."""
+
+METHOD_STYLES: Mapping[str, tuple[str, str, int]] = {
+    "target": ("Target", "#d00516", 0),
+    "random:layer": ("Random (layer)", "#222222", 1),
+    "random:size": ("Random (size)", "#6d6d6d", 2),
+    "random:activity": ("Random (activity)", "#c0c0c0", 3),
+    "lora": ("LoRA", "#777ce7", 2),
+    "ffn": ("FFN only", "#09ab5b", 1),
+    "full": ("Full", "#91b6eb", 0),
+}
+"""Fine-tuning method, in the order of every figure -> label, colour, position of its dash.
+
+Any two colours differ by at least 25 in CIELAB under normal, protanopic and deuteranopic vision.
+"""
 
 _DASHES = ("-", (0, (4, 1.5)), (0, (5, 1.2, 1, 1.2)), (0, (1, 1.1)))
 
@@ -149,6 +169,52 @@ def language_line(code: str) -> dict[str, Any]:
     return {"color": color, "linestyle": _DASHES[dash]}
 
 
+def method_label(method: str) -> str:
+    """Return how a fine-tuning method reads in a figure.
+
+    Raises:
+        LseError: not one of `METHOD_STYLES`.
+
+    >>> method_label("random:layer")
+    'Random (layer)'
+    """
+    return _method(method)[0]
+
+
+def method_color(method: str) -> str:
+    """Return the colour of a fine-tuning method, as hex; the same in every figure.
+
+    Raises:
+        LseError: not one of `METHOD_STYLES`.
+    """
+    return _method(method)[1]
+
+
+def method_line(method: str) -> dict[str, Any]:
+    """Return matplotlib's `color` and `linestyle` of a fine-tuning method.
+
+    Raises:
+        LseError: not one of `METHOD_STYLES`.
+    """
+    _, color, dash = _method(method)
+    return {"color": color, "linestyle": _DASHES[dash]}
+
+
+def method_order(methods: Iterable[str]) -> list[str]:
+    """Sort fine-tuning methods, each once, as they stand in every figure.
+
+    Raises:
+        LseError: one that is not in `METHOD_STYLES`.
+
+    >>> method_order(["full", "target", "full"])
+    ['target', 'full']
+    """
+    found = set(methods)
+    for method in sorted(found):
+        _method(method)
+    return [method for method in METHOD_STYLES if method in found]
+
+
 def figure_stem(folder: Path, name: str, model: ModelInfo) -> Path:
     """Name a figure; those of other models than the embedded one carry the model's name."""
     if model.name == "embedded":
@@ -212,6 +278,12 @@ def _style(code: str) -> tuple[str, int]:
     letters = zlib.crc32(code.encode())
     color = sns.husl_palette(360, s=0.75, l=0.55)[letters % 360]
     return mpl.colors.to_hex(color), letters // 360 % len(_DASHES)
+
+
+def _method(method: str) -> tuple[str, str, int]:
+    if method not in METHOD_STYLES:
+        raise LseError(f"No fine-tuning method {method!r}. {near_misses(method, METHOD_STYLES)}")
+    return METHOD_STYLES[method]
 
 
 def _source_line(figure: Figure, source: str) -> Any:

@@ -12,18 +12,23 @@ from PIL import Image
 from analyses import (
     all_figures,
     fig02_neurons_by_layer,
+    fig04_training_dynamics,
+    fig05_data_size,
     fig07_alignment,
     fig07c_published,
     fig08_overlap,
+    fig_methods,
     table01_subnetworks,
 )
 from analyses.gallery import write_gallery
 from analyses.sources import NeuronArgs, command, describe_neurons, read_neurons
 from lse_interp.core.artifacts import ModelInfo, RunPaths
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError
+from lse_interp.core.finetune_runs import FinetuneRun
 from lse_interp.core.languages import PAPER_REFERENCE, PAPER_TARGETS
 from lse_interp.core.neuron_formats import RELEASED_LANGUAGES, RELEASED_MODELS, write_masks
 from lse_interp.overlap import measure_overlap
+from lse_interp.plotting.method_tables import RESULT_COLUMNS
 from lse_interp.plotting.overlap import overlap_frame
 from lse_interp.plotting.style import figure_stem
 
@@ -261,3 +266,130 @@ def test_write_gallery_leaves_out_foreign_pictures(tmp_path):
     page = write_gallery(tmp_path).read_text()
     assert "foreign" not in page
     assert page.startswith("# Figures\n")
+
+
+def make_run(method, *, language="mlt", seed=0, tokens=None, losses=(4.0, 3.0, 3.5)):
+    rows = [(i, 100 * i, "validation", language, loss) for i, loss in enumerate(losses)]
+    return FinetuneRun(
+        language=language,
+        method=method,
+        model=info("embedded"),
+        neurons=None,
+        rows=None,
+        base=None,
+        curves=pd.DataFrame(rows, columns=["step", "tokens", "split", "language", "loss"]),
+        settings={"seed": seed, "tokens": tokens},
+        results={
+            "validation_loss": {language: min(losses)},
+            "base_validation_loss": {language: losses[0]},
+        },
+    )
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """Maltese and Slovak by two methods, Welsh by one, a sweep of Maltese and a run by name."""
+    paths = RunPaths(tmp_path / "runs", "embedded")
+    for language in ("mlt", "slk"):
+        make_run("target", language=language).save(paths.finetune(language, "target"))
+        make_run("random:layer", language=language).save(paths.finetune(language, "random-layer"))
+    make_run("target", language="cym").save(paths.finetune("cym", "target"))
+    make_run("target", seed=1).save(paths.finetune("mlt", "target-seed1"))
+    make_run("target").save(paths.finetune("mlt", "target-authors"))
+    for tokens in (100, 200):
+        run = make_run("target", tokens=tokens, losses=(4.0, 4.0 - tokens / 200))
+        run.save(paths.finetune("mlt", f"target-{tokens}"))
+    return tmp_path
+
+
+def test_fig04_training_dynamics_draws_maltese_and_all_that_can_be_compared(trained):
+    config = fig04_training_dynamics.Config(root=trained / "runs", figures=trained / "figures")
+    written = fig04_training_dynamics.run(config)
+    assert [path.name for path in written if path.suffix == ".csv"] == [
+        "fig04_training_dynamics_mlt.csv",
+        "figB_training_dynamics.csv",
+    ]
+    one, all_of_them = (pd.read_csv(path) for path in written if path.suffix == ".csv")
+    assert set(one["run"]) == {"mlt/target", "mlt/target-seed1", "mlt/random-layer"}
+    assert set(all_of_them["language"]) == {"mlt", "slk"}
+    with Image.open(written[0]) as image:
+        assert image.info["Source"] == "embedded; 3 fine-tuning runs; mlt; 2 seeds"
+        assert f"--lang mlt --root {trained / 'runs'}" in image.info["Comment"]
+
+
+def test_fig04_training_dynamics_draws_the_languages_asked_for(trained):
+    figures = trained / "figures"
+    argv = ["--lang", "cy", "slk", "--root", str(trained / "runs"), "--figures", str(figures)]
+    assert fig04_training_dynamics.main(argv) == 0
+    assert {path.stem for path in figures.iterdir()} == {
+        "fig04_training_dynamics_cym",
+        "fig04_training_dynamics_slk",
+    }
+
+
+def test_fig04_training_dynamics_draws_the_folders_given(trained):
+    folder = trained / "runs" / "embedded" / "finetune" / "mlt"
+    config = fig04_training_dynamics.Config(
+        runs=(folder / "target-authors", folder / "random-layer"), figures=trained / "figures"
+    )
+    *_, csv = fig04_training_dynamics.run(config)
+    assert set(pd.read_csv(csv)["run"]) == set(map(str, config.runs))
+    with pytest.raises(LseError, match="None of the runs given trained slk; leave out `--lang`"):
+        fig04_training_dynamics.run(dataclasses.replace(config, lang=("slk",)))
+
+
+def test_fig04_training_dynamics_says_what_is_missing(trained, tmp_path):
+    config = fig04_training_dynamics.Config(root=trained / "none", figures=tmp_path / "figures")
+    with pytest.raises(ArtifactError, match="holds no finished fine-tuning run without a token"):
+        fig04_training_dynamics.run(config)
+    asked = dataclasses.replace(config, root=trained / "runs", lang=("lit",))
+    with pytest.raises(ArtifactError, match=r"run of lit in .*; there are runs of mlt, cym, slk"):
+        fig04_training_dynamics.run(asked)
+    paths = RunPaths(tmp_path / "alone", "embedded")
+    make_run("target").save(paths.finetune("mlt", "target"))
+    with pytest.raises(ArtifactError, match="No language has finished runs of two methods"):
+        fig04_training_dynamics.run(dataclasses.replace(config, root=tmp_path / "alone"))
+
+
+def test_fig05_data_size_draws_runs_with_a_budget(trained):
+    config = fig05_data_size.Config(root=trained / "runs", figures=trained / "figures")
+    png, _, csv = fig05_data_size.run(config)
+    assert png.name == "fig05_data_size.png"
+    frame = pd.read_csv(csv)
+    assert frame["tokens"].tolist() == [100, 200]
+    assert frame["improvement"].tolist() == [0.5, 1.0]
+
+
+def test_fig05_data_size_says_what_is_missing(trained, tmp_path):
+    config = fig05_data_size.Config(root=trained / "runs", figures=tmp_path / "figures")
+    with pytest.raises(ArtifactError, match="None of the 2 runs .* budget is of method full"):
+        fig05_data_size.run(dataclasses.replace(config, method="full"))
+    with pytest.raises(LseError, match="No fine-tuning method 'ful'. Did you mean full"):
+        fig05_data_size.run(dataclasses.replace(config, method="ful"))
+    with pytest.raises(ArtifactError, match=r"holds no .* with a token budget. .*--tokens 10000"):
+        fig05_data_size.run(dataclasses.replace(config, root=trained / "none"))
+
+
+def test_fig_methods_draws_and_prints_a_table_of_results(tmp_path, capsys):
+    rows = [
+        ("mlt", method, 0, measured, 50 + change, 50, change, change - 1, change + 1, 40)
+        for method, change in (("target", -4), ("random:size", -3))
+        for measured in ("mlt", "eng")
+    ]
+    table = tmp_path / "results.csv"
+    pd.DataFrame(rows, columns=RESULT_COLUMNS).to_csv(table, index=False)
+    assert fig_methods.main(["--results", str(table), "--figures", str(tmp_path / "figures")]) == 0
+    printed = capsys.readouterr().out
+    assert "Change in loss in the language trained (nats/sentence)\n\n| Language |" in printed
+    assert "| Maltese | **−4.00** | −3.00 |\n" in printed
+    assert "\nChange in loss in English (nats/sentence)\n" in printed
+    frame = pd.read_csv(tmp_path / "figures" / "fig_methods.csv")
+    assert len(frame) == 6
+    with Image.open(tmp_path / "figures" / "fig_methods.png") as image:
+        assert image.info["Source"] == f"{table}; languages mlt; seeds 0; 40 sentences each"
+        assert image.info["Description"].endswith("random neurons, without intervals.")
+
+
+def test_fig_methods_says_what_is_missing(tmp_path):
+    with pytest.raises(ArtifactError, match=r"none.csv does not exist; give a table of results"):
+        fig_methods.run(fig_methods.Config(results=tmp_path / "none.csv"))

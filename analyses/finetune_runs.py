@@ -1,0 +1,65 @@
+"""Which fine-tuning runs the pictures show."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from lse_interp.core.artifacts import RunPaths
+from lse_interp.core.errors import ArtifactError
+from lse_interp.core.finetune_runs import FinetuneRun
+from lse_interp.core.run_folders import finished_runs
+
+__all__ = ["default_runs", "describe_runs", "read_runs"]
+
+
+_NAME = re.compile(
+    r"(target|random-(size|layer|activity)|ffn|full|lora)(?P<tokens>-\d+)?(-seed\d+)?"
+)
+
+
+def default_runs(paths: RunPaths, *, swept: bool) -> dict[str, FinetuneRun]:
+    """Read the finished runs of a model that have a default name: `<language>/<name>` -> run.
+
+    Runs that were named by hand, or follow another profile, have to be asked for by folder.
+
+    Args:
+        paths: where the runs are.
+        swept: those with a token budget; else those without.
+
+    Raises:
+        ArtifactError: there is none, or one cannot be read.
+    """
+    root = paths.folder / "finetune"
+    chosen = []
+    for language in sorted(path.name for path in root.glob("*")):
+        for name, folder in finished_runs(paths, language).items():
+            match = _NAME.fullmatch(name)
+            if match is not None and (match["tokens"] is not None) == swept:
+                chosen.append(folder)
+    if not chosen:
+        flags = "--lang mlt --tokens 10000 20000 40000" if swept else "--lang mlt"
+        raise ArtifactError(
+            f"{root} holds no finished fine-tuning run {'with' if swept else 'without'} a token "
+            f"budget. `python -m lse_interp.finetune {flags}` makes some."
+        )
+    return {str(folder.relative_to(root)): FinetuneRun.load(folder) for folder in chosen}
+
+
+def read_runs(folders: Iterable[Path]) -> dict[str, FinetuneRun]:
+    """Read the runs in some folders: folder -> run.
+
+    Raises:
+        ArtifactError: a folder without a finished run, or one that cannot be read.
+    """
+    return {str(folder): FinetuneRun.load(folder) for folder in folders}
+
+
+def describe_runs(runs: Mapping[str, FinetuneRun]) -> str:
+    """Say in one line what was trained."""
+    first, *_ = runs.values()
+    languages = {run.language for run in runs.values()}
+    seeds = {run.settings["seed"] for run in runs.values()}
+    parts = [first.model.name, f"{len(runs)} fine-tuning runs"]
+    parts.append(f"{len(languages)} languages" if len(languages) > 1 else next(iter(languages)))
+    parts.append(f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {next(iter(seeds))}")
+    return "; ".join(parts)

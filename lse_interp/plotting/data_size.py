@@ -1,0 +1,137 @@
+"""Draw what more training text brings: the fall in validation loss over the tokens given.
+
+Source: paper, Figure 5, which shows task scores instead of the loss.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from lse_interp.core.errors import LseError
+from lse_interp.core.finetune_runs import FinetuneRun
+from lse_interp.core.languages import family_order
+from lse_interp.plotting.style import COLUMN_INCHES, language_label, language_line, themed
+from lse_interp.plotting.training import require_one_model, seed_of, tokens_axis
+
+__all__ = ["data_size_frame", "plot_data_size", "plot_data_size_panels"]
+
+_PANEL_HEIGHT = 2.6
+_LEGEND_INCHES = 1.25
+_LEGEND = {"handlelength": 2.6, "labelspacing": 0.35}
+_IMPROVEMENT = {
+    "improvement": "Fall in validation loss (nats/token)",
+    "percent": "Fall in validation loss (%)",
+}
+
+
+def data_size_frame(runs: Mapping[str, FinetuneRun]) -> pd.DataFrame:
+    """List what runs on several amounts of text gained.
+
+    Columns: run, method, language, seed, tokens (the text given; the weights kept may be from
+    before its end), base, loss (nats per token, of the weights kept), improvement = base - loss,
+    percent = 100 improvement / base.
+
+    Args:
+        runs: name -> run with a token budget, of one base model.
+
+    Raises:
+        LseError: no runs; or one without a token budget.
+        MismatchError: runs of several base models.
+    """
+    require_one_model(runs)
+    rows = []
+    for name, run in runs.items():
+        base = float(run.results["base_validation_loss"][run.language])
+        loss = float(run.results["validation_loss"][run.language])
+        rows.append(
+            {
+                "run": name,
+                "method": run.method,
+                "language": run.language,
+                "seed": seed_of(run),
+                "tokens": _budget(name, run),
+                "base": base,
+                "loss": loss,
+                "improvement": base - loss,
+                "percent": 100 * (base - loss) / base,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+@themed
+def plot_data_size(
+    frame: pd.DataFrame, *, value: str = "improvement", ax: Axes | None = None
+) -> Axes:
+    """Draw what more text brings: one line per language over the tokens of text.
+
+    A line is the mean over seeds; every run is a dot.
+
+    Args:
+        frame: what `data_size_frame` returns, of one method.
+        value: `improvement` (nats per token) or `percent`.
+        ax: where to draw; a new figure with a legend where None.
+
+    Raises:
+        LseError: another `value`; or several methods.
+
+    Source: paper, Figure 5, which shows task scores instead of the loss.
+    """
+    if value not in _IMPROVEMENT:
+        raise LseError(f"`value` must be one of {', '.join(_IMPROVEMENT)}; got {value!r}.")
+    if (n_methods := frame["method"].nunique()) != 1:
+        raise LseError(f"One Axes shows one method; the frame holds {n_methods}. Select one.")
+    codes = family_order(frame["language"].unique())
+    if ax is None:
+        _, ax = plt.subplots(figsize=(COLUMN_INCHES + _LEGEND_INCHES, _PANEL_HEIGHT))
+        ax.figure.legend(handles=_languages(codes), loc="outside right upper", **_LEGEND)
+    for code in codes:
+        rows = frame[frame["language"] == code]
+        mean = rows.groupby("tokens")[value].mean()
+        ax.plot(mean.index, mean, label=language_label(code), **language_line(code))
+        color = language_line(code)["color"]
+        ax.scatter(rows["tokens"], rows[value], s=10, color=color, linewidth=0, zorder=3)
+    ax.axhline(0, color="0.3", linewidth=0.8, zorder=1)
+    ax.set_ylabel(_IMPROVEMENT[value])
+    tokens_axis(ax, label="Tokens of training text")
+    return ax
+
+
+@themed
+def plot_data_size_panels(frame: pd.DataFrame) -> list[Axes]:
+    """Draw the improvement in nats per token, and beside it in percent of the base loss.
+
+    Args:
+        frame: what `data_size_frame` returns, of one method.
+
+    Returns:
+        The two Axes of one new figure.
+
+    Raises:
+        LseError: several methods.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(5.4 + _LEGEND_INCHES, _PANEL_HEIGHT), sharex=True)
+    for ax, value in zip(axes, _IMPROVEMENT, strict=True):
+        plot_data_size(frame, value=value, ax=ax)
+    codes = family_order(frame["language"].unique())
+    figure.legend(handles=_languages(codes), loc="outside right upper", **_LEGEND)
+    return list(axes)
+
+
+def _budget(name: str, run: FinetuneRun) -> int:
+    if run.settings.get("tokens") is None:
+        raise LseError(
+            f"Run {name} has no token budget. Give runs of `python -m lse_interp.finetune --tokens`"
+            " with several values."
+        )
+    return int(run.settings["tokens"])
+
+
+def _languages(codes: Sequence[str]) -> list[Line2D]:
+    return [
+        Line2D([], [], marker="o", markersize=3, label=language_label(code), **language_line(code))
+        for code in codes
+    ]

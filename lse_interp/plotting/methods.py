@@ -1,0 +1,211 @@
+"""Compare fine-tuning methods: the change in loss of every language, and target against random.
+
+Source: an addition to the paper, section 5.2.1, which compares task scores.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from lse_interp.core.errors import LseError
+from lse_interp.core.languages import family_order
+from lse_interp.plotting.method_tables import other_languages, select_measured
+from lse_interp.plotting.style import (
+    language_color,
+    language_label,
+    method_label,
+    method_order,
+    themed,
+)
+
+__all__ = [
+    "plot_methods",
+    "plot_methods_panels",
+    "plot_target_against_random",
+]
+
+_RANDOM_MARKERS = {"random:layer": "o", "random:size": "s", "random:activity": "^"}
+_HEIGHT = 3.0
+_CHANGE = "Change in loss (nats/sentence)"
+
+
+@themed
+def plot_methods(
+    frame: pd.DataFrame, *, measured: str | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw one column of dots per method: a dot is a trained language, the bar their mean.
+
+    Light lines are 95 % intervals, paired over sentences. Below 0 the model is better than base.
+
+    Args:
+        frame: what `methods_frame` returns.
+        measured: the language measured; by default the one trained.
+        ax: where to draw; a new figure with a legend where None.
+
+    Raises:
+        LseError: nothing was measured there.
+    """
+    rows = select_measured(frame, measured=measured)
+    methods = method_order(rows["method"])
+    codes = family_order(rows["language"].unique())
+    if ax is None:
+        _, ax = plt.subplots(figsize=(_width(methods) + 1.2, _HEIGHT))
+        ax.figure.legend(handles=_language_handles(codes), loc="outside right center")
+    offsets = dict(zip(codes, _offsets(len(codes)), strict=True))
+    ax.axhline(0, color="0.3", linewidth=0.8, zorder=1)
+    for place, method in enumerate(methods):
+        dots = rows[rows["method"] == method].set_index("language")
+        for code, dot in dots.iterrows():
+            color, at = language_color(str(code)), place + offsets[code]
+            ax.plot([at, at], [dot["low"], dot["high"]], color=color, linewidth=1.2, alpha=0.4)
+            ax.plot(at, dot["difference"], color=color, **_marker("o"))
+        mean = dots["difference"].mean()
+        ax.plot([place - 0.4, place + 0.4], [mean] * 2, color="0.1", linewidth=1.6, zorder=2.5)
+        _label_mean(ax, place=place, value=mean)
+    ax.set_xticks(range(len(methods)), [method_label(name).replace(" ", "\n") for name in methods])
+    ax.tick_params(axis="x", length=0)
+    ax.set_xlim(-0.6, len(methods) - 0.4)
+    ax.set_ylabel(_CHANGE)
+    ax.grid(visible=False, axis="x")
+    return ax
+
+
+@themed
+def plot_target_against_random(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw the loss with the target subnetwork less that with random neurons, by language.
+
+    Lines are 95 % intervals, paired over sentences, where the table holds them. Left of 0 the
+    target subnetwork is better. A vertical tick is the mean over languages.
+
+    Args:
+        frame: what `methods_frame` returns.
+        ax: where to draw; a new figure where None.
+
+    Raises:
+        LseError: no random control was measured.
+    """
+    pairs = _pairs(frame)
+    codes = family_order(pairs["language"].unique())
+    if ax is None:
+        _, ax = plt.subplots(figsize=(3.2, 0.9 + 0.2 * len(codes)))
+    controls = [name for name in _RANDOM_MARKERS if name in set(pairs["against"])]
+    shifts = dict(zip(controls, np.linspace(0.2, -0.2, 2 * len(controls) + 1)[1::2], strict=True))
+    ax.axvline(0, color="0.3", linewidth=0.8, zorder=1)
+    for control in controls:
+        rows = pairs[pairs["against"] == control].set_index("language")
+        for code, row in rows.iterrows():
+            color, at = language_color(str(code)), codes.index(str(code)) - shifts[control]
+            ax.plot([row["low"], row["high"]], [at, at], color=color, linewidth=1.2, alpha=0.4)
+            ax.plot(row["difference"], at, color=color, **_marker(_RANDOM_MARKERS[control]))
+        at = len(codes) - shifts[control]
+        ax.plot(rows["difference"].mean(), at, color="0.1", **_marker(_RANDOM_MARKERS[control]))
+    ax.axhline(len(codes) - 0.5, color="0.8", linewidth=0.8)
+    ax.set_yticks(range(len(codes) + 1), [*map(language_label, codes), "Mean"])
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(len(codes) + 0.6, -0.6)
+    ax.set_xlabel("Target less random (nats/sentence)\n\N{LEFTWARDS ARROW} target is better")
+    ax.grid(visible=False, axis="y")
+    ax.legend(
+        handles=_control_handles(controls),
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 0.98),
+        ncols=len(controls),
+        borderpad=0,
+        handletextpad=0,
+        columnspacing=0.8,
+        fontsize=6.5,
+    )
+    return ax
+
+
+@themed
+def plot_methods_panels(frame: pd.DataFrame) -> list[Axes]:
+    """Draw the trained language, every other language measured, and target against random.
+
+    Args:
+        frame: what `methods_frame` returns.
+
+    Returns:
+        The Axes of one new figure, in that order; no last panel without a random control.
+
+    Raises:
+        LseError: nothing was measured in the trained languages.
+    """
+    others = other_languages(frame)
+    paired = bool((frame["against"] != "base").any())
+    methods = method_order(select_measured(frame, measured=None)["method"])
+    widths = [_width(methods)] * (1 + len(others)) + [2.6] * paired
+    figure, grid = plt.subplots(
+        1,
+        len(widths),
+        figsize=(sum(widths) + (0 if paired else 1.2), _HEIGHT + 0.3),
+        width_ratios=widths,
+        squeeze=False,
+    )
+    axes = list(grid.flat)
+    plot_methods(frame, ax=axes[0]).set_title("In the language trained", pad=14)
+    for ax, code in zip(axes[1:], others, strict=False):
+        plot_methods(frame, measured=code, ax=ax)
+        ax.set_title(f"In {language_label(code)}", pad=14)
+        ax.set_ylabel("")
+    if paired:
+        plot_target_against_random(frame, ax=axes[-1]).set_title("Against random", pad=14)
+    else:
+        codes = family_order(frame["language"].unique())
+        figure.legend(handles=_language_handles(codes), loc="outside right center")
+    return axes
+
+
+def _pairs(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return target against random in the trained languages."""
+    rows = frame[(frame["against"] != "base") & (frame["measured"] == frame["language"])]
+    if rows.empty:
+        raise LseError(
+            "No language has both a target run and a random control. Train one: "
+            "`python -m lse_interp.finetune --method random --random-match layer`."
+        )
+    return rows
+
+
+def _width(methods: Sequence[str]) -> float:
+    return 0.7 + 0.52 * len(methods)
+
+
+def _offsets(n: int) -> np.ndarray:
+    return np.linspace(-0.32, 0.32, n) if n > 1 else np.zeros(1)
+
+
+def _marker(shape: str) -> dict:
+    return {"linestyle": "none", "marker": shape, "markersize": 3.6, "markeredgewidth": 0}
+
+
+def _label_mean(ax: Axes, *, place: int, value: float) -> None:
+    """Write the mean above the axes, where no dot is in its way."""
+    ax.text(
+        place,
+        1.01,
+        f"{value:+.2f}".replace("-", "\N{MINUS SIGN}"),
+        transform=ax.get_xaxis_transform(),
+        ha="center",
+        va="bottom",
+        fontsize=6.5,
+        fontweight="bold",
+    )
+
+
+def _language_handles(codes: Sequence[str]) -> list[Line2D]:
+    return [
+        Line2D([], [], color=language_color(code), label=language_label(code), **_marker("o"))
+        for code in codes
+    ]
+
+
+def _control_handles(controls: Sequence[str]) -> list[Line2D]:
+    return [
+        Line2D([], [], color="0.3", label=method_label(name), **_marker(_RANDOM_MARKERS[name]))
+        for name in controls
+    ]
