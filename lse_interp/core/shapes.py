@@ -15,6 +15,10 @@
 | `ablated`    | languages whose neurons are switched off                       |
 | `measured`   | languages whose loss is measured                               |
 | `projection` | gate, up, down, in this order; up, down where there is no gate |
+| `quantile`   | levels of a distribution                                       |
+| `bin`        | bins of a histogram                                            |
+| `edge`       | their limits, one more                                         |
+| `cell`       | combinations of layer and projection                           |
 
 A one-axis shape takes a leading space: `Float[Tensor, " neuron"]`.
 """
@@ -35,4 +39,8 @@ AXES: tuple[str, ...] = (
     "ablated",
     "measured",
     "projection",
+    "quantile",
+    "bin",
+    "edge",
+    "cell",
 )

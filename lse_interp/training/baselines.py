@@ -11,6 +11,7 @@ Weights narrower than float32 get float32 masters, as the rows of a subnetwork d
 Source: paper, section 4.3.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -106,7 +107,9 @@ def add_lora(
         fan_in_fan_out=_is_transposed(model),
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        # peft asks transformers whether it checkpoints by a name that is going away.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")
         torch.manual_seed(seed)
         peft = get_peft_model(model.hf, config)
     return peft, {name: w for name, w in peft.named_parameters() if w.requires_grad}

@@ -160,7 +160,7 @@ class _GatedMLP(torch.autograd.Function):
         ctx.act, ctx.shape, ctx.autocast = act, x.shape, _autocast_state(x)
         ctx.whole = ctx.needs_input_grad[0]
         if not ctx.whole:
-            g, u = g[:, chosen], u[:, chosen]
+            g, u = g.index_select(1, chosen), u.index_select(1, chosen)
         ctx.save_for_backward(flat, g, u, gate, up, down, leaf, chosen)
         return y.view(*x.shape[:-1], y.shape[-1])
 
@@ -169,14 +169,15 @@ class _GatedMLP(torch.autograd.Function):
         x, g, u, gate, up, down, leaf, chosen = ctx.saved_tensors
         with ctx.autocast():
             dy = dy.reshape(-1, dy.shape[-1])
-            dz = dy @ (down if ctx.whole else down[:, chosen])
+            dz = dy @ (down if ctx.whole else down.index_select(1, chosen))
             with torch.enable_grad():
                 g = g.detach().requires_grad_(True)
                 h = ctx.act(g)
             (dg,) = torch.autograd.grad(h, g, dz * u)
             h = h.detach()
             du = dz.mul_(h) if dz.dtype == h.dtype else dz * h
-            picked = [part[:, chosen] if ctx.whole else part for part in (dg, du, h, u)]
+            parts = (dg, du, h, u)
+            picked = [part.index_select(1, chosen) for part in parts] if ctx.whole else parts
             dgs, dus, hs, us = picked
             drows = torch.stack([dgs.mT @ x, dus.mT @ x, (hs * us).mT @ dy])
             dx = torch.addmm(dg @ gate, du, up).view(ctx.shape) if ctx.whole else None
@@ -209,9 +210,9 @@ class _RowsLinear(torch.autograd.Function):
         with ctx.autocast():
             flat_x, flat_dy = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
             if ctx.neuron_is_output:
-                drows = flat_dy[:, index].mT @ flat_x
+                drows = flat_dy.index_select(1, index).mT @ flat_x
             else:
-                drows = flat_x[:, index].mT @ flat_dy
+                drows = flat_x.index_select(1, index).mT @ flat_dy
             dx = None
             if ctx.needs_input_grad[0]:
                 dx = (flat_dy @ (weight.mT if ctx.transposed else weight)).view(x.shape)

@@ -23,7 +23,7 @@ from lse_interp.core.errors import ActivationError
 from lse_interp.data.blocks import IGNORE
 from lse_interp.training.checkpoints import CheckpointStore
 from lse_interp.training.engines import Engine, attach, clip_gradients
-from lse_interp.training.loss import total_loss
+from lse_interp.training.loss import check_chunked, total_loss
 from lse_interp.training.options import Hyperparameters
 from lse_interp.training.reporting import Progress, curves_from, peak_memory, tensorboard
 from lse_interp.training.text import TokenBlocks
@@ -92,7 +92,10 @@ def train(
     Raises:
         ActivationError: The loss or its gradient stopped being a number; says at which step.
         LseError: A checkpoint could not be written.
+        UnsupportedModelError: `loss_chunk` with a model that scales or caps its logits.
     """
+    if options.loss_chunk is not None:
+        check_chunked(hf)
     if options.checkpointing:
         checkpoint_activations(hf)
     progress = Progress()

@@ -57,15 +57,28 @@ def check_chunked(hf: nn.Module) -> None:
     """Refuse models whose logits are more than a linear map of the last hidden state.
 
     Raises:
-        UnsupportedModelError: A soft cap or a scale on the logits.
+        UnsupportedModelError: A soft cap or a scale, before or behind the head.
     """
-    device = next(hf.parameters()).device
-    ids = torch.arange(4, device=device).view(1, 4)
+    ids = torch.arange(4, device=next(hf.parameters()).device).view(1, 4)
+    head = hf.get_output_embeddings()
+    seen: list[Tensor] = []
+
+    # Large logits in place of the head's own: a soft cap leaves small ones all but untouched.
+    def probe(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        large = torch.linspace(-100, 100, output.numel()).view(output.shape).to(output)
+        seen.extend((inputs[0], large))
+        return large
+
     with torch.no_grad():
-        expected = hf(input_ids=ids, use_cache=False).logits
+        handle = head.register_forward_hook(probe)
+        try:
+            found = hf(input_ids=ids, use_cache=False).logits
+        finally:
+            handle.remove()
         hidden = hf.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-        found = hf.get_output_embeddings()(hidden)
-    if not torch.allclose(found.float(), expected.float(), rtol=1e-3, atol=1e-3):
+    given, large = seen
+    is_plain = torch.allclose(given.float(), hidden.float(), rtol=1e-3, atol=1e-3)
+    if not (is_plain and torch.equal(found.float(), large.float())):
         raise UnsupportedModelError(
             f"{type(hf).__name__} does more than one linear map behind its last layer (a soft cap "
             "or a scale), so its loss cannot be taken in chunks. Leave out --loss-chunk."
@@ -92,14 +105,14 @@ class _FrozenHead(torch.autograd.Function):
             target = targets[part]
             counted = target != IGNORE
             index = target.masked_fill(~counted, 0).unsqueeze(1)
-            normaliser = logits.logsumexp(dim=1, keepdim=True)
-            nats = normaliser - logits.gather(1, index)
-            total += nats.squeeze(1).masked_fill(~counted, 0.0).sum()
+            p = logits.log_softmax(dim=1)
+            del logits
+            total -= p.gather(1, index).squeeze(1).masked_fill(~counted, 0.0).sum()
             if gradient is not None:
-                p = logits.sub_(normaliser).exp_()
+                p.exp_()
                 p.scatter_add_(1, index, p.new_full((len(p), 1), -1.0))
-                p.mul_(counted.unsqueeze(1))
-                gradient[part] = p.to(head.weight.dtype) @ head.weight
+                through = p.to(head.weight.dtype) @ head.weight
+                gradient[part] = through.masked_fill_(~counted.unsqueeze(1), 0.0)
         ctx.save_for_backward(gradient)
         return total
 

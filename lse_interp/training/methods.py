@@ -57,9 +57,13 @@ class Prepared:
         if self.method == "lora":
             for adapter in self.hf.peft_config.values():
                 adapter.base_model_name_or_path = self.model.name
-            write_folder(folder / "adapter", self.hf.save_pretrained)
+            write_folder(folder / "adapter", self._save_adapter)
         elif self.method in DENSE_METHODS:
             write_folder(folder / "model", self._save_model)
+
+    def _save_adapter(self, folder: Path) -> None:
+        # Left to itself, peft asks the hub whether the vocabulary grew; it never does here.
+        self.hf.save_pretrained(folder, save_embedding_layers=False)
 
     def _save_model(self, folder: Path) -> None:
         self.model.hf.save_pretrained(folder)

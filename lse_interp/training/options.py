@@ -131,7 +131,7 @@ class Hyperparameters:
             if value is not None and not 0 < value < float("inf"):
                 faults.append(f"`{name}` must be above 0; got {value}.")
         for name in ("weight_decay", "warmup_steps", "seed"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 faults.append(f"`{name}` must be at least 0; got {getattr(self, name)}.")
         for name in (
             "batch_size",

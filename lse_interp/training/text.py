@@ -7,6 +7,7 @@ padded but the end of the last block. Labels leave out BOS and padding.
 or padded to the block size, and padding counts as a label.
 """
 
+import functools
 import hashlib
 import itertools
 import re
@@ -124,7 +125,12 @@ def pack_text(
         )
     require_disjoint(documents(), held_out[language], language=language)
     packing = _packing(model, options)
-    pack_training = authors_blocks if options.switches.reencode else token_blocks
+    switches = options.switches
+    pack_training = token_blocks
+    if switches.reencode:
+        pack_training = functools.partial(
+            authors_blocks, padding_is_label=switches.padding_is_label
+        )
     return Text(
         training=pack_training(
             documents(), model.tokenizer, packing, n_tokens=tokens, at_most=_PAPER_TOKENS
@@ -177,11 +183,20 @@ def authors_blocks(
     *,
     n_tokens: int | None = None,
     at_most: int | None = None,
+    padding_is_label: bool = True,
 ) -> TokenBlocks:
     """Pack as the released code does: decoded and encoded again, padding a label.
 
     Re-encoding changes the ids where a block begins or ends inside a character or a word, and
     where the text is cut.
+
+    Args:
+        documents: Texts.
+        tokenizer: A transformers tokenizer; pads with EOS where it has no padding token.
+        packing: How to pack.
+        n_tokens: Text tokens to take, before they are encoded again; None takes all.
+        at_most: With `n_tokens` None, stop after the block in which so many are reached.
+        padding_is_label: Whether padding is something to predict.
 
     Raises:
         CorpusError: As `token_blocks`.
@@ -190,16 +205,18 @@ def authors_blocks(
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     if pad is None:
         raise LseError("--profile authors pads, and the tokenizer has neither PAD nor EOS.")
-    rows = []
+    rows, targets = [], []
     for block in _blocks(documents, tokenizer, packing, n_tokens=n_tokens, at_most=at_most):
         text = tokenizer.decode(block.ids, skip_special_tokens=True)
         ids = tokenizer(text, truncation=True, max_length=packing.block_size)["input_ids"]
         row = torch.tensor(ids, dtype=torch.int32)
-        rows.append(torch.nn.functional.pad(row, (0, packing.block_size - len(row)), value=pad))
-    ids = torch.stack(rows)
-    labels = ids.clone()
+        spare = packing.block_size - len(row)
+        rows.append(torch.nn.functional.pad(row, (0, spare), value=pad))
+        of_padding = pad if padding_is_label else IGNORE
+        targets.append(torch.nn.functional.pad(row, (0, spare), value=of_padding))
+    labels = torch.stack(targets)
     labels[:, 0] = IGNORE
-    return TokenBlocks(ids, labels)
+    return TokenBlocks(torch.stack(rows), labels)
 
 
 def require_disjoint(training: Iterable[str], validation: Iterable[str], *, language: str) -> None:

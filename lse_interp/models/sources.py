@@ -1,0 +1,97 @@
+"""Which models a stage compares: the base, its fine-tuning runs, others; loaded one at a time."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lse_interp.core.artifacts import RunPaths
+from lse_interp.core.cli import ModelArgs
+from lse_interp.core.curves import require_distinct
+from lse_interp.core.errors import ArtifactError
+from lse_interp.core.finetune_runs import FinetuneRun
+from lse_interp.core.run_folders import find_run, finished_runs
+from lse_interp.models.hooked import HookedModel
+from lse_interp.models.loading import load_from_args
+from lse_interp.models.tuned import load_tuned
+
+__all__ = ["ModelSource", "model_sources", "require_runs_of"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from."""
+
+    args: ModelArgs
+    """The model; with `run`, its base."""
+    run: Path | None = None
+    """Folder of a fine-tuning run."""
+
+    def load(self) -> HookedModel:
+        """Load the model; see `load_model` and `load_tuned`."""
+        return load_from_args(self.args) if self.run is None else load_tuned(self.run, self.args)
+
+
+def model_sources(
+    base: ModelArgs,
+    *,
+    runs: Sequence[str] = (),
+    models: Sequence[str] = (),
+    paths: RunPaths,
+    language: str,
+) -> dict[str, ModelSource]:
+    """Return label -> where to load from, the base model first.
+
+    Args:
+        base: the base model; labelled `base` beside runs, by the last part of its name elsewhere.
+        runs: fine-tuning runs of the base, as names or folders, each `path` or `label=path`;
+            `all` stands for every finished run of the language.
+        models: other models, as folders or hub ids, each `path` or `label=path`.
+        paths: the run folder of the base model.
+        language: the language whose runs are found by name, ISO 639-3.
+
+    Raises:
+        ArtifactError: no such run, or none at all for `all`.
+        LseError: a label twice.
+    """
+    name = "base" if runs else Path(base.model).name or base.model
+    pairs = [(name, ModelSource(base))]
+    for item in runs:
+        if item == "all":
+            pairs += [(n, ModelSource(base, run=f)) for n, f in _every(paths, language).items()]
+        else:
+            label, path = _labelled(item)
+            pairs.append((label, ModelSource(base, run=find_run(paths, language, path))))
+    for item in models:
+        label, path = _labelled(item)
+        # A revision belongs to the hub id of the base model.
+        other = dataclasses.replace(base, model=path, revision=None)
+        pairs.append((label, ModelSource(other)))
+    require_distinct([label for label, _ in pairs])
+    return dict(pairs)
+
+
+def require_runs_of(base: HookedModel, sources: Mapping[str, ModelSource]) -> None:
+    """Refuse runs of another model than the base, before work begins.
+
+    Raises:
+        MismatchError: a run of another model.
+    """
+    for source in sources.values():
+        if source.run is not None:
+            FinetuneRun.load(source.run, model=base.info)
+
+
+def _labelled(item: str) -> tuple[str, str]:
+    """Split `label=path`; a path alone is labelled by its last part."""
+    label, _, path = item.partition("=") if "=" in item else ("", "", item)
+    return label or Path(path).name or path, path
+
+
+def _every(paths: RunPaths, language: str) -> dict[str, Path]:
+    found = finished_runs(paths, language)
+    if not found:
+        raise ArtifactError(
+            f"{paths.finetune(language, '')} holds no finished run, so `all` names none. Make one "
+            f"with `python -m lse_interp.finetune --lang {language}`."
+        )
+    return found
