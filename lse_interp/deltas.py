@@ -35,21 +35,22 @@ from lse_interp.core.artifacts import RunPaths, provenance
 from lse_interp.core.changes import change_histogram
 from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, main_for, progress
 from lse_interp.core.delta_report import delta_report
-from lse_interp.core.errors import ArtifactError, LseError, MismatchError, near_misses
+from lse_interp.core.errors import LseError, MismatchError
 from lse_interp.core.finetune_runs import FinetuneRun
 from lse_interp.core.languages import lookup
 from lse_interp.core.neurons import NeuronSets, mask_to_indices
+from lse_interp.core.run_folders import find_run
 from lse_interp.core.weight_deltas import UNDETERMINED, WeightDeltas
 from lse_interp.models import HookedModel, load_from_args
-from lse_interp.models.comparison import (
+from lse_interp.models.rows import projections
+from lse_interp.models.subnetworks import apply_subnetwork, label
+from lse_interp.models.tuned import load_tuned
+from lse_interp.models.weight_changes import (
     compare_others,
     compare_projection,
     matrices,
     require_same_shapes,
 )
-from lse_interp.models.rows import projections
-from lse_interp.models.subnetworks import apply_subnetwork, label
-from lse_interp.models.tuned import load_tuned
 
 __all__ = ["Config", "WeightDeltas", "main", "run", "weight_deltas"]
 
@@ -356,31 +357,15 @@ def _check_options(config: Config) -> None:
 
 def _find_run(config: Config, paths: RunPaths) -> FinetuneRun:
     """Read a run of the language by name, or else a run by its folder."""
-    name = config.run or "target"
-    language = None if config.lang is None else lookup(config.lang).code
-    if language is not None and Path(name).name == name:
-        named = paths.finetune(language, name)
-        if FinetuneRun.exists(named):
-            return FinetuneRun.load(named)
-    if config.run is not None and FinetuneRun.exists(config.run):
-        found = FinetuneRun.load(config.run)
-        if language not in (None, found.language):
-            raise MismatchError(
-                f"{config.run} trained {found.language}, not {language}. Leave out --lang."
-            )
-        return found
-    assert language is not None
-    raise _no_run(name, language=language, folder=paths.finetune(language, name).parent)
-
-
-def _no_run(name: str, *, language: str, folder: Path) -> ArtifactError:
-    finished = [path.name for path in folder.glob("*") if FinetuneRun.exists(path)]
-    method = name if name in ("ffn", "full", "lora") else name.replace("-", ":", 1)
-    return ArtifactError(
-        f"There is no finished run {name!r} of {language} in {folder}. "
-        f"{near_misses(name, finished) if finished else 'No other run is there.'} "
-        f"Make it with `python -m lse_interp.finetune --lang {language} --method {method}`."
-    )
+    if config.lang is None:
+        return FinetuneRun.load(config.run or "")
+    language = lookup(config.lang).code
+    found = FinetuneRun.load(find_run(paths, language, config.run or "target"))
+    if found.language != language:
+        raise MismatchError(
+            f"{config.run} trained {found.language}, not {language}. Leave out --lang."
+        )
+    return found
 
 
 def _load_tuned(config: Config) -> HookedModel:
