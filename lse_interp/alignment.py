@@ -15,9 +15,12 @@ default here, `hook_resid_post`, before the final norm) and the caption post-FFN
 are additions.
 
     python -m lse_interp.alignment --lang mlt
-    python -m lse_interp.alignment --lang mlt --models target=out/target random=out/random
+    python -m lse_interp.alignment --lang mlt --runs target random-size lora
+    python -m lse_interp.alignment --lang mlt --models other=out/some-model
 
-writes `runs/<model>/alignment/<lang>.safetensors` and `figures/alignment_<lang>.{png,pdf,csv}`.
+writes `runs/<model>/alignment/<lang>.safetensors` and, under `figures/`, the curves as
+`fig07_alignment_<lang>`, their layer average as `fig07c_layer_average_<lang>` where there are
+several models, and the table `table_alignment_<lang>` in the form of Tables 27 to 38.
 """
 
 import dataclasses
@@ -35,7 +38,7 @@ from torch import Tensor
 
 from lse_interp.core.artifacts import RunPaths, provenance
 from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, main_for, progress
-from lse_interp.core.curves import AlignmentCurves, require_distinct
+from lse_interp.core.curves import AlignmentCurves
 from lse_interp.core.errors import CorpusError, LanguageError, LseError, near_misses
 from lse_interp.core.languages import PAPER_REFERENCE, lookup
 from lse_interp.core.similarity import (
@@ -45,8 +48,9 @@ from lse_interp.core.similarity import (
     shuffled_cosine,
 )
 from lse_interp.data.parallel import ParallelText, load_parallel
-from lse_interp.models import HookedModel, load_from_args
+from lse_interp.models import HookedModel
 from lse_interp.models.sentences import check_options, embed
+from lse_interp.models.sources import model_sources, require_runs_of
 
 __all__ = [
     "AlignmentCurves",
@@ -71,6 +75,9 @@ class Config:
     lang: str
     """The language to compare, e.g. `mlt`."""
     model: CONFIG_FLAT[ModelArgs] = ModelArgs()
+    runs: tuple[str, ...] = ()
+    """Fine-tuning runs of `--model` beside it: names under `root/<model>/finetune/<lang>/`, or
+    folders, each as `path` or `label=path`; `all` for every finished run of the language."""
     models: tuple[str, ...] = ()
     """More models beside `--model`: folders or hub ids, each as `path` or `label=path`; the label
     is the last part of the path by default."""
@@ -95,7 +102,7 @@ class Config:
     root: Path = Path("runs")
     """Folder of all runs; this stage writes `root/<model>/alignment/`."""
     figures: Path = Path("figures")
-    """Folder of the figure."""
+    """Folder of figures and table."""
     overwrite: bool = False
     """Measure again even if the numbers are there."""
 
@@ -173,20 +180,25 @@ def measure_alignment(
 
 
 def run(config: Config) -> AlignmentCurves:
-    """Measure every model, one in memory at a time; write the artefact and the figure, report.
+    """Measure every model, one in memory at a time; write the artefact, figures and table.
 
     Models whose numbers are already in the artefact, for the same text and settings, are not
     measured again.
 
     Raises:
-        LseError: see `measure_alignment` and `load_model`; labels that are not distinct.
-        ArtifactError: an earlier artefact that cannot be read.
+        LseError: see `measure_alignment`, `load_model` and `load_tuned`; labels that are not
+            distinct.
+        MismatchError: a run of another base model.
+        ArtifactError: no such run, or an earlier artefact that cannot be read.
     """
     lang = lookup(config.lang).code
     against = tuple(lookup(code).code for code in config.against)
     against = against or tuple(code for code in PAPER_REFERENCE if code != lang)
     check_options(site=config.site, pooling=config.pooling, batch_size=config.batch_size)
-    sources = _sources(config)
+    paths = RunPaths(config.root, config.model.model)
+    sources = model_sources(
+        config.model, runs=config.runs, models=config.models, paths=paths, language=lang
+    )
     parallel = load_parallel(
         config.parallel,
         languages=tuple(dict.fromkeys((lang, *against))),
@@ -194,11 +206,13 @@ def run(config: Config) -> AlignmentCurves:
         n_sentences=config.n_sentences,
     )
     _codes(parallel, lang=lang, against=against)
-    out = RunPaths(config.root, config.model.model).alignment(lang)
+    out = paths.alignment(lang)
     earlier = AlignmentCurves.load(out) if out.exists() and not config.overwrite else None
     parts = []
     for label, source in sources.items():
-        model = _load(source, config.model, is_base=not parts)
+        model = source.load()
+        if not parts:
+            require_runs_of(model, sources)
         parts.append(
             _measured({label: model}, parallel, config, lang=lang, against=against, earlier=earlier)
         )
@@ -210,7 +224,7 @@ def run(config: Config) -> AlignmentCurves:
     curves.save(out)
     _report(curves)
     logger.info("wrote %s", out)
-    for path in _draw(curves, config, split=parallel.split):
+    for path in _write(curves, config, split=parallel.split):
         logger.info("wrote %s", path)
     return curves
 
@@ -284,22 +298,6 @@ def _text_hash(parallel: ParallelText, codes: Sequence[str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _sources(config: Config) -> dict[str, str]:
-    """Return label -> where to load from, the base model first."""
-    pairs = []
-    for item in (f"={config.model.model}", *config.models):
-        label, _, path = item.partition("=") if "=" in item else ("", "", item)
-        pairs.append((label or Path(path).name or path, path))
-    require_distinct([label for label, _ in pairs])
-    return dict(pairs)
-
-
-def _load(source: str, args: ModelArgs, *, is_base: bool) -> HookedModel:
-    # A revision belongs to the hub id of the base model.
-    revision = args.revision if is_base else None
-    return load_from_args(dataclasses.replace(args, model=source, revision=revision))
-
-
 def _measured(
     models: Mapping[str, HookedModel],
     parallel: ParallelText,
@@ -309,7 +307,10 @@ def _measured(
     against: tuple[str, ...],
     earlier: AlignmentCurves | None,
 ) -> AlignmentCurves:
-    """Take the curves of one model from an earlier artefact if measured alike, or measure."""
+    """Take the curves of one model from an earlier artefact if measured alike, or measure.
+
+    A model is known by its weights, as the base has another label where it stands alone.
+    """
     ((label, model),) = models.items()
     options = {
         "lang": lang,
@@ -319,14 +320,21 @@ def _measured(
         "n_bootstrap": config.n_bootstrap,
         "seed": config.seed,
     }
-    if earlier is not None and label in earlier.models:
-        part = earlier.sel(label)
-        setup = {"language" if name == "lang" else name: value for name, value in options.items()}
-        setup |= {"n_sentences": len(parallel), "text": _text_hash(parallel, (lang, *against))}
-        if part.setup == setup and part.infos[0].fingerprint == model.info.fingerprint:
-            logger.info("%s is measured already; --overwrite measures it again", label)
-            return part
+    setup = {"language" if name == "lang" else name: value for name, value in options.items()}
+    setup |= {"n_sentences": len(parallel), "text": _text_hash(parallel, (lang, *against))}
+    if earlier is not None and earlier.setup == setup:
+        for known, info in zip(earlier.models, earlier.infos, strict=True):
+            if info.fingerprint == model.info.fingerprint:
+                logger.info("%s is measured already; --overwrite measures it again", label)
+                return _relabelled(earlier.sel(known), label)
     return measure_alignment(models, parallel, batch_size=config.batch_size, **options)
+
+
+def _relabelled(curves: AlignmentCurves, label: str) -> AlignmentCurves:
+    """Give the one model of some curves another label."""
+    (about,) = curves.provenance["measured"].values()
+    measured = {**curves.provenance, "measured": {label: about}}
+    return dataclasses.replace(curves, models=(label,), provenance=measured)
 
 
 def _report(curves: AlignmentCurves) -> None:
@@ -338,27 +346,40 @@ def _report(curves: AlignmentCurves) -> None:
         len(curves.layers),
         curves.site,
         curves.pooling,
-        curves.layer_average().to_string(float_format="{:.2f}".format),
+        _text(curves.layer_average().T),
     )
-    means = {
-        value: curves.layer_average(value)["mean"] for value in ("shuffled", "gap", "retrieval")
-    }
     logger.info(
-        "Mean over languages beside it:\n%s",
-        pd.DataFrame(means).to_string(float_format="{:.2f}".format),
+        "Gap: the same less the cosine of sentences that do not match, which training can move as "
+        "well:\n%s",
+        _text(curves.layer_average("gap").T),
+    )
+    means = {value: curves.layer_average(value)["mean"] for value in ("shuffled", "retrieval")}
+    logger.info("Mean over languages beside it:\n%s", _text(pd.DataFrame(means)))
+
+
+def _text(table: pd.DataFrame) -> str:
+    return table.rename_axis(None, axis=1).to_string(float_format="{:.2f}".format)
+
+
+def _write(curves: AlignmentCurves, config: Config, *, split: str | None) -> list[Path]:
+    from lse_interp.plotting.alignment_report import write_alignment
+
+    return write_alignment(
+        curves,
+        config.figures,
+        text=f"{config.parallel}{f' {split}' if split else ''}",
+        command=_command(config),
     )
 
 
-def _draw(curves: AlignmentCurves, config: Config, *, split: str | None) -> list[Path]:
-    from lse_interp.plotting.alignment import alignment_frame, plot_alignment
-    from lse_interp.plotting.style import figure_stem, save_figure
-
-    frame = alignment_frame(curves)
-    figure = plot_alignment(frame).figure
-    text = f"{config.parallel}{f' {split}' if split else ''}, {curves.n_sentences} sentences"
-    source = f"{', '.join(curves.models)}; {text}; {curves.site}, {curves.pooling} pooling"
-    stem = figure_stem(config.figures, f"fig07_alignment_{curves.language}", curves.infos[0])
-    return save_figure(figure, stem, frame=frame, source=source)
+def _command(config: Config) -> str:
+    words = ["python -m lse_interp.alignment", "--lang", config.lang]
+    words += ["--model", config.model.model] if config.model.model != "embedded" else []
+    words += ["--parallel", config.parallel] if config.parallel != "embedded" else []
+    for name in ("against", "runs", "models"):
+        values = getattr(config, name)
+        words += [f"--{name}", *values] if values else []
+    return " ".join(words)
 
 
 if __name__ == "__main__":

@@ -52,9 +52,6 @@ __all__ = ["Config", "FinetuneRun", "Hyperparameters", "finetune", "main", "run"
 
 logger = logging.getLogger(__name__)
 
-_PAPER_TOKENS = 100_000_000
-
-
 @dataclass(frozen=True)
 class Config:
     """Train one language's neurons, or a baseline, and keep what changed."""

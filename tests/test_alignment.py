@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import logging
+import re
 import subprocess
 import sys
 
@@ -31,8 +32,11 @@ from lse_interp.core.errors import (
     LseError,
     MismatchError,
 )
-from lse_interp.data.parallel import ParallelText
-from lse_interp.models import HookedModel
+from lse_interp.data.parallel import ParallelText, load_parallel
+from lse_interp.models import HookedModel, load_model
+from lse_interp.models.subnetworks import subnetworks
+
+from .models.making_runs import make_run
 
 SITES = ("hook_resid_post", "hook_mlp_out", "mlp.hook_post")
 TEXT = {
@@ -575,10 +579,17 @@ def test_stage_measures_two_folders_into_one_artefact_and_draws(
     assert not torch.equal(curves.cosine[0], curves.cosine[1])
     assert curves.provenance["measured"]["tuned"]["dtype"] == "torch.float32"
     assert curves.provenance["config"]["n_bootstrap"] == 20
-    written = sorted(path.name for path in (tmp_path / "figures").iterdir())
-    assert written == [f"fig07_alignment_mlt_base.{s}" for s in ("csv", "pdf", "png")]
-    table = curves.layer_average().to_string(float_format="{:.2f}".format)
-    assert table in caplog.text and f"wrote {artefact}" in caplog.text
+    written = {path.name for path in (tmp_path / "figures").iterdir()}
+    pictures = ("fig07_alignment_mlt_base", "fig07c_layer_average_mlt_base")
+    assert written == {
+        *(f"{name}.{suffix}" for name in pictures for suffix in ("csv", "pdf", "png")),
+        "table_alignment_mlt_base.csv",
+        "table_alignment_mlt_base.md",
+    }
+    for value in ("cosine", "gap"):
+        table = curves.layer_average(value).T.rename_axis(None, axis=1)
+        assert table.to_string(float_format="{:.2f}".format) in caplog.text
+    assert f"wrote {artefact}" in caplog.text
 
 
 def test_stage_compares_with_the_papers_nine_by_default(stage, tmp_path, folders):
@@ -641,6 +652,94 @@ def test_stage_ends_with_one_clear_line(stage, capsys, artefact, more, lang, mes
     assert stage(*more, lang=lang) == 2
     assert message in capsys.readouterr().err
     assert not artefact.exists()
+
+
+@pytest.fixture
+def runs(folders, tmp_path):
+    """A target and a random run of `base` in Maltese, where the stage looks for them."""
+    model = load_model(folders / "base", device="cpu")
+    paths = RunPaths(tmp_path / "runs", str(folders / "base"))
+    made = {}
+    for seed, name in enumerate(("random-size", "target")):
+        made[name] = make_run(model, method=name.replace("-", ":"), seed=seed)
+        made[name].save(paths.finetune("mlt", name))
+    return made
+
+
+def test_stage_measures_runs_beside_their_base(stage, artefact, runs, folders):
+    assert stage("--against", "eng", "kat", "--runs", "all") == 0
+    curves = AlignmentCurves.load(artefact)
+    assert curves.models == ("base", "target", "random-size")
+    base = str(folders / "base")
+    names = (base, f"{base}+mlt:target", f"{base}+mlt:random:size")
+    assert tuple(info.name for info in curves.infos) == names
+    model = load_model(folders / "base", device="cpu")
+    parallel = load_parallel("embedded", languages=("mlt", "eng", "kat"), n_sentences=3)
+    options = {"lang": "mlt", "against": ["eng", "kat"], "n_bootstrap": 20}
+    expected = [measure_alignment(model, parallel, **options)]
+    for name in ("target", "random-size"):
+        with subnetworks(model, runs[name]):
+            expected.append(measure_alignment(model, parallel, **options))
+    for m, alone in enumerate(expected):
+        assert torch.equal(curves.cosine[m : m + 1], alone.cosine)
+    assert not torch.equal(curves.cosine[0], curves.cosine[1])
+    assert not torch.equal(curves.cosine[1], curves.cosine[2])
+
+
+def test_stage_takes_runs_by_name_folder_and_label(stage, artefact, runs, folders, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    runs["random-size"].save(elsewhere)
+    named = ["--runs", "target", f"noise={elsewhere}", str(elsewhere)]
+    assert stage("--against", "eng", *named, "--models", str(folders / "tuned")) == 0
+    curves = AlignmentCurves.load(artefact)
+    assert curves.models == ("base", "target", "noise", "elsewhere", "tuned")
+    assert torch.equal(curves.cosine[2], curves.cosine[3])
+
+
+def test_stage_knows_the_base_by_its_weights_whatever_its_label(stage, artefact, runs, caplog):
+    caplog.set_level(logging.INFO)
+    assert stage("--against", "eng") == 0
+    first = AlignmentCurves.load(artefact)
+    # A value that no measurement gives shows where the numbers come from.
+    dataclasses.replace(first, retrieval=torch.full_like(first.retrieval, 0.123)).save(artefact)
+    assert stage("--against", "eng", "--runs", "source=target") == 0
+    curves = AlignmentCurves.load(artefact)
+    assert "base is measured already" in caplog.text
+    assert curves.models == ("base", "source")
+    assert list(curves.provenance["measured"]) == ["base", "source"]
+    assert (curves.retrieval[0] == 0.123).all() and not (curves.retrieval[1] == 0.123).any()
+
+
+def test_stage_refuses_a_run_of_another_base_before_it_measures(
+    stage, artefact, runs, folders, capsys, tmp_path
+):
+    folder = tmp_path / "other"
+    make_run(load_model(folders / "tuned", device="cpu")).save(folder)
+    assert stage("--against", "eng", "--runs", "target", str(folder)) == 2
+    assert "belongs to other weights: expected fingerprint" in capsys.readouterr().err
+    assert not artefact.exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--runs", "tagret"], "no finished run 'tagret' of mlt in .*Did you mean target"),
+        (["--runs", "all", "target"], "needs a label of its own; target stands for more than"),
+        (["--runs", "base=target"], "needs a label of its own; base stands for more than one"),
+    ],
+)
+def test_stage_refuses_runs(stage, artefact, runs, capsys, more, message):
+    assert stage("--against", "eng", *more) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not artefact.exists()
+
+
+def test_stage_without_any_run_says_how_to_make_one(stage, capsys):
+    assert stage("--against", "eng", "--runs", "all") == 2
+    message = "holds no finished run, so `all` names none. Make one with `python -m lse_interp.fin"
+    assert message in capsys.readouterr().err
+    assert stage("--against", "eng", "--runs", "target") == 2
+    assert "No run is there. Make it with" in capsys.readouterr().err
 
 
 def test_stage_starts_without_a_warning():

@@ -21,7 +21,15 @@ from lse_interp.plotting.style import (
     themed,
 )
 
-__all__ = ["alignment_frame", "layer_average_frame", "plot_alignment", "plot_layer_average"]
+__all__ = [
+    "alignment_frame",
+    "layer_average_frame",
+    "plot_alignment",
+    "plot_layer_average",
+    "plot_layer_average_panels",
+]
+
+_AVERAGED = {"cosine": "Cosine, mean over layers (%)", "gap": "Gap to other pairs (points)"}
 
 _PANEL_HEIGHT = 2.7
 _LEGEND_INCHES = 1.0
@@ -39,7 +47,7 @@ def alignment_frame(curves: AlignmentCurves) -> pd.DataFrame:
 def layer_average_frame(frame: pd.DataFrame) -> pd.DataFrame:
     """Average over the layers: one row per model, language and language compared with.
 
-    Columns: model, language, against, cosine, shuffled, gap; all in percent.
+    Columns: model, language, against, cosine, shuffled, gap, retrieval; all in percent.
 
     Args:
         frame: what `alignment_frame` returns, of one result or of several stacked.
@@ -47,7 +55,7 @@ def layer_average_frame(frame: pd.DataFrame) -> pd.DataFrame:
     Source: paper, appendix D, Tables 27 to 38 (`cosine`).
     """
     keys = ["model", "language", "against"]
-    values = ["cosine", "shuffled", "gap"]
+    values = ["cosine", "shuffled", "gap", "retrieval"]
     means = frame.groupby(keys, sort=False, as_index=False)[values].mean()
     return means.assign(**{name: 100 * means[name] for name in values})
 
@@ -96,7 +104,9 @@ def plot_alignment(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 
 @themed
-def plot_layer_average(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+def plot_layer_average(
+    frame: pd.DataFrame, *, value: str = "cosine", ax: Axes | None = None
+) -> Axes:
     """Draw one column of dots per model and a bar at their mean.
 
     A dot is a language: the one compared with, or, where the frame holds several languages, each
@@ -105,14 +115,20 @@ def plot_layer_average(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
     Args:
         frame: what `layer_average_frame` returns.
+        value: `cosine` or `gap`.
         ax: where to draw; a new figure where None.
 
-    Source: paper, Figure 7c.
+    Raises:
+        LseError: another value.
+
+    Source: paper, Figure 7c (`cosine`).
     """
+    if value not in _AVERAGED:
+        raise LseError(f"`value` must be cosine or gap; got {value!r}.")
     by = "language" if frame["language"].nunique() > 1 else "against"
     models = list(dict.fromkeys(frame["model"]))
-    dots = frame.groupby(["model", by], as_index=False)["cosine"].mean()
-    means = frame.groupby("model")["cosine"].mean()
+    dots = frame.groupby(["model", by], as_index=False)[value].mean()
+    means = frame.groupby("model")[value].mean()
     codes = family_order(dots[by].unique())
     if ax is None:
         width = max(COLUMN_INCHES, 0.45 * len(models) + _LEGEND_INCHES + 0.6)
@@ -120,7 +136,7 @@ def plot_layer_average(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     # Spread sideways by language, so that dots of equal height stay apart.
     offsets = np.linspace(-0.26, 0.26, len(codes)) if len(codes) > 1 else [0.0]
     for code, offset in zip(codes, offsets, strict=True):
-        values = dots[dots[by] == code].set_index("model")["cosine"].reindex(models)
+        values = dots[dots[by] == code].set_index("model")[value].reindex(models)
         ax.plot(
             np.arange(len(models)) + offset,
             values,
@@ -139,10 +155,29 @@ def plot_layer_average(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         range(len(models)), models, rotation=rotation, ha="right" if rotation else "center"
     )
     ax.set_xlim(-0.6, len(models) - 0.4)
-    ax.set_ylabel("Cosine, mean over layers (%)")
+    ax.set_ylabel(_AVERAGED[value])
     ax.grid(visible=False, axis="x")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.2, labelspacing=0.3)
     return ax
+
+
+@themed
+def plot_layer_average_panels(frame: pd.DataFrame) -> list[Axes]:
+    """Draw the cosine and, beside it, the gap, without which the cosine misleads.
+
+    Args:
+        frame: what `layer_average_frame` returns.
+
+    Returns:
+        The two Axes of a new figure.
+    """
+    n_models = frame["model"].nunique()
+    width = 2 * max(2.3, 0.42 * n_models + 0.6) + _LEGEND_INCHES
+    _, axes = plt.subplots(1, 2, figsize=(width, _PANEL_HEIGHT + 0.3))
+    for ax, value in zip(axes, _AVERAGED, strict=True):
+        plot_layer_average(frame, value=value, ax=ax)
+    axes[0].get_legend().remove()
+    return list(axes)
 
 
 def _panels(n_models: int) -> list[Axes]:

@@ -90,10 +90,13 @@ def train(
         log_folder: Where TensorBoard logs go; None writes none.
 
     Raises:
-        ActivationError: The loss or its gradient stopped being a number; says at which step.
+        ActivationError: A loss or its gradient stopped being a number; says at which step.
+        UnsupportedModelError: A loss in chunks, for a model that has none.
         LseError: A checkpoint could not be written.
         UnsupportedModelError: `loss_chunk` with a model that scales or caps its logits.
     """
+    if options.loss_chunk is not None:
+        check_chunked(hf)
     if options.loss_chunk is not None:
         check_chunked(hf)
     if options.checkpointing:
@@ -170,6 +173,10 @@ class _RowTrainer(Trainer):
             language: _mean_loss(self.model, blocks, batch_size=self.args.eval_batch_size)
             for language, blocks in self.eval_dataset.items()
         }
+        for language, loss in losses.items():
+            self._require_finite(
+                loss, f"The validation loss of {language} is {loss} after step {self.state.global_step}."
+            )
         metrics = {f"{metric_key_prefix}_loss_{code}": loss for code, loss in losses.items()}
         # The first language is the one that decides.
         metrics[f"{metric_key_prefix}_loss"] = next(iter(losses.values()))
@@ -191,6 +198,8 @@ class _RowTrainer(Trainer):
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         is_best = super()._determine_best_metric(metrics, trial)
+        # The store knows the step; Trainer would look for a checkpoint of its own.
+        self.state.best_global_step = None
         if is_best:
             leaves = {name: leaf.detach() for name, leaf in self.engine.leaves().items()}
             if self.args.should_save:
@@ -227,12 +236,18 @@ class _RowTrainer(Trainer):
         _set_leaves(self.engine, load_file(Path(checkpoint) / _LEAVES))
 
     def _require_number(self, value: Tensor, what: str) -> None:
-        if not math.isfinite(float(value)):
+        self._require_finite(
+            float(value),
+            f"{what} is {float(value)} at step {self.state.global_step + 1}. The weights are those "
+            "before that step.",
+        )
+
+    def _require_finite(self, value: float, what: str) -> None:
+        if not math.isfinite(value):
             last = self.store.last()
             raise ActivationError(
-                f"{what} is {float(value)} at step {self.state.global_step + 1}. The weights are "
-                f"those before that step; {last or 'no checkpoint'} is the last one written. Lower "
-                "--lr, or train in bfloat16 or float32."
+                f"{what} The last checkpoint is {last or 'not yet written'}. Lower --lr, or train in "
+                "bfloat16 or float32."
             )
 
     def _wait(self) -> None:
@@ -264,7 +279,8 @@ def _arguments(
         save_steps=options.validate_every,
         save_total_limit=None,
         logging_strategy="steps",
-        logging_steps=max(1, options.validate_every // 10),
+        # A divisor, so that a checkpoint never falls between two entries of the log.
+        logging_steps=math.gcd(options.validate_every, max(1, options.validate_every // 10)),
         logging_nan_inf_filter=False,
         metric_for_best_model="eval_loss",
         greater_is_better=False,

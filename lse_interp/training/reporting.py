@@ -83,7 +83,11 @@ def tensorboard(folder: Path | None) -> list[TrainerCallback]:
 
 
 def curves_from(history: list[dict[str, float]], *, language: str) -> pd.DataFrame:
-    """Turn the log of Trainer into loss curves; `language` is that of the training text."""
+    """Turn the log of Trainer into loss curves.
+
+    `language` is that of the training text; its validation loss comes first, the others follow by
+    code. Trainer's own order is another after resuming.
+    """
     rows = []
     for entry in history:
         at = (entry["step"], entry["tokens"])
@@ -91,10 +95,14 @@ def curves_from(history: list[dict[str, float]], *, language: str) -> pd.DataFra
             rows.append((*at, "train", language, entry["loss"]))
         rows += [
             (*at, "validation", name.removeprefix(_LOSS), value)
-            for name, value in entry.items()
+            for name, value in sorted(entry.items(), key=lambda item: _place(item[0], language))
             if name.startswith(_LOSS)
         ]
     return pd.DataFrame(rows, columns=list(CURVE_COLUMNS))
+
+
+def _place(name: str, language: str) -> tuple[bool, str]:
+    return name != f"{_LOSS}{language}", name
 
 
 def peak_memory() -> int:

@@ -1,0 +1,142 @@
+"""What is written about alignment: the curves, their layer average, and the table of both.
+
+Source: paper, Figure 7, Tables 27 to 38. The gap beside each cosine is an addition.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from lse_interp.core.artifacts import write_atomic
+from lse_interp.core.curves import AlignmentCurves
+from lse_interp.core.errors import LseError
+from lse_interp.plotting.alignment import (
+    alignment_frame,
+    layer_average_frame,
+    plot_alignment,
+    plot_layer_average_panels,
+)
+from lse_interp.plotting.style import figure_stem, language_label, save_figure
+
+__all__ = ["alignment_table", "table_markdown", "write_alignment"]
+
+_VALUES = ("cosine", "gap", "retrieval")
+
+
+def alignment_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Set models side by side: a row per language compared with, and their mean.
+
+    Args:
+        frame: what `layer_average_frame` returns, of one language.
+
+    Returns:
+        Percentages, with `against` as index (the last is `mean`) and columns (model, value);
+        values are cosine, gap and retrieval.
+
+    Raises:
+        LseError: several languages.
+
+    Source: paper, Tables 27 to 38, which hold the cosine.
+    """
+    languages = frame["language"].unique()
+    if len(languages) != 1:
+        raise LseError(
+            f"One table is about one language; the frame holds {', '.join(languages)}. Select one."
+        )
+    models = list(dict.fromkeys(frame["model"]))
+    wide = frame.pivot(index="against", columns="model", values=list(_VALUES)).swaplevel(axis=1)
+    columns = pd.MultiIndex.from_product([models, _VALUES], names=["model", "value"])
+    table = wide.loc[list(dict.fromkeys(frame["against"])), columns].set_axis(columns, axis=1)
+    table.loc["mean"] = table.mean()
+    return table
+
+
+def table_markdown(table: pd.DataFrame, *, language: str) -> str:
+    """Write `alignment_table` as markdown: cosine, and the gap in brackets."""
+    models: Sequence[str] = list(table.columns.unique("model"))
+    lines = [
+        [f"{language_label(language)} with", *models],
+        ["---", *["---:"] * len(models)],
+    ]
+    for against, row in table.iterrows():
+        cells = [f"{row[model, 'cosine']:.2f} ({_signed(row[model, 'gap'])})" for model in models]
+        lines.append(["Mean" if against == "mean" else language_label(str(against)), *cells])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def write_alignment(
+    curves: AlignmentCurves, folder: Path, *, text: str | None = None, command: str
+) -> list[Path]:
+    """Write the figure of the curves, of their layer average where models differ, and the table.
+
+    Args:
+        curves: what was measured.
+        folder: where to write.
+        text: the sentences, in a word or two.
+        command: what writes the files again.
+
+    Returns:
+        The files written.
+    """
+    name, frame = language_label(curves.language), alignment_frame(curves)
+    averages = layer_average_frame(frame)
+    sentences = f"{f'{text}, ' if text else ''}{curves.n_sentences} sentences"
+    source = (
+        f"{', '.join(curves.models)} of {curves.infos[0].name}; {sentences}; {curves.site}, "
+        f"{curves.pooling} pooling"
+    )
+    about = {"source": source, "command": command}
+    written = save_figure(
+        plot_alignment(frame).figure,
+        _stem(folder, "fig07_alignment", curves),
+        frame=frame,
+        title=f"{name} sentences and their translations, layer by layer",
+        caption=(
+            f"Mean cosine of {name} sentences with their translations, with 95 % bootstrap "
+            "intervals; faint, that of sentences that are no translations of each other, which is "
+            "hidden where the two agree. Form of Figure 7; intervals and control are additions."
+        ),
+        **about,
+    )
+    if len(curves.models) > 1:
+        written += save_figure(
+            plot_layer_average_panels(averages)[0].figure,
+            _stem(folder, "fig07c_layer_average", curves),
+            frame=averages,
+            title=f"{name} sentences and their translations, averaged over the layers",
+            caption=(
+                "Left, cosine with translations; right, how far it lies above that of sentences "
+                "that are no translations of each other. One dot per language compared with; the "
+                "bar is their mean. Form of Figure 7c; the right half is an addition."
+            ),
+            **about,
+        )
+    return [*written, *_write_table(averages, curves, folder, about=f"{source}. `{command}`")]
+
+
+def _signed(points: float) -> str:
+    return f"{round(points, 2) + 0.0:+.2f}"
+
+
+def _write_table(
+    averages: pd.DataFrame, curves: AlignmentCurves, folder: Path, *, about: str
+) -> list[Path]:
+    table = alignment_table(averages)
+    flat = table.set_axis([f"{model} {value}" for model, value in table.columns], axis=1)
+    markdown = (
+        f"{table_markdown(table, language=curves.language)}\n"
+        f"Cosine of sentences with their translations in percent, averaged over "
+        f"{len(curves.layers)} layers; in brackets the gap, which is the cosine less that of "
+        f"sentences that are no translations of each other. Form of Tables 27 to 38. "
+        f"Source: {about}\n"
+    )
+    stem = _stem(folder, "table_alignment", curves)
+    csv, md = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("csv", "md"))
+    write_atomic(csv, lambda path: flat.to_csv(path))
+    write_atomic(md, lambda path: path.write_text(markdown, encoding="utf-8"))
+    return [csv, md]
+
+
+def _stem(folder: Path, name: str, curves: AlignmentCurves) -> Path:
+    return figure_stem(folder, f"{name}_{curves.language}", curves.infos[0])
