@@ -31,8 +31,9 @@ figures: $(STAMP)
 	$(BIN)/python -m analyses.all_figures
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/lape.py --quick
+	$(BIN)/python benchmarks/lape.py
 	$(BIN)/python benchmarks/counting.py --quick
+	$(BIN)/python benchmarks/finetune.py --quick
 
 lint: $(STAMP)
 	$(BIN)/ruff format .

@@ -48,4 +48,5 @@ def _entry(png: Path) -> str:
 
 
 def _table(path: Path) -> str:
-    return f"## Sizes of the subnetworks: {path.stem}\n\n{path.read_text(encoding='utf-8')}"
+    kind = "Alignment" if path.stem.startswith("table_alignment") else "Sizes of the subnetworks"
+    return f"## {kind}: {path.stem}\n\n{path.read_text(encoding='utf-8')}"

@@ -10,25 +10,21 @@ pass (no language-model head) in the same round, under the same attention implem
 result replaces the section between the `<!-- counting -->` markers of `docs/benchmarks.md`.
 """
 
-import ctypes
 import dataclasses
 import gc
 import logging
-import os
-import platform
 import random
-import re
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import transformers
+from common import DOCS, machine, reset_peak, resident_mb, rounds, write_section
 from counting_methods import METHODS, Step, ours
 from torch import Tensor
 
-from lse_interp.core.artifacts import write_atomic
 from lse_interp.core.cli import main_for, progress
 from lse_interp.core.errors import LseError, near_misses
 from lse_interp.models import HookedModel, load_model
@@ -42,7 +38,6 @@ SHAPES = {
     "random-8b": (4096, 32, 14336, 32, 8, 128_256),
 }
 MARKER = "<!-- counting -->"
-DOCS = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,16 +88,16 @@ def measure(model: HookedModel, config: Config, *, seconds: float) -> list[Row]:
     agree(subject, ids)
     peaks = [_peak_mb(method.make, subject[method.attention], ids) for method in METHODS]
     steps = [method.make(subject[method.attention]) for method in METHODS]
-    rounds = [
+    measured = [
         _round(steps, ids, random.Random(seed))
-        for seed in progress(_rounds(seconds), desc=model.name, unit="round")
+        for seed in progress(rounds(seconds), desc=model.name, unit="round")
     ]
     return [
         Row(
             name=method.name,
             attention=method.attention,
-            wall=[times[i][0] for times in rounds],
-            cpu=[times[i][1] for times in rounds],
+            wall=[times[i][0] for times in measured],
+            cpu=[times[i][1] for times in measured],
             peak_mb=peaks[i],
         )
         for i, method in enumerate(METHODS)
@@ -169,29 +164,13 @@ def run(config: Config) -> None:
     if config.quick:
         return
     section = "\n\n".join(["## Counting activations", _preamble(config), *tables])
-    write_section(config.out, section)
+    write_section(config.out, section, marker=MARKER)
     logger.info("wrote %s", config.out)
-
-
-def write_section(path: Path, section: str) -> None:
-    """Replace what stands between the markers of a file; append both where there are none.
-
-    Raises:
-        LseError: The file has one marker, or more than two.
-    """
-    text = path.read_text(encoding="utf-8") if path.exists() else "# Benchmarks\n"
-    parts = text.split(MARKER)
-    if len(parts) == 1:
-        parts = [text.rstrip("\n") + "\n\n", "", "\n"]
-    if len(parts) != 3:
-        raise LseError(f"{path} should have two markers {MARKER}; it has {len(parts) - 1}.")
-    text = MARKER.join([parts[0], f"\n{section}\n", parts[2]])
-    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def _preamble(config: Config) -> str:
     return (
-        f"`python benchmarks/counting.py` on {_machine(config)}, torch {torch.__version__}. "
+        f"`python benchmarks/counting.py` on {machine(config.device)}, torch {torch.__version__}. "
         "The methods take turns; `time / bare` is the median over rounds of the time of a method "
         "/ that of the bare forward pass in the same round. Memory is the peak above the loaded "
         "model. Where other processes shared the machine, tokens/s are too low and the ratios of "
@@ -201,15 +180,6 @@ def _preamble(config: Config) -> str:
         "TransformerLens counts `hook_pre`, which has the sign of the others' `hook_act`, and "
         "computes the logits."
     )
-
-
-def _machine(config: Config) -> str:
-    if config.device.startswith("cuda"):
-        return torch.cuda.get_device_name(config.device)
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.+)", info.read_text()) if info.exists() else None
-    name = found[1] if found else platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s)"
 
 
 def _model(name: str, config: Config) -> HookedModel:
@@ -235,13 +205,6 @@ def _model(name: str, config: Config) -> HookedModel:
     return HookedModel(hf.eval(), name=name)
 
 
-def _rounds(seconds: float) -> Iterator[int]:
-    end, done = time.perf_counter() + seconds, 0
-    while done < 5 or time.perf_counter() < end:
-        yield done
-        done += 1
-
-
 def _round(steps: list[Step], ids: Tensor, rng: random.Random) -> list[tuple[float, float]]:
     # In random order: a method pays for the memory that the one before it has touched.
     times = {i: _time(steps[i], ids) for i in rng.sample(range(len(steps)), len(steps))}
@@ -260,27 +223,17 @@ def _time(step: Step, ids: Tensor) -> tuple[float, float]:
 
 def _peak_mb(make: Callable[[HookedModel], Step], model: HookedModel, ids: Tensor) -> float | None:
     """Measure the peak memory of one batch above what is allocated before it."""
-    gc.collect()
     if ids.is_cuda:
+        gc.collect()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         make(model)(ids)
         return (torch.cuda.max_memory_allocated() - before) / 1e6
-    reset = Path("/proc/self/clear_refs")
-    if not reset.exists():
+    if not reset_peak():
         return None
-    # Give freed memory back first, or it hides what is allocated anew; 5 resets the peak.
-    ctypes.CDLL(None).malloc_trim(0)
-    reset.write_text("5")
-    before_kb = _status_kb("VmRSS")
+    before = resident_mb(peak=False)
     make(model)(ids)
-    return (_status_kb("VmHWM") - before_kb) / 1e3
-
-
-def _status_kb(field: str) -> int:
-    found = re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1])
+    return resident_mb(peak=True) - before
 
 
 if __name__ == "__main__":

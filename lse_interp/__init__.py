@@ -25,6 +25,7 @@ _PUBLIC = {
     "WeightDeltas": "deltas",
     "apply_subnetwork": "models.subnetworks",
     "compare_losses": "comparison",
+    "conflicts": "models.subnetworks",
     "count_activations": "activations",
     "export": "models.exporting",
     "family_order": "core.languages",
@@ -40,6 +41,7 @@ _PUBLIC = {
     "measure_alignment": "alignment",
     "measure_overlap": "overlap",
     "remove_subnetwork": "models.subnetworks",
+    "subnetworks": "models.subnetworks",
     "weight_deltas": "deltas",
 }
 

@@ -42,15 +42,19 @@ from lse_interp.core.settings import differences
 from lse_interp.data import Corpus, load_corpus
 from lse_interp.data.parallel import load_parallel
 from lse_interp.models import HookedModel, load_from_args
-from lse_interp.training.checkpoints import CheckpointStore
+from lse_interp.training.checkpoints import CheckpointStore, wait_for_all
 from lse_interp.training.loop import train
 from lse_interp.training.methods import choose_neurons, prepared
 from lse_interp.training.options import NEURON_METHODS, Hyperparameters
 from lse_interp.training.text import pack_text
 
-__all__ = ["Config", "FinetuneRun", "Hyperparameters", "finetune", "main", "run"]
+__all__ = ["Config", "FinetuneRun", "Hyperparameters", "finetune_language", "main", "run"]
 
 logger = logging.getLogger(__name__)
+
+_RECORDED = ("n_training_tokens", "tokens")
+"""Settings of a run that follow from others."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -84,7 +88,7 @@ class Config:
     """Train again even if the run is there, or unfinished with other settings."""
 
 
-def finetune(
+def finetune_language(
     model: HookedModel,
     corpus: Corpus | Iterable[str],
     *,
@@ -159,11 +163,13 @@ def finetune(
         "validation_text": {code: blocks.digest for code, blocks in text.validation.items()},
         **options.describe(method),
     }
+    if (n_processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        settings["n_processes"] = n_processes
     if folder is not None and not overwrite and FinetuneRun.exists(folder):
         return _finished(Path(folder), settings)
     with _work_folder(folder) as work:
         store = CheckpointStore(work / "checkpoints", settings)
-        resume_from = store.open(overwrite=overwrite)
+        resume_from = store.open(overwrite=overwrite, is_main=_is_main())
         with prepared(model, method=method, neurons=chosen, options=options) as ready:
             trained = train(
                 ready.hf,
@@ -178,7 +184,8 @@ def finetune(
             )
             rows, n_trainable = ready.rows(), ready.n_trainable
             if folder is not None and _is_main():
-                ready.keep(work)
+                with store.guarded("the result", folder=work):
+                    ready.keep(work)
         result = FinetuneRun(
             language=language,
             method=label,
@@ -193,8 +200,10 @@ def finetune(
             folder=None if folder is None else work,
         )
         if folder is not None and _is_main():
-            result.save(work)
+            with store.guarded("the result", folder=work):
+                result.save(work)
             store.clear()
+        wait_for_all()
     return result
 
 
@@ -202,7 +211,7 @@ def run(config: Config) -> list[FinetuneRun]:
     """Train, once per token budget; finished runs are reused.
 
     Raises:
-        LseError: See `finetune`, `load_model`, `load_corpus`; flags that contradict each other; a
+        LseError: See `finetune_language`, `load_model`, `load_corpus`; flags that contradict each other; a
             finished run with other settings.
     """
     language = lookup(config.lang).code
@@ -223,7 +232,7 @@ def run(config: Config) -> list[FinetuneRun]:
         # Freshly loaded each time: a run starts from the bits of the checkpoint on disk.
         model = load_from_args(replace(config.model, device=_device(config.model.device)))
         runs.append(
-            finetune(
+            finetune_language(
                 model,
                 corpus,
                 language=language,
@@ -248,7 +257,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _finished(folder: Path, settings: Mapping[str, Any]) -> FinetuneRun:
     found = FinetuneRun.load(folder)
-    if changed := differences({name: found.settings.get(name) for name in settings}, settings):
+    before = {name: value for name, value in found.settings.items() if name not in _RECORDED}
+    if changed := differences(before, settings):
         raise MismatchError(
             f"{folder} holds a finished run with other settings: {changed}. Pass --name to keep "
             "both, or --overwrite to train again."

@@ -140,6 +140,10 @@ class FinetuneRun:
         }
         path = folder / _FILES[self.is_subnetwork]
         save_artifact(path, kind=_KIND, version=_VERSION, tensors=tensors, meta=meta)
+        # What a run of another kind left here would be found first.
+        other = folder / _FILES[not self.is_subnetwork]
+        for stale in (other, other.with_suffix(".json")):
+            stale.unlink(missing_ok=True)
         write_atomic(folder / "curves.csv", lambda file: self.curves.to_csv(file, index=False))
         return path
 

@@ -12,8 +12,6 @@ adapter of rank n (2n where gate and up are one matrix), without approximation.
 """
 
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lse_interp.core.artifacts import write_folder
 from lse_interp.core.errors import ArtifactError, LseError, near_misses
 from lse_interp.core.finetune_runs import FinetuneRun
 from lse_interp.models.hooked import HookedModel
@@ -82,7 +81,7 @@ def export_hf(model: HookedModel, run: FinetuneRun, folder: str | Path) -> Path:
             model.hf.save_pretrained(path)
         model.tokenizer.save_pretrained(path)
 
-    return _write_folder(Path(folder), write)
+    return _write_new_folder(Path(folder), write)
 
 
 def export_lora(model: HookedModel, run: FinetuneRun, folder: str | Path) -> Path:
@@ -114,7 +113,7 @@ def export_lora(model: HookedModel, run: FinetuneRun, folder: str | Path) -> Pat
         _lora_config(model, ranks).save_pretrained(path)
         save_file(factors, path / "adapter_model.safetensors", metadata={"format": "pt"})
 
-    return _write_folder(Path(folder), write)
+    return _write_new_folder(Path(folder), write)
 
 
 def _check(model: HookedModel, run: FinetuneRun) -> None:
@@ -174,16 +173,7 @@ def _lora_config(model: HookedModel, ranks: Mapping[str, int]) -> Any:
     )
 
 
-def _write_folder(folder: Path, write: Callable[[Path], None]) -> Path:
-    """Call `write` on a temporary sibling, then rename it: a whole folder, or none."""
+def _write_new_folder(folder: Path, write: Callable[[Path], None]) -> Path:
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise ArtifactError(f"{folder} exists and is not empty. Give another folder, or remove it.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        write(temporary)
-        temporary.chmod(0o755)
-        return temporary.replace(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    return write_folder(folder, write)

@@ -131,8 +131,10 @@ def _write(
     part, start = local_part(parameter.detach())
     index = neurons.to(part.device) + source.start
     values = values.to(part)
-    if source.neuron_dim == 0:
+    if source.neuron_dim == 1:
+        part.index_copy_(1, index, values[:, start : start + part.shape[0]].mT)
+    elif part.shape[0] == parameter.shape[0]:
+        part.index_copy_(0, index, values)
+    else:
         here = (index >= start) & (index < start + part.shape[0])
         part[index[here] - start] = values[here]
-    else:
-        part[:, index] = values[:, start : start + part.shape[0]].mT

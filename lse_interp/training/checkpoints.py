@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from lse_interp.core.artifacts import load_artifact, save_artifact, write_atomic
 from lse_interp.core.errors import LseError, MismatchError
 from lse_interp.core.settings import differences
 
-__all__ = ["CheckpointStore"]
+__all__ = ["CheckpointStore", "wait_for_all"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,25 +36,32 @@ class CheckpointStore:
         self.folder = folder
         self._settings = json.loads(json.dumps(dict(settings)))
 
-    def open(self, *, overwrite: bool) -> Path | None:
+    def open(self, *, overwrite: bool, is_main: bool = True) -> Path | None:
         """Claim the folder for this run, and return the checkpoint to go on from, if any.
+
+        Args:
+            overwrite: Whether to start afresh, whatever is there.
+            is_main: Whether this process is the one, of several, that writes.
 
         Raises:
             MismatchError: The folder belongs to a run with other settings.
+            LseError: It cannot be written to.
         """
-        if overwrite:
+        if overwrite and is_main:
             self.clear()
         record = self.folder / _SETTINGS
-        if record.exists():
+        if record.exists() and not overwrite:
             found = json.loads(record.read_text(encoding="utf-8"))
             if changed := differences(found, self._settings):
                 raise MismatchError(
                     f"{self.folder} holds an unfinished run with other settings: {changed}. Repeat "
                     "the command that began it, or pass --overwrite to start afresh."
                 )
-        text = json.dumps(self._settings, indent=2, ensure_ascii=False) + "\n"
-        write_atomic(record, lambda path: path.write_text(text, encoding="utf-8"))
-        return self.last()
+        if is_main:
+            text = json.dumps(self._settings, indent=2, ensure_ascii=False) + "\n"
+            with self.guarded("the settings of the run"):
+                write_atomic(record, lambda path: path.write_text(text, encoding="utf-8"))
+        return None if overwrite else self.last()
 
     def last(self) -> Path | None:
         """Return the newest complete checkpoint."""
@@ -79,7 +87,7 @@ class CheckpointStore:
         staging.mkdir(parents=True)
         name = f"checkpoint-{step}"
         try:
-            with self._readable(f"the checkpoint of step {step}"):
+            with self.guarded(f"the checkpoint of step {step}"):
                 yield staging
                 shutil.rmtree(self.folder / name, ignore_errors=True)
                 (staging / name).rename(self.folder / name)
@@ -94,7 +102,7 @@ class CheckpointStore:
         Raises:
             LseError: They could not be written; those before are still there.
         """
-        with self._readable(f"the best weights, of step {step}"):
+        with self.guarded(f"the best weights, of step {step}"):
             save_artifact(
                 self.folder / "best.safetensors",
                 kind=_KIND,
@@ -109,6 +117,27 @@ class CheckpointStore:
         tensors, meta = load_artifact(path, kind=_KIND, version=_VERSION)
         return tensors, meta["step"]
 
+    @contextlib.contextmanager
+    def guarded(self, what: str, *, folder: Path | None = None) -> Iterator[None]:
+        """Turn a failed write, by default into this folder, into an error that says what is left.
+
+        Raises:
+            LseError: The write failed.
+        """
+        try:
+            yield
+        # torch.save reports a full disk as RuntimeError.
+        except (OSError, RuntimeError, SafetensorError) as error:
+            last = self.last()
+            left = f"{last} is complete" if last else "there is no earlier checkpoint"
+            folder = folder or self.folder
+            there = next(path for path in (folder, *folder.parents) if path.exists())
+            free = shutil.disk_usage(there).free / 1e6
+            raise LseError(
+                f"Could not write {what} into {folder} ({error}); {free:,.0f} MB are free there. "
+                f"Nothing is lost: {left}. Make room, and repeat the command to go on."
+            ) from error
+
     def clear(self) -> None:
         """Delete the folder."""
         if self.folder.exists():
@@ -118,17 +147,8 @@ class CheckpointStore:
         found = self.folder.glob("checkpoint-[0-9]*")
         return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
 
-    @contextlib.contextmanager
-    def _readable(self, what: str) -> Iterator[None]:
-        """Turn a failed write into an error that says what is left."""
-        try:
-            yield
-        # torch.save reports a full disk as RuntimeError.
-        except (OSError, RuntimeError, SafetensorError) as error:
-            last = self.last()
-            left = f"{last} is complete" if last else "there is no earlier checkpoint"
-            free = shutil.disk_usage(self.folder).free / 1e6
-            raise LseError(
-                f"Could not write {what} into {self.folder} ({error}); {free:,.0f} MB are free "
-                f"there. Nothing is lost: {left}. Make room, and repeat the command to go on."
-            ) from error
+
+def wait_for_all() -> None:
+    """Wait until every process that was launched together has come this far."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()

@@ -21,7 +21,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from lse_interp.core.errors import ActivationError
 from lse_interp.data.blocks import IGNORE
-from lse_interp.training.checkpoints import CheckpointStore
+from lse_interp.training.checkpoints import CheckpointStore, wait_for_all
 from lse_interp.training.engines import Engine, attach, clip_gradients
 from lse_interp.training.loss import check_chunked, total_loss
 from lse_interp.training.options import Hyperparameters
@@ -102,12 +102,14 @@ def train(
     if options.checkpointing:
         checkpoint_activations(hf)
     progress = Progress()
+    with store.guarded("the TensorBoard logs"):
+        callbacks = [progress, *tensorboard(log_folder)]
     trainer = _RowTrainer(
         model=Trainee(hf, engine, loss_chunk=options.loss_chunk),
         args=_arguments(options, store.folder, device=next(hf.parameters()).device),
         train_dataset=training,
         eval_dataset=dict(validation),
-        callbacks=[progress, *tensorboard(log_folder)],
+        callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
     trainer.set_up(engine, options=options, store=store)
@@ -120,7 +122,10 @@ def train(
         trainer.detach()
         if options.checkpointing:
             hf.activation_checkpointing_disable()
-    return _result(trainer, engine, language=language, seconds=progress.seconds)
+    result = _result(trainer, engine, language=language, seconds=progress.seconds)
+    # The main process may delete the checkpoints once all have read the best.
+    wait_for_all()
+    return result
 
 
 def checkpoint_activations(hf: nn.Module) -> None:
@@ -147,6 +152,7 @@ class _RowTrainer(Trainer):
                 list(self.engine.leaves().values()),
                 lr=self.args.learning_rate,
                 weight_decay=self.args.weight_decay,
+                fused=True,
             )
             self.detach = attach(self.engine, self.optimizer)
         return self.optimizer
@@ -175,7 +181,8 @@ class _RowTrainer(Trainer):
         }
         for language, loss in losses.items():
             self._require_finite(
-                loss, f"The validation loss of {language} is {loss} after step {self.state.global_step}."
+                loss,
+                f"The validation loss of {language} is {loss} after step {self.state.global_step}.",
             )
         metrics = {f"{metric_key_prefix}_loss_{code}": loss for code, loss in losses.items()}
         # The first language is the one that decides.
@@ -188,7 +195,8 @@ class _RowTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         logs["tokens"] = self.state.num_input_tokens_seen
-        super().log(logs)
+        with self.store.guarded("the TensorBoard logs"):
+            super().log(logs)
 
     def _track_num_input_tokens(self, inputs: dict[str, Tensor]) -> None:
         count = (inputs["labels"] != IGNORE).sum()
@@ -218,10 +226,10 @@ class _RowTrainer(Trainer):
 
     def _write_checkpoint(self, model: nn.Module, folder: Path) -> None:
         """Write this process's part; the main one makes the folder and renames it when all did."""
-        self._wait()
+        wait_for_all()
         self._folder = folder
         super()._save_checkpoint(model, None)
-        self._wait()
+        wait_for_all()
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._folder)
@@ -245,14 +253,8 @@ class _RowTrainer(Trainer):
     def _require_finite(self, value: float, what: str) -> None:
         if not math.isfinite(value):
             last = self.store.last()
-            raise ActivationError(
-                f"{what} The last checkpoint is {last or 'not yet written'}. Lower --lr, or train in "
-                "bfloat16 or float32."
-            )
-
-    def _wait(self) -> None:
-        if self.args.world_size > 1:
-            torch.distributed.barrier()
+            left = f"The last checkpoint is {last}." if last else "There is no checkpoint yet."
+            raise ActivationError(f"{what} {left} Lower --lr, or train in bfloat16 or float32.")
 
 
 def _arguments(

@@ -1,0 +1,73 @@
+"""What the benchmarks share: the machine, resident memory, a section of a document."""
+
+import ctypes
+import gc
+import os
+import platform
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from lse_interp.core.artifacts import write_atomic
+from lse_interp.core.errors import LseError
+
+__all__ = ["DOCS", "machine", "reset_peak", "resident_mb", "rounds", "write_section"]
+
+DOCS = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+
+
+def write_section(path: Path, section: str, *, marker: str) -> None:
+    """Replace what stands between the markers of a file; append both where there are none.
+
+    Raises:
+        LseError: The file has one marker, or more than two.
+    """
+    text = path.read_text(encoding="utf-8") if path.exists() else "# Benchmarks\n"
+    parts = text.split(marker)
+    if len(parts) == 1:
+        parts = [text.rstrip("\n") + "\n\n", "", "\n"]
+    if len(parts) != 3:
+        raise LseError(f"{path} should have two markers {marker}; it has {len(parts) - 1}.")
+    text = marker.join([parts[0], f"\n{section}\n", parts[2]])
+    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def machine(device: str) -> str:
+    """Name what the measurement ran on."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.+)", info.read_text()) if info.exists() else None
+    name = found[1] if found else platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s)"
+
+
+def rounds(seconds: float, *, least: int = 5) -> Iterator[int]:
+    """Count rounds until the time is up, and at least so many."""
+    end, done = time.perf_counter() + seconds, 0
+    while done < least or time.perf_counter() < end:
+        yield done
+        done += 1
+
+
+def reset_peak() -> bool:
+    """Forget the peak of resident memory; tell whether this machine can."""
+    reset = Path("/proc/self/clear_refs")
+    if not reset.exists():
+        return False
+    # Give freed memory back first, or it hides what is allocated anew; 5 resets the peak.
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    reset.write_text("5")
+    return True
+
+
+def resident_mb(*, peak: bool) -> float:
+    """Return the resident memory of this process now, or its peak."""
+    field = "VmHWM" if peak else "VmRSS"
+    found = re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1e3
