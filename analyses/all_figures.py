@@ -46,6 +46,8 @@ class Config:
     """Folder of all runs."""
     masks: Path | None = None
     """Folder of released neurons (`llama-3.1-5`, `nemo-5`), drawn too."""
+    results: Path = Path("docs/results.csv")
+    """Table of all methods on all languages, of the embedded model."""
     figures: Path = Path("figures")
     """Folder to write to."""
 
@@ -100,7 +102,8 @@ def _about_training(config: Config, paths: RunPaths) -> list[Path]:
         drawn = fig06_weight_deltas.Config(deltas=deltas, figures=config.figures)
         runs.append(lambda: fig06_weight_deltas.run(drawn))
     if config.model == "embedded":
-        runs.append(lambda: fig_methods.run(fig_methods.Config(figures=config.figures)))
+        methods = fig_methods.Config(results=config.results, figures=config.figures)
+        runs.append(lambda: fig_methods.run(methods))
     return [path for draw in runs for path in _drawn(draw)]
 
 
