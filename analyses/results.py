@@ -6,8 +6,8 @@ python -m analyses.results --collect
 
 Each run is trained by `lse_interp.finetune` and measured by `lse_interp.comparison` on held-out
 sentences, in its own language and in English. Finished runs are reused, so several processes may
-share the languages; `--collect` then writes the table from what there is.
-`python -m analyses.fig_methods` draws it.
+share the languages; `--collect` then writes the table from what there is, and the same as markdown
+into docs/results.md, between its markers. `python -m analyses.fig_methods` draws it.
 """
 
 import dataclasses
@@ -16,19 +16,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from scipy import stats
 
+from analyses.fig_methods import markdown
 from lse_interp import comparison, finetune
 from lse_interp.core.artifacts import RunPaths, write_atomic
 from lse_interp.core.cli import main_for
 from lse_interp.core.comparisons import LossComparison
 from lse_interp.core.errors import ArtifactError
 from lse_interp.core.languages import LANGUAGES, PAPER_TARGETS
+from lse_interp.plotting.method_tables import methods_frame
+from lse_interp.plotting.style import method_label, method_order
 from lse_interp.training.options import Hyperparameters
 
 __all__ = ["Config", "main", "run"]
 
 logger = logging.getLogger(__name__)
 
+_MARKER = "<!-- tables -->"
 _CONTROLS = ("random:layer", "random:size")
 
 
@@ -46,6 +51,8 @@ class Config:
     """Train nothing; write the table from the artefacts that are there."""
     results: Path = Path("docs/results.csv")
     """The table."""
+    page: Path = Path("docs/results.md")
+    """The page that shows it, if it is there."""
     root: Path = Path("runs")
     """Folder of all runs."""
 
@@ -65,6 +72,8 @@ def run(config: Config) -> pd.DataFrame:
             comparison.run(comparison.Config(lang=language, root=config.root))
     table = _collect(RunPaths(config.root, "embedded"))
     write_atomic(config.results, lambda path: table.to_csv(path, index=False))
+    if config.page.is_file():
+        _show(table, config.page)
     logger.info("wrote %s (%d rows)", config.results, len(table))
     return table
 
@@ -72,6 +81,46 @@ def run(config: Config) -> pd.DataFrame:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script from the command line."""
     return main_for(Config, run, argv, description=__doc__)
+
+
+def _show(table: pd.DataFrame, page: Path) -> None:
+    """Put the tables between the markers of the page."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(_MARKER)
+    _, _, after = rest.partition(_MARKER)
+    tables = f"{_summary(table)}\n\n{markdown(methods_frame(table))}"
+    text = f"{before}{_MARKER}\n{tables}{_MARKER}{after}"
+    write_atomic(page, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _summary(table: pd.DataFrame) -> str:
+    """Write mean changes over languages, with 95 % t-intervals over languages."""
+    base = table[table["against"] == "base"]
+    trained = base["measured"] == base["language"]
+    parts = {"trained language": base[trained], "English": base[base["measured"] == "eng"]}
+    wide = {
+        name: part.pivot_table(index="language", columns="method", values="difference")
+        for name, part in parts.items()
+    }
+    head = "| | " + " | ".join(f"{name} | target less this" for name in wide) + " |"
+    lines = [
+        f"Mean over {len(wide['trained language'])} languages (each the mean of its seeds), nats "
+        "per sentence, with 95 % t-intervals over languages; below 0 is better\n",
+        head,
+        "| --- |" + " ---: |" * 2 * len(wide),
+    ]
+    for method in method_order(set(base["method"])):
+        cells = [method_label(method)]
+        for values in wide.values():
+            cells.append(_interval(values[method]))
+            less = values["target"] - values[method]
+            cells.append("" if method == "target" else _interval(less))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _interval(values: pd.Series) -> str:
+    half = stats.t.ppf(0.975, len(values) - 1) * values.sem()
+    return f"{values.mean():+.2f} ± {half:.2f}"
 
 
 def _train(config: Config, language: str, method: str, seed: int) -> None:

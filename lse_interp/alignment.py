@@ -24,8 +24,6 @@ several models, and the table `table_alignment_<lang>` in the form of Tables 27 
 """
 
 import dataclasses
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -169,7 +167,7 @@ def measure_alignment(
                 site=site,
                 pooling=pooling,
                 n_sentences=len(parallel),
-                text=_text_hash(parallel, (lang, *others)),
+                text=parallel.digest((lang, *others)),
                 n_bootstrap=n_bootstrap,
                 seed=seed,
                 provenance=provenance(measured={label: _about(model, parallel)}),
@@ -293,11 +291,6 @@ def _codes(parallel: ParallelText, *, lang: str, against: Sequence[str]) -> tupl
     return codes
 
 
-def _text_hash(parallel: ParallelText, codes: Sequence[str]) -> str:
-    text = json.dumps([parallel.sentences[code] for code in codes], ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def _measured(
     models: Mapping[str, HookedModel],
     parallel: ParallelText,
@@ -321,7 +314,7 @@ def _measured(
         "seed": config.seed,
     }
     setup = {"language" if name == "lang" else name: value for name, value in options.items()}
-    setup |= {"n_sentences": len(parallel), "text": _text_hash(parallel, (lang, *against))}
+    setup |= {"n_sentences": len(parallel), "text": parallel.digest((lang, *against))}
     if earlier is not None and earlier.setup == setup:
         for known, info in zip(earlier.models, earlier.infos, strict=True):
             if info.fingerprint == model.info.fingerprint:
