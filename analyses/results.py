@@ -19,6 +19,7 @@ import pandas as pd
 from scipy import stats
 
 from analyses.fig_methods import markdown
+from analyses.finetune_runs import default_runs
 from lse_interp import comparison, finetune
 from lse_interp.core.artifacts import RunPaths, write_atomic
 from lse_interp.core.cli import main_for
@@ -69,7 +70,9 @@ def run(config: Config) -> pd.DataFrame:
             for seed in config.seeds:
                 for method in config.methods:
                     _train(config, language, method, seed)
-            comparison.run(comparison.Config(lang=language, root=config.root))
+            comparison.run(
+                comparison.Config(lang=language, runs=_names(config, language), root=config.root)
+            )
     table = _collect(RunPaths(config.root, "embedded"))
     write_atomic(config.results, lambda path: table.to_csv(path, index=False))
     if config.page.is_file():
@@ -134,6 +137,12 @@ def _train(config: Config, language: str, method: str, seed: int) -> None:
             root=config.root,
         )
     )
+
+
+def _names(config: Config, language: str) -> tuple[str, ...]:
+    """Name the finished runs of a language, without those on a part of the text."""
+    found = default_runs(RunPaths(config.root, "embedded"), swept=False)
+    return tuple(run.folder.name for run in found.values() if run.language == language)
 
 
 def _collect(paths: RunPaths) -> pd.DataFrame:

@@ -211,8 +211,8 @@ def run(config: Config) -> list[FinetuneRun]:
     """Train, once per token budget; finished runs are reused.
 
     Raises:
-        LseError: See `finetune_language`, `load_model`, `load_corpus`; flags that contradict each other; a
-            finished run with other settings.
+        LseError: See `finetune_language`, `load_model`, `load_corpus`; flags that contradict each
+            other; a finished run with other settings.
     """
     language = lookup(config.lang).code
     embedded = config.model.model == "embedded"

@@ -102,8 +102,14 @@ class LossComparison:
         `base`, `target` alone is compared with it.
 
         Raises:
-            LseError: no base model.
+            LseError: no model of a method in `against`, or none to compare with it.
         """
+        for reference in against:
+            if reference not in self.methods:
+                raise LseError(
+                    f"There is no model of method {reference!r} to compare with. "
+                    f"{near_misses(reference, self.methods)}"
+                )
         frames = [
             self.difference(model, self._find(reference, seed)).assign(
                 language=self.language, model=model, method=method, seed=seed, against=reference
@@ -112,6 +118,8 @@ class LossComparison:
             for model, method, seed in zip(self.models, self.methods, self.seeds, strict=True)
             if self._is_compared(method, seed, reference)
         ]
+        if not frames:
+            raise LseError(f"No target has the seed of a model of {', '.join(against)}.")
         frame = pd.concat(frames, ignore_index=True).rename(columns={"reference": "base"})
         frame["n_sentences"] = self.losses.shape[-1]
         first = ["language", "model", "method", "seed", "measured", "against", "loss", "base"]

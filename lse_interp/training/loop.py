@@ -102,7 +102,7 @@ def train(
     if options.checkpointing:
         checkpoint_activations(hf)
     progress = Progress()
-    with store.guarded("the TensorBoard logs"):
+    with store.guarded("the TensorBoard logs", folder=log_folder):
         callbacks = [progress, *tensorboard(log_folder)]
     trainer = _RowTrainer(
         model=Trainee(hf, engine, loss_chunk=options.loss_chunk),
@@ -112,7 +112,7 @@ def train(
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.set_up(engine, options=options, store=store)
+    trainer.set_up(engine, options=options, store=store, log_folder=log_folder)
     trainer.args.eval_on_start = resume_from is None
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -141,8 +141,16 @@ def checkpoint_activations(hf: nn.Module) -> None:
 class _RowTrainer(Trainer):
     """Trainer whose optimizer and checkpoints hold an engine's leaves."""
 
-    def set_up(self, engine: Engine, *, options: Hyperparameters, store: CheckpointStore) -> None:
+    def set_up(
+        self,
+        engine: Engine,
+        *,
+        options: Hyperparameters,
+        store: CheckpointStore,
+        log_folder: Path | None,
+    ) -> None:
         self.engine, self.options, self.store = engine, options, store
+        self._log_folder = log_folder
         self.detach = lambda: None
         self._folder = store.folder
 
@@ -195,7 +203,7 @@ class _RowTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         logs["tokens"] = self.state.num_input_tokens_seen
-        with self.store.guarded("the TensorBoard logs"):
+        with self.store.guarded("the TensorBoard logs", folder=self._log_folder):
             super().log(logs)
 
     def _track_num_input_tokens(self, inputs: dict[str, Tensor]) -> None:

@@ -153,7 +153,7 @@ def test_best_weights_are_those_of_the_best_validation(overfitted):
     after = {step: loss for step, loss in curve.items() if step}
     best = min(after, key=after.get)
     assert 0 < best < max(curve) == 40
-    assert after[max(curve)] > after[best] + 0.1
+    assert after[max(curve)] > after[best] + 0.05
     assert found.results["step"] == best
     assert found.results["validation_loss"]["mlt"] == after[best]
     assert loss_of_the_model == pytest.approx(after[best], rel=1e-5)
@@ -277,7 +277,9 @@ def test_nan_validation_loss_stops_before_anything_is_trained(tmp_path, language
     text = tiny_text(model, OPTIONS, training=CLEAN, validation=SOME | {language: ["w35 w35 w35"]})
     with (
         rows_engine(model) as engine,
-        pytest.raises(ActivationError, match=f"validation loss of {language} is nan after step 0"),
+        pytest.raises(
+            ActivationError, match=f"validation loss of {language} is nan after step 0. There is no"
+        ),
     ):
         fit(model, engine, tmp_path, text=text)
     assert not list(tmp_path.glob("checkpoint-*"))
@@ -297,7 +299,9 @@ def test_overflow_in_training_keeps_the_last_good_checkpoint(tmp_path):
             return gradient
 
         leaf.register_hook(explode)
-        with pytest.raises(ActivationError, match="validation loss of mlt is nan after step 4") as e:
+        with pytest.raises(
+            ActivationError, match="validation loss of mlt is nan after step 4"
+        ) as e:
             fit(model, engine, tmp_path)
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
     assert "checkpoint-2" in str(e.value)

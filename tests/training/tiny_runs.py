@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lse_interp.core.neurons import NeuronSets
-from lse_interp.finetune import finetune
+from lse_interp.finetune import finetune_language
 from lse_interp.models import HookedModel
 from lse_interp.training.checkpoints import CheckpointStore
 from lse_interp.training.compact import CompactRows
@@ -59,7 +59,7 @@ def tune(model, *, corpus=TRAINING, validation=VALIDATION, options=OPTIONS, fold
     """Call `finetune` on the tiny model; fields of the options may be given by name."""
     fields = {field.name for field in dataclasses.fields(Hyperparameters)}
     changes = {name: rest.pop(name) for name in fields & rest.keys()}
-    return finetune(
+    return finetune_language(
         model,
         corpus,
         language="mlt",

@@ -1,0 +1,80 @@
+"""The stage on a folder model and on files: arguments, processes, limits."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from lse_interp.core.artifacts import RunPaths
+from tests.models.conftest import tiny_hf, tiny_tokenizer
+
+from .tiny_runs import counting, neuron_sets, noise, tiny_model
+
+
+class Place:
+    """A folder with a model, text, neurons, and the runs made of them."""
+
+    def __init__(self, root):
+        self.root = root
+        self.model = root / "model"
+        tiny_hf("llama").save_pretrained(self.model)
+        tiny_tokenizer().save_pretrained(self.model)
+        self.write("train", mlt=counting(range(24)))
+        self.write("valid", mlt=counting(range(24, 30)), eng=noise(4))
+        self.neurons = root / "neurons.safetensors"
+        neuron_sets(tiny_model()).save(self.neurons)
+
+    def write(self, name, **texts):
+        for code, documents in texts.items():
+            path = self.root / f"{name}.{code}.jsonl"
+            lines = [f'{{"text": "{document}"}}' for document in documents]
+            path.write_text("\n".join(lines), encoding="utf-8")
+
+    def run(self, name, *, runs="runs"):
+        return RunPaths(self.root / runs, str(self.model)).finetune("mlt", name)
+
+    def arguments(self, *words, runs="runs", **flags):
+        """Words of a command line; `flag=None` leaves one out."""
+        given = {
+            "lang": "mlt",
+            "model": self.model,
+            "device": "cpu",
+            "corpus": self.root / "train.{lang}.jsonl",
+            "validation": self.root / "valid.{lang}.jsonl",
+            "neurons": self.neurons,
+            "lr": 0.01,
+            "block-size": 16,
+            "validate-every": 2,
+            "root": self.root / runs,
+        }
+        given |= {name.replace("_", "-"): value for name, value in flags.items()}
+        pairs = [(f"--{name}", str(value)) for name, value in given.items() if value is not None]
+        return [*(word for pair in pairs for word in pair), *words]
+
+
+def environment():
+    return os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def start(arguments, *, launcher=("-m", "lse_interp.finetune")):
+    return subprocess.Popen(
+        [sys.executable, *launcher, *arguments],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def wait_for_checkpoint(process, folder):
+    """Return once a run in a folder has a checkpoint."""
+    while process.poll() is None and not list(folder.glob("checkpoints/checkpoint-*")):
+        time.sleep(0.002)
+    assert process.poll() is None, process.communicate()[1]
+
+
+def kill(process):
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
