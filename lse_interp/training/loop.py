@@ -91,12 +91,9 @@ def train(
 
     Raises:
         ActivationError: A loss or its gradient stopped being a number; says at which step.
-        UnsupportedModelError: A loss in chunks, for a model that has none.
         LseError: A checkpoint could not be written.
         UnsupportedModelError: `loss_chunk` with a model that scales or caps its logits.
     """
-    if options.loss_chunk is not None:
-        check_chunked(hf)
     if options.loss_chunk is not None:
         check_chunked(hf)
     if options.checkpointing:

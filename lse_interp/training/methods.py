@@ -125,6 +125,8 @@ def prepared(
     dense = trained_weights(model, method) if method in DENSE_METHODS else {}
     before = {name: weight.detach().cpu().clone() for name, weight in dense.items()}
     was_training = model.hf.training
+    # peft freezes the model before its engine is made.
+    flags = [(weight, weight.requires_grad) for weight in model.hf.parameters()]
     hf, engine = _engine(model, method=method, neurons=neurons, options=options)
     try:
         yield Prepared(model, method, hf, engine, neurons, base)
@@ -133,6 +135,8 @@ def prepared(
         model.hf.train(was_training)
         if method == "lora":
             hf.unload()
+        for weight, flag in flags:
+            weight.requires_grad_(flag)
         for layer, rows in enumerate(base or ()):
             write_rows(model, layer, neurons[layer], rows)
         _put_back(model, before)
