@@ -39,6 +39,17 @@ __all__ = [
 
 _META_KEY = "lse_interp"
 _CHECKSUM_KEY = "sha256"
+_WRITERS = {
+    "ablation_matrix": "ablation",
+    "activation_counts": "activations",
+    "alignment_curves": "alignment",
+    "finetune_run": "finetune",
+    "loss_comparison": "comparison",
+    "neuron_sets": "lape",
+    "overlap_matrix": "overlap",
+    "weight_deltas": "deltas",
+}
+"""Kind of artefact -> the stage that makes it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +198,7 @@ def load_artifact(
         ArtifactError: missing, truncated, altered, of another kind or version.
     """
     path = Path(path)
-    header = _header(path)
+    header = _header(path, kind=kind)
     description = _described(path, header, kind=kind, version=version)
     try:
         with safe_open(path, framework="pt") as file:
@@ -205,7 +216,9 @@ def load_artifact(
 
 def read_meta(path: str | Path, *, kind: str, version: int) -> dict[str, Any]:
     """Read the metadata alone, without touching the tensors (and without their checksum)."""
-    return _described(Path(path), _header(Path(path)), kind=kind, version=version)["meta"]
+    path = Path(path)
+    header = _header(path, kind=kind)
+    return _described(path, header, kind=kind, version=version)["meta"]
 
 
 def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> None:
@@ -274,9 +287,10 @@ def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return arrays
 
 
-def _header(path: Path) -> dict[str, str]:
+def _header(path: Path, *, kind: str) -> dict[str, str]:
     if not path.exists():
-        raise ArtifactError(f"{path} does not exist. Run the stage that writes it first.")
+        stage = f": python -m lse_interp.{_WRITERS[kind]}" if kind in _WRITERS else ""
+        raise ArtifactError(f"{path} does not exist. Run the stage that writes it first{stage}.")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
