@@ -165,6 +165,8 @@ def finetune_language(
     }
     if (n_processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
         settings["n_processes"] = n_processes
+        if folder is None:
+            raise LseError("Several processes meet in one folder; give them a `folder`.")
     if folder is not None and not overwrite and FinetuneRun.exists(folder):
         return _finished(Path(folder), settings)
     with _work_folder(folder) as work:

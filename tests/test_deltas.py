@@ -698,7 +698,10 @@ def test_stage_compares_two_folders(stage, base_folder, full_run, paths, caplog)
         (["--lang", "slk"], "error: There is no finished run 'target' of slk in"),
         (["--lang", "slk"], "`python -m lse_interp.finetune --lang slk --method target`"),
         (["--lang", "mlt", "--run", "tagret"], "Did you mean target?"),
-        (["--lang", "mlt", "--run", "random-size"], "--lang mlt --method random:size`"),
+        (
+            ["--lang", "mlt", "--run", "random-size"],
+            "--method random --random-match size`",
+        ),
         (["--lang", "mlt", "--run", "full", "--tuned", "x"], "`--run` and `--tuned` both name"),
         (["--lang", "mlt", "--base", "x"], "`--base` goes with `--tuned`"),
         (["--tuned", "x", "--select", "language"], "`--select language` needs `--lang`"),

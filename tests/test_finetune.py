@@ -25,7 +25,6 @@ from tests.training.tiny_runs import (
     OPTIONS,
     TRAINING,
     VALIDATION,
-    counting,
     neuron_sets,
     same_run,
     tiny_model,
@@ -264,7 +263,7 @@ def test_stage_trains_the_embedded_model_with_its_defaults(tmp_path):
 
 @pytest.mark.slow
 def test_killed_run_goes_on_as_if_nothing_had_happened(place, caplog):
-    command = place.arguments("--epochs", "3", runs="killed")
+    command = place.arguments("--epochs", "2", runs="killed")
     folder = place.run("target", runs="killed")
     process = start(command)
     wait_for_checkpoint(process, folder)
@@ -278,7 +277,7 @@ def test_killed_run_goes_on_as_if_nothing_had_happened(place, caplog):
     lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("step ")]
     assert int(lines[0].split()[1]) == done + 2  # it went on; it did not begin again
 
-    assert main(place.arguments("--epochs", "3", runs="whole")) == 0
+    assert main(place.arguments("--epochs", "2", runs="whole")) == 0
     same_run(found, FinetuneRun.load(place.run("target", runs="whole")))
 
 
@@ -426,4 +425,3 @@ def test_finetune_takes_any_spelling_and_any_iterable():
         neurons=neuron_sets(model), options=OPTIONS, tokens=60,
     )  # fmt: skip
     same_run(spelled, by_code)
-    assert counting([0]) != counting([1])

@@ -38,8 +38,16 @@ def find_run(paths: RunPaths, language: str, run: str | Path) -> Path:
     raise ArtifactError(
         f"There is no finished run {str(run)!r} of {language} in {paths.finetune(language, '')}, "
         f"nor a folder of that name that holds one. {looked_up} Make it with "
-        f"`python -m lse_interp.finetune --lang {language}`."
+        f"`python -m lse_interp.finetune --lang {language}{_flags(str(run))}`."
     )
+
+
+def _flags(name: str) -> str:
+    """Spell the flags that give a run its default name; none for other names."""
+    method, _, match = name.partition("-")
+    if method not in _ORDER:
+        return ""
+    return f" --method {method}" + (f" --random-match {match}" if method == "random" else "")
 
 
 def _place(name: str) -> tuple[int, str]:

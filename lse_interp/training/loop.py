@@ -52,13 +52,13 @@ class Trainee(nn.Module):
         super().__init__()
         self.hf = hf
         self.rows = engine.module
-        self._loss_chunk = loss_chunk
+        self.loss_chunk = loss_chunk
 
     def forward(
         self, input_ids: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None
     ) -> dict[str, Tensor]:
         """Return the mean loss in nats per token, over the step where its size is given."""
-        total = total_loss(self.hf, input_ids, labels, chunk=self._loss_chunk)
+        total = total_loss(self.hf, input_ids, labels, chunk=self.loss_chunk)
         if num_items_in_batch is None:
             num_items_in_batch = (labels[:, 1:] != IGNORE).sum().clamp(min=1)
         return {"loss": total / num_items_in_batch}
@@ -313,7 +313,7 @@ def _mean_loss(model: Trainee, blocks: TokenBlocks, *, batch_size: int) -> float
     for start in range(0, len(blocks), batch_size):
         part = slice(start, start + batch_size)
         ids, labels = blocks.ids[part].long().to(device), blocks.labels[part].long().to(device)
-        total += float(total_loss(model.hf, ids, labels))
+        total += float(total_loss(model.hf, ids, labels, chunk=model.loss_chunk))
     model.train(was_training)
     return total / blocks.n_labels
 

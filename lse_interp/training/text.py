@@ -123,6 +123,9 @@ def pack_text(
             f"There is no validation text of {language}, which decides the weights to keep; got "
             f"{', '.join(held_out) or 'none'}."
         )
+    for code, texts in held_out.items():
+        if not any(text.strip() for text in texts):
+            raise CorpusError(f"The validation text of {code} is empty. Give another --validation.")
     require_disjoint(documents(), held_out[language], language=language)
     packing = _packing(model, options)
     switches = options.switches

@@ -179,9 +179,10 @@ def test_a_run_of_another_model_is_not_continued(tmp_path):
         tune(tiny_model(seed=1), folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_costs_nothing(tmp_path):
     place = Place(tmp_path)
-    command = place.arguments("--epochs", "3", runs="full")
+    command = place.arguments("--epochs", "2", runs="full")
     folder = place.run("target", runs="full")
     process = start(command)
     wait_for_checkpoint(process, folder)
@@ -198,7 +199,7 @@ def test_a_disk_that_fills_up_costs_nothing(tmp_path):
     assert main(command) == 0
     found = FinetuneRun.load(folder)
     assert found.curves["step"].max() > int(checkpoint.name.split("-")[1])
-    assert main(place.arguments("--epochs", "3", runs="roomy")) == 0
+    assert main(place.arguments("--epochs", "2", runs="roomy")) == 0
     same_run(found, FinetuneRun.load(place.run("target", runs="roomy")))
 
 

@@ -16,9 +16,6 @@ from lse_interp.training.text import TokenBlocks
 from .tiny_runs import (
     NEURONS,
     OPTIONS,
-    TRAINING,
-    VALIDATION,
-    Stopped,
     fit,
     noise,
     rows_engine,
@@ -308,7 +305,6 @@ def test_overflow_in_training_keeps_the_last_good_checkpoint(tmp_path):
 
 
 VARIANTS = {
-    "plain": {},
     "accumulation": {"accumulation": 2, "batch_size": 1, "validate_every": 3},
     "epochs": {"epochs": 2, "validate_every": 4},
     "schedule": {"schedule": "cosine", "warmup_steps": 3},
@@ -353,9 +349,8 @@ def test_ways_to_save_memory_change_nothing(options):
     assert not model.hf.is_activation_checkpointing
 
 
-def test_chunked_loss_is_refused_where_it_would_be_another(tmp_path):
+def test_chunked_loss_is_refused_where_it_would_be_another():
     model = tiny_model()
-    model.hf.lm_head.register_forward_hook(lambda module, args, out: out)
     forward = model.hf.forward
 
     def scaled(*args, **kwargs):
@@ -373,15 +368,12 @@ def test_the_seed_decides_the_order_of_the_text(recorded):
     for seed in (0, 0, 1):
         model = tiny_model()
         batches = recorded(model)
-        tune(model, seed=seed)
+        tune(model, seed=seed, tokens=150)
         orders.append(torch.cat(batches).tolist())
     assert orders[0] == orders[1] != orders[2]
     assert sorted(orders[0]) == sorted(orders[2])
 
 
-def test_stopping_is_seen():
-    """The helper fails where nothing stops."""
+def test_a_helper_that_stops_nothing_fails():
     with pytest.raises(pytest.fail.Exception), stopped_at(tiny_model(), 10):
         pass
-    assert issubclass(Stopped, Exception)
-    assert len(TRAINING) == 20 and set(VALIDATION) == {"mlt", "eng"}

@@ -287,7 +287,7 @@ def test_pack_text_of_authors_changes_training_text_alone():
     ("changes", "error", "message"),
     [
         ({"validation": {"eng": noise(2)}}, CorpusError, "no validation text of mlt.*got eng"),
-        ({"validation": {"mlt": []}}, CorpusError, "the corpus has no text"),
+        ({"validation": {"mlt": []}}, CorpusError, "validation text of mlt is empty"),
         ({"training": []}, CorpusError, "the corpus has no text"),
         ({"training": ["", " "]}, CorpusError, "the corpus has no text"),
         ({"tokens": 10**6}, CorpusError, "1,000,000 text tokens were asked for"),
