@@ -10,11 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+import transformers
 
 from lse_interp.core.artifacts import write_atomic
 from lse_interp.core.errors import LseError
 
-__all__ = ["DOCS", "machine", "reset_peak", "resident_mb", "rounds", "write_section"]
+__all__ = [
+    "DOCS",
+    "machine",
+    "random_llama",
+    "reset_peak",
+    "resident_mb",
+    "rounds",
+    "write_section",
+]
 
 DOCS = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
@@ -43,6 +52,31 @@ def machine(device: str) -> str:
     found = re.search(r"model name\s*: (.+)", info.read_text()) if info.exists() else None
     name = found[1] if found else platform.processor() or platform.machine()
     return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s)"
+
+
+def random_llama(
+    shape: tuple[int, int, int, int, int, int], *, device: str, dtype: str
+) -> transformers.PreTrainedModel:
+    """Build a Llama with random weights on its device.
+
+    Args:
+        shape: d_model, layers, d_mlp, attention heads, key-value heads, vocabulary.
+        device: Where the weights are made.
+        dtype: Their type, e.g. `bfloat16`.
+    """
+    d_model, n_layers, d_mlp, n_heads, n_kv_heads, vocab = shape
+    config = transformers.LlamaConfig(
+        vocab_size=vocab,
+        hidden_size=d_model,
+        intermediate_size=d_mlp,
+        num_hidden_layers=n_layers,
+        num_attention_heads=n_heads,
+        num_key_value_heads=n_kv_heads,
+        max_position_embeddings=2048,
+    )
+    torch.manual_seed(0)
+    with torch.device(device):
+        return transformers.AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
 
 
 def rounds(seconds: float, *, least: int = 5) -> Iterator[int]:

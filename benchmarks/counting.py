@@ -20,8 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import transformers
-from common import DOCS, machine, reset_peak, resident_mb, rounds, write_section
+from common import DOCS, machine, random_llama, reset_peak, resident_mb, rounds, write_section
 from counting_methods import METHODS, Step, ours
 from torch import Tensor
 
@@ -187,21 +186,7 @@ def _model(name: str, config: Config) -> HookedModel:
         raise LseError(f"Unknown shape {name!r}. {near_misses(name, SHAPES)}")
     if name not in SHAPES:
         return load_model(name, device=config.device, dtype=config.dtype)
-    d_model, n_layers, d_mlp, n_heads, n_kv_heads, vocab = SHAPES[name]
-    shape = transformers.LlamaConfig(
-        vocab_size=vocab,
-        hidden_size=d_model,
-        intermediate_size=d_mlp,
-        num_hidden_layers=n_layers,
-        num_attention_heads=n_heads,
-        num_key_value_heads=n_kv_heads,
-        max_position_embeddings=2048,
-    )
-    torch.manual_seed(0)
-    with torch.device(config.device):
-        hf = transformers.AutoModelForCausalLM.from_config(
-            shape, dtype=getattr(torch, config.dtype)
-        )
+    hf = random_llama(SHAPES[name], device=config.device, dtype=config.dtype)
     return HookedModel(hf.eval(), name=name)
 
 

@@ -21,8 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
-import transformers
-from common import DOCS, machine, rounds, write_section
+from common import DOCS, machine, random_llama, rounds, write_section
 from finetune_methods import METHODS, Method
 from finetune_training import Job, Memory, Training, memory_of, release, time_step
 from torch import Tensor
@@ -164,21 +163,8 @@ def make_job(config: Config, batch: tuple[int, int]) -> Job:
     """
     if config.shape not in SHAPES:
         raise LseError(f"Unknown shape {config.shape!r}. {near_misses(config.shape, SHAPES)}")
-    d_model, n_layers, d_mlp, n_heads, n_kv_heads, vocab = SHAPES[config.shape]
-    shape = transformers.LlamaConfig(
-        vocab_size=vocab,
-        hidden_size=d_model,
-        intermediate_size=d_mlp,
-        num_hidden_layers=n_layers,
-        num_attention_heads=n_heads,
-        num_key_value_heads=n_kv_heads,
-        max_position_embeddings=2048,
-    )
-    torch.manual_seed(0)
-    with torch.device(config.device):
-        hf = transformers.AutoModelForCausalLM.from_config(
-            shape, dtype=getattr(torch, config.dtype)
-        )
+    _, n_layers, d_mlp, _, _, vocab = SHAPES[config.shape]
+    hf = random_llama(SHAPES[config.shape], device=config.device, dtype=config.dtype)
     ids = torch.randint(3, vocab, batch, generator=torch.Generator().manual_seed(0))
     neurons = draw_neurons(config.share, n_layers=n_layers, d_mlp=d_mlp)
     model = HookedModel(hf.train(), name=config.shape)

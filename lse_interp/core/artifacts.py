@@ -30,6 +30,7 @@ __all__ = [
     "ModelInfo",
     "RunPaths",
     "load_artifact",
+    "projections",
     "provenance",
     "read_meta",
     "save_artifact",
@@ -52,6 +53,15 @@ _WRITERS = {
 """Kind of artefact -> the stage that makes it."""
 
 
+def projections(*, gated: bool) -> tuple[str, ...]:
+    """Name the projections that a neuron has rows in, in the order of the `projection` axis.
+
+    >>> projections(gated=True)
+    ('gate', 'up', 'down')
+    """
+    return ("gate", "up", "down") if gated else ("up", "down")
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelInfo:
     """Which model an artefact belongs to.
@@ -68,6 +78,11 @@ class ModelInfo:
     n_parameters: int
     gated: bool = True
     """Whether a neuron has a gate row beside its up row and down column."""
+
+    @property
+    def projections(self) -> tuple[str, ...]:
+        """What a neuron has rows in, in the order of the axis `projection`."""
+        return projections(gated=self.gated)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-ready values."""

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lse_interp.core.artifacts import ModelInfo, load_artifact, save_artifact, write_atomic
 from lse_interp.core.errors import ArtifactError, LseError
+from lse_interp.core.neurons import indices_to_mask
 
 __all__ = ["CURVE_COLUMNS", "FinetuneRun"]
 
@@ -100,7 +101,7 @@ class FinetuneRun:
     @property
     def projections(self) -> tuple[str, ...]:
         """The names along the axis `projection`."""
-        return ("gate", "up", "down") if self.model.gated else ("up", "down")
+        return self.model.projections
 
     def mask(self) -> Bool[Tensor, "layer neuron"]:
         """Mark the trained neurons.
@@ -110,10 +111,7 @@ class FinetuneRun:
         """
         if self.neurons is None:
             raise LseError(f"A run of method {self.method!r} chose no neurons.")
-        mask = torch.zeros(self.model.n_layers, self.model.d_mlp, dtype=torch.bool)
-        for row, neurons in zip(mask, self.neurons, strict=True):
-            row[neurons] = True
-        return mask
+        return indices_to_mask(self.neurons, d_mlp=self.model.d_mlp)
 
     def save(self, folder: str | Path) -> Path:
         """Write the run and `curves.csv` into a folder; see `core.artifacts.save_artifact`.
@@ -236,8 +234,7 @@ _Layers = tuple[Tensor, ...]
 def _unpack(tensors: Mapping[str, Tensor], info: ModelInfo) -> tuple[_Layers, _Layers, _Layers]:
     neurons = tensors["neurons"].split(tensors["n_neurons"].tolist())
     dtype = next((t.dtype for name, t in tensors.items() if name.startswith("rows.")), None)
-    n_projections = 3 if info.gated else 2
-    none = torch.empty(n_projections, 0, info.d_model, dtype=dtype or torch.float32)
+    none = torch.empty(len(info.projections), 0, info.d_model, dtype=dtype or torch.float32)
     rows = tuple(tensors.get(f"rows.{layer}", none) for layer in range(info.n_layers))
     base = tuple(tensors.get(f"base.{layer}", none) for layer in range(info.n_layers))
     return neurons, rows, base

@@ -22,7 +22,7 @@ from lse_interp.core.errors import LanguageError, LseError, near_misses
 from lse_interp.core.neuron_controls import draw_control
 from lse_interp.core.neuron_formats import read_masks, write_masks, write_release_table
 
-__all__ = ["NeuronSets", "mask_to_indices"]
+__all__ = ["NeuronSets", "indices_to_mask", "mask_to_indices"]
 
 _KIND, _VERSION = "neuron_sets", 1
 
@@ -101,14 +101,11 @@ class NeuronSets:
 
         Source: paper, Table 1.
         """
-        return (3 if self.model.gated else 2) * self.size(language) * self.model.d_model
+        return len(self.model.projections) * self.size(language) * self.model.d_model
 
     def mask(self, language: str) -> Bool[Tensor, "layer neuron"]:
         """Mark the neurons of a language."""
-        mask = torch.zeros(self.model.n_layers, self.model.d_mlp, dtype=torch.bool)
-        for row, neurons in zip(mask, self[language], strict=True):
-            row[neurons] = True
-        return mask
+        return indices_to_mask(self[language], d_mlp=self.model.d_mlp)
 
     def union(self, *languages: str) -> Bool[Tensor, "layer neuron"]:
         """Mark the neurons of any of the languages; of all languages when none is named."""
@@ -326,6 +323,20 @@ def mask_to_indices(
     [[0], []]
     """
     return tuple(row.nonzero().flatten() for row in mask)
+
+
+def indices_to_mask(
+    indices: Sequence[Int64[Tensor, " _neuron"]], *, d_mlp: int
+) -> Bool[Tensor, "layer neuron"]:
+    """Mark the neurons listed for each layer; the inverse of `mask_to_indices`.
+
+    >>> indices_to_mask([torch.tensor([0]), torch.tensor([], dtype=torch.int64)], d_mlp=2).tolist()
+    [[True, False], [False, False]]
+    """
+    mask = torch.zeros(len(indices), d_mlp, dtype=torch.bool)
+    for row, neurons in zip(mask, indices, strict=True):
+        row[neurons] = True
+    return mask
 
 
 def _combine(operation: Any, masks: Sequence[Tensor]) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor
 from lse_interp.core.artifacts import ModelInfo, load_artifact, save_artifact
 from lse_interp.core.changes import N_BINS, QUANTILES
 from lse_interp.core.errors import MismatchError
+from lse_interp.core.neurons import indices_to_mask
 
 __all__ = ["OTHER_COLUMNS", "UNDETERMINED", "WeightDeltas"]
 
@@ -102,7 +103,7 @@ class WeightDeltas:
     @property
     def projections(self) -> tuple[str, ...]:
         """The names along the axis `projection`."""
-        return ("gate", "up", "down") if self.base.gated else ("up", "down")
+        return self.base.projections
 
     @property
     def n_neurons(self) -> Int64[Tensor, " layer"]:
@@ -172,10 +173,7 @@ class WeightDeltas:
 
     def mask(self) -> Bool[Tensor, "layer neuron"]:
         """Mark the selected neurons."""
-        mask = torch.zeros(self.base.n_layers, self.base.d_mlp, dtype=torch.bool)
-        for row, neurons in zip(mask, self.neurons, strict=True):
-            row[neurons] = True
-        return mask
+        return indices_to_mask(self.neurons, d_mlp=self.base.d_mlp)
 
     def to_frame(self) -> pd.DataFrame:
         """List every layer and projection.

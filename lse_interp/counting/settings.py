@@ -7,6 +7,7 @@ from lse_interp.core.errors import ActivationError, CorpusError, LseError, near_
 from lse_interp.counting.counter import NEURON_SITES
 from lse_interp.data.blocks import Bos, Separator, default_bos
 from lse_interp.models import HookedModel
+from lse_interp.models.sentences import check_block_size
 
 __all__ = ["Settings"]
 
@@ -56,12 +57,7 @@ class Settings:
                 f"{model.name} has no tokenizer, so text cannot be counted. Give "
                 "HookedModel(hf, tokenizer) one."
             )
-        most = getattr(model.hf.config, "max_position_embeddings", None)
-        if most is not None and self.block_size > most:
-            raise LseError(
-                f"`block_size` must be at most the {most} positions that {model.name} was made "
-                f"for; got {self.block_size}."
-            )
+        check_block_size(model, self.block_size)
         return replace(self, bos=default_bos(model.tokenizer)) if self.bos == "auto" else self
 
     def statistic(self, model: HookedModel, *, language: str, corpus: str) -> dict[str, Any]:

@@ -9,20 +9,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from lse_interp.core.artifacts import projections
 from lse_interp.core.errors import ActivationError, MismatchError, UnsupportedModelError
 from lse_interp.models.ffn import FFN, Source, ffn, ffn_sources
 from lse_interp.models.hooked import HookedModel
 
 __all__ = ["local_part", "projections", "read_rows", "row_sources", "write_rows"]
-
-
-def projections(*, gated: bool) -> tuple[str, ...]:
-    """Name the projections that a neuron has rows in, in the order of the `projection` axis.
-
-    >>> projections(gated=True)
-    ('gate', 'up', 'down')
-    """
-    return ("gate", "up", "down") if gated else ("up", "down")
 
 
 def read_rows(

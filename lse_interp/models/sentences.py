@@ -15,6 +15,7 @@ __all__ = [
     "POOLINGS",
     "SENTENCE_SITES",
     "bos_ids",
+    "check_block_size",
     "check_lengths",
     "check_options",
     "embed",
@@ -163,6 +164,20 @@ def bos_ids(tokenizer: Any) -> list[int]:
     """Return the BOS a tokenizer puts before text by itself, or nothing."""
     first = tokenizer("a")["input_ids"][:1]
     return first if first == [tokenizer.bos_token_id] else []
+
+
+def check_block_size(model: HookedModel, block_size: int) -> None:
+    """Refuse blocks longer than the model has positions for.
+
+    Raises:
+        LseError: A longer block.
+    """
+    most = getattr(model.hf.config, "max_position_embeddings", None)
+    if most is not None and block_size > most:
+        raise LseError(
+            f"`block_size` must be at most the {most} positions that {model.name} was made for; "
+            f"got {block_size}."
+        )
 
 
 def check_lengths(model: HookedModel, ids: Sequence[list[int]], *, n_bos: int) -> None:

@@ -24,6 +24,7 @@ from lse_interp.core.errors import CorpusError, LseError
 from lse_interp.data import Block, pack
 from lse_interp.data.blocks import IGNORE, Bos, Separator, default_bos
 from lse_interp.models import HookedModel
+from lse_interp.models.sentences import check_block_size
 from lse_interp.training.options import Hyperparameters
 
 __all__ = [
@@ -248,12 +249,7 @@ def _packing(model: HookedModel, options: Hyperparameters) -> Packing:
             f"{model.name} has no tokenizer, so there is no text to train on. Give "
             "HookedModel(hf, tokenizer) one."
         )
-    most = getattr(model.hf.config, "max_position_embeddings", None)
-    if most is not None and options.block_size > most:
-        raise LseError(
-            f"`block_size` must be at most the {most} positions that {model.name} was made for; "
-            f"got {options.block_size}."
-        )
+    check_block_size(model, options.block_size)
     bos = "document" if model.name == "embedded" else default_bos(model.tokenizer)
     separator = "none" if model.tokenizer.eos_token_id is None else "eos"
     return Packing(block_size=options.block_size, bos=bos, separator=separator)
