@@ -44,6 +44,7 @@ _WRITERS = {
     "ablation_matrix": "ablation",
     "activation_counts": "activations",
     "alignment_curves": "alignment",
+    "evaluation_table": "evaluation",
     "finetune_run": "finetune",
     "loss_comparison": "comparison",
     "neuron_sets": "lape",
@@ -157,6 +158,10 @@ class RunPaths:
     def comparison(self, language: str) -> Path:
         """Losses of the models tuned to one language."""
         return self.folder / "comparison" / f"{language}.safetensors"
+
+    def evaluation(self, language: str) -> Path:
+        """Task scores of the models tuned to one language."""
+        return self.folder / "evaluation" / f"{language}.safetensors"
 
     def deltas(self, language: str, name: str) -> Path:
         """Weight changes of one fine-tuning run."""

@@ -19,6 +19,7 @@
 | `bin`        | bins of a histogram                                            |
 | `edge`       | their limits, one more                                         |
 | `cell`       | combinations of layer and projection                           |
+| `document`   | questions of one evaluation task                               |
 
 A one-axis shape takes a leading space: `Float[Tensor, " neuron"]`.
 """
@@ -43,4 +44,5 @@ AXES: tuple[str, ...] = (
     "bin",
     "edge",
     "cell",
+    "document",
 )

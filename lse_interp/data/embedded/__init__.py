@@ -17,6 +17,7 @@ from lse_interp.core.languages import PAPER_LANGUAGES, PAPER_TARGETS
 __all__ = [
     "SPLITS",
     "TOPICS",
+    "UNSPACED",
     "Clauses",
     "Sentence",
     "clause_ids",
@@ -40,6 +41,9 @@ TOPICS: dict[str, str] = {
     "geography": "Geography",
 }
 """Topic of a main clause -> its name in the classification prompt. Source: paper, appendix C.2."""
+
+UNSPACED: tuple[str, ...] = ("jpn", "zho")
+"""Languages written without spaces between words."""
 
 _FOLDER = Path(__file__).parent / "corpus"
 _SHUFFLE_SEED = 20251
@@ -139,7 +143,7 @@ def sentences(language: str, split: str) -> tuple[Sentence, ...]:
 def documents(language: str, split: str, *, n_sentences: int = 6) -> list[str]:
     """Group a split into documents of `n_sentences` consecutive sentences."""
     texts = [sentence.text for sentence in sentences(language, split)]
-    join = "" if language in ("jpn", "zho") else " "
+    join = "" if language in UNSPACED else " "
     return [
         join.join(texts[start : start + n_sentences]) for start in range(0, len(texts), n_sentences)
     ]

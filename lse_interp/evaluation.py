@@ -1,0 +1,396 @@
+r"""Ask a model and its fine-tuned versions the same questions: what training gained, what it cost.
+
+Tasks run in lm-evaluation-harness with the paper's prompts (appendix C.2) and generation settings
+(C.3). Translations are scored by sentence BLEU, beside it chrF and BLEU against the reference of
+another question; questions with options by the letter in the generated answer, beside it by the
+likeliest letter and by how often there is no letter at all. Every model is compared with the base,
+question by question: McNemar's exact test, or a paired bootstrap.
+
+Source: paper, section 4.2, Tables 2 to 26, appendix C.
+
+    python -m lse_interp.evaluation --lang mlt
+    python -m lse_interp.evaluation --lang mlt isl --runs target random-layer
+    python -m lse_interp.evaluation --lang mlt --tasks paper --data-dir benchmarks \
+        --model meta-llama/Llama-3.1-8B --dtype bfloat16 --device cuda
+
+writes `runs/<model>/evaluation/<lang>.safetensors`, and scores and answers of each model into
+`runs/<model>/evaluation/models/`, in a folder named by the hash of its weights.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from lse_interp.core.artifacts import RunPaths, provenance
+from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, main_for, progress
+from lse_interp.core.errors import LseError, near_misses
+from lse_interp.core.evaluation_report import average_scores, language_scores, to_text
+from lse_interp.core.evaluations import EvaluationTable, Measure
+from lse_interp.core.finetune_runs import FinetuneRun
+from lse_interp.core.languages import PAPER_REFERENCE, lookup
+from lse_interp.core.run_folders import finished_runs
+from lse_interp.data.parallel import ParallelText, load_parallel
+from lse_interp.evaluation_tasks.asked import Asked
+from lse_interp.evaluation_tasks.benchmarks import BENCHMARKS, benchmark_tasks, load_documents
+from lse_interp.evaluation_tasks.embedded import (
+    EMBEDDED_TASKS,
+    embedded_documents,
+    embedded_tasks,
+)
+from lse_interp.evaluation_tasks.measures import loss_measure, measures
+from lse_interp.evaluation_tasks.prompts import Style
+from lse_interp.evaluation_tasks.tasks import Document, Task, digest, require_documents
+from lse_interp.models import HookedModel
+from lse_interp.models.losses import sentence_losses
+from lse_interp.models.sources import ModelSource, model_sources, require_runs_of
+
+if TYPE_CHECKING:
+    from lse_interp.evaluation_tasks.harness import Outcome
+
+__all__ = [
+    "Config",
+    "EvaluationTable",
+    "Questions",
+    "evaluate",
+    "main",
+    "questions_of",
+    "run",
+]
+
+logger = logging.getLogger(__name__)
+
+Questions = Mapping[Task, Sequence[Document]]
+"""The questions of each task."""
+
+_GENERAL = "eng"
+_Scores = dict[Measure, Tensor]
+_Outcomes = dict[str, list["Outcome"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Evaluate a model and its fine-tuning runs on tasks of a language and of English."""
+
+    lang: tuple[str, ...]
+    """Languages, e.g. `mlt`; the runs of each are evaluated on its own tasks."""
+    model: CONFIG_FLAT[ModelArgs] = ModelArgs()
+    runs: tuple[str, ...] | None = None
+    """Runs: names under `root/<model>/finetune/<lang>/` or folders, each `path` or `label=path`.
+    By default every finished one there is."""
+    tasks: tuple[str, ...] | None = None
+    """`embedded`, `paper`, or names such as `topics` (embedded), `flores`, `belebele`, `arc_easy`.
+    By default `embedded` for the embedded model, `paper` for others."""
+    data_dir: Path | None = None
+    """Folder with local copies of the benchmarks, instead of the hub; see
+    `lse_interp.evaluation_tasks.benchmarks`."""
+    parallel: str | None = None
+    """Sentences whose loss is measured beside: `embedded`, `flores`, `ntrex:<folder>`, a folder, or
+    `none`. By default `embedded` for the embedded model, `none` for others."""
+    prompt_style: Style = "paper"
+    """Before `Translation:`, a line break as the paper prints it, or a space as its code has."""
+    limit: int | None = None
+    """Take the first so many questions of a task; by default all."""
+    batch_size: int = 32
+    """Questions per forward pass; changes results by rounding alone."""
+    root: Path = Path("runs")
+    """Folder of all runs; this stage writes `root/<model>/evaluation/`."""
+    overwrite: bool = False
+    """Ask again even if the scores are there."""
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise LseError(f"`limit` must be at least 1; got {self.limit}.")
+
+
+def evaluate(
+    models: Mapping[str, HookedModel],
+    questions: Questions,
+    *,
+    language: str,
+    parallel: ParallelText | None = None,
+    methods: Mapping[str, tuple[str, int]] | None = None,
+    batch_size: int = 32,
+) -> EvaluationTable:
+    """Ask several models the same questions.
+
+    Args:
+        models: Label -> model, with its tokenizer; the first is the base.
+        questions: Task -> its questions; see `questions_of`.
+        language: The language that the models were trained on, ISO 639-3.
+        parallel: Sentences whose loss is measured beside, in `language`, in English and in the
+            other languages the paper compares with.
+        methods: Label -> method and seed; by default the label and 0.
+        batch_size: Questions per forward pass; changes results by rounding alone.
+
+    Raises:
+        CorpusError: A task without questions, or with questions of another kind.
+        LseError: No model; or lm-evaluation-harness is not installed.
+    """
+    if not models:
+        raise LseError("There is no model to ask; give at least one.")
+    parts = []
+    for label, model in models.items():
+        scores, _ = _ask(model, questions, batch_size=batch_size)
+        if parallel is not None:
+            scores |= _losses(model, parallel, language=language, batch_size=batch_size)
+        named = (methods or {}).get(label, (label, 0))
+        parts.append(_table(scores, model, label=label, method=named, language=language))
+    return dataclasses.replace(EvaluationTable.concat(parts), provenance=provenance())
+
+
+def questions_of(
+    language: str,
+    *,
+    tasks: Sequence[str] = ("embedded",),
+    data_dir: Path | None = None,
+    prompt_style: Style = "paper",
+    limit: int | None = None,
+) -> dict[Task, list[Document]]:
+    """Write the questions of a language's tasks, and of general tasks.
+
+    Args:
+        language: ISO 639-3 code or name.
+        tasks: `embedded`, `paper`, or names of tasks of either.
+        data_dir: Folder with local copies of the benchmarks, instead of the hub.
+        prompt_style: What stands before `Translation:`.
+        limit: Take the first so many questions of a task.
+
+    Raises:
+        LseError: An unknown task.
+        LanguageError: An unknown language, or one that the embedded corpus lacks.
+        CorpusError: Data that is missing or has other columns; see `benchmarks.load_documents`.
+    """
+    code = lookup(language).code
+    embedded, benchmarks = _named_tasks(tasks)
+    questions: dict[Task, list[Document]] = {}
+    if embedded:
+        for task in embedded_tasks(code, names=embedded):
+            questions[task] = embedded_documents(task, prompt_style=prompt_style)[:limit]
+    if benchmarks:
+        for task in benchmark_tasks(code, names=benchmarks):
+            questions[task] = load_documents(
+                task, data_dir=data_dir, prompt_style=prompt_style, limit=limit
+            )
+    return questions
+
+
+def run(config: Config) -> dict[str, EvaluationTable]:
+    """Ask every model, one in memory at a time; write the artefacts and report.
+
+    What a model was asked before, word for word, is not asked again: a run that breaks off goes on
+    with the next task. Every `--runs` makes its own table; no answer is lost by another table.
+
+    Returns:
+        Language -> its table.
+
+    Raises:
+        LseError: See `evaluate`, `questions_of`, `load_parallel` and `load_model`.
+        ArtifactError: No such run, or an earlier artefact that cannot be read.
+        MismatchError: A run of another base model.
+    """
+    codes = list(dict.fromkeys(lookup(code).code for code in config.lang))
+    tables = {code: _run_language(config, code) for code in codes}
+    if len(tables) > 1:
+        frame = pd.concat([table.to_frame() for table in tables.values()])
+        logger.info(
+            "Means over %d languages:\n%s",
+            len(tables),
+            to_text(average_scores(frame), name="row", column="method"),
+        )
+    return tables
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage from the command line."""
+    return main_for(Config, run, argv, description=__doc__)
+
+
+def _run_language(config: Config, language: str) -> EvaluationTable:
+    paths = RunPaths(config.root, config.model.model)
+    runs = config.runs
+    if runs is None and not finished_runs(paths, language):
+        logger.info("no finished run of %s: the base model alone is asked", language)
+        runs = ()
+    sources = model_sources(
+        config.model, runs=("all",) if runs is None else runs, paths=paths, language=language
+    )
+    questions, parallel = _texts(config, language)
+    parts = []
+    for label, source in progress(sources.items(), desc=language, unit="model"):
+        model = source.load()
+        if not parts:
+            require_runs_of(model, sources)
+        named = _method(source)
+        parts.append(_evaluate_one(config, model, questions, parallel, language, label, named))
+        # Two large models need not fit side by side.
+        del model
+    table = dataclasses.replace(EvaluationTable.concat(parts), provenance=provenance(config))
+    out = table.save(paths.evaluation(language))
+    rows = language_scores(table.to_frame())
+    logger.info(
+        "Scores of %s (mean ± standard error; * p < 0.05 against the base):\n%s",
+        lookup(language).name,
+        to_text(rows, name="label", column="model"),
+    )
+    logger.info("wrote %s; the answers lie beside it, in models/", out)
+    return table
+
+
+def _evaluate_one(
+    config: Config,
+    model: HookedModel,
+    questions: Questions,
+    parallel: ParallelText | None,
+    language: str,
+    label: str,
+    method: tuple[str, int],
+) -> EvaluationTable:
+    """Ask one model what it was not asked before, and keep the answers."""
+    folder = RunPaths(config.root, config.model.model).evaluation(language).parent / "models"
+    asked = Asked(folder, str(model.info.fingerprint), fresh=config.overwrite)
+    scores: _Scores = {}
+    for task, documents in questions.items():
+        wanted = measures(task, text=digest(documents))
+        known = asked.find(wanted)
+        if known is None:
+            known, outcomes = _ask(model, {task: documents}, batch_size=config.batch_size)
+            asked.write_answers(task.name, _answers(documents, outcomes[task.name]))
+            asked.add(_table(known, model, label=label, method=method, language=language))
+        scores |= known
+    if parallel is not None:
+        wanted = tuple(_loss_measures(parallel, language))
+        known = asked.find(wanted)
+        if known is None:
+            known = _losses(model, parallel, language=language, batch_size=config.batch_size)
+            asked.add(_table(known, model, label=label, method=method, language=language))
+        scores |= known
+    return _table(scores, model, label=label, method=method, language=language)
+
+
+def _texts(config: Config, language: str) -> tuple[Questions, ParallelText | None]:
+    """Read the questions, and the sentences whose loss is measured."""
+    embedded = config.model.model == "embedded"
+    questions = questions_of(
+        language,
+        tasks=config.tasks or (("embedded",) if embedded else ("paper",)),
+        data_dir=config.data_dir,
+        prompt_style=config.prompt_style,
+        limit=config.limit,
+    )
+    spec = config.parallel or ("embedded" if embedded else "none")
+    if spec == "none":
+        return questions, None
+    measured = tuple(dict.fromkeys((language, *PAPER_REFERENCE)))
+    return questions, load_parallel(spec, languages=measured, n_sentences=config.limit)
+
+
+def _named_tasks(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Split names into embedded tasks and benchmarks."""
+    known = ("embedded", "paper", *EMBEDDED_TASKS, *BENCHMARKS)
+    for name in names:
+        if name not in known:
+            raise LseError(f"Unknown task {name!r}. {near_misses(name, known)}")
+    embedded = [name for name in EMBEDDED_TASKS if name in names or "embedded" in names]
+    benchmarks = [name for name in BENCHMARKS if name in names or "paper" in names]
+    return tuple(embedded), tuple(benchmarks)
+
+
+def _ask(model: HookedModel, questions: Questions, *, batch_size: int) -> tuple[_Scores, _Outcomes]:
+    from lse_interp.evaluation_tasks.harness import as_lm, run_tasks
+
+    for task, documents in questions.items():
+        require_documents(task, documents)
+    outcomes = run_tasks(as_lm(model, batch_size=batch_size), questions)
+    scores = {
+        measure: torch.tensor(_values(measure, documents, outcomes[task.name])).double()
+        for task, documents in questions.items()
+        for measure in measures(task, text=digest(documents))
+    }
+    return scores, outcomes
+
+
+def _values(
+    measure: Measure, documents: Sequence[Document], outcomes: Sequence["Outcome"]
+) -> list[float]:
+    if measure.metric != "bleu_other":
+        return [outcome.scores[measure.metric] for outcome in outcomes]
+    from lse_interp.evaluation_tasks.scoring import sentence_bleu
+
+    # Half the questions away, so that neighbours from one passage do not meet.
+    other = len(documents) // 2
+    return [
+        sentence_bleu(
+            outcome.output or "",
+            documents[(at + other) % len(documents)].reference or "",
+            language=measure.language,
+        )
+        for at, outcome in enumerate(outcomes)
+    ]
+
+
+def _losses(
+    model: HookedModel, parallel: ParallelText, *, language: str, batch_size: int
+) -> _Scores:
+    scores: _Scores = {}
+    for measure, codes in _loss_measures(parallel, language).items():
+        sentences = [sentence for code in codes for sentence in parallel.sentences[code]]
+        losses = sentence_losses(model, sentences, batch_size=batch_size)
+        scores[measure] = losses.view(len(codes), len(parallel)).mean(dim=0)
+    return scores
+
+
+def _loss_measures(parallel: ParallelText, language: str) -> dict[Measure, tuple[str, ...]]:
+    """Return what is measured on parallel sentences, and in which languages each."""
+    others = tuple(code for code in PAPER_REFERENCE if code not in (language, _GENERAL))
+    groups = {language: ((language,), "Loss"), _GENERAL: ((_GENERAL,), "Loss in English")}
+    groups["others"] = (others, f"Loss in {len(others)} other languages")
+    return {
+        loss_measure(
+            name,
+            row=row,
+            language=codes[0] if len(codes) == 1 else "mul",
+            general=name != language,
+            text=parallel.digest(codes),
+        ): codes
+        for name, (codes, row) in groups.items()
+    }
+
+
+def _answers(
+    documents: Sequence[Document], outcomes: Sequence["Outcome"]
+) -> list[dict[str, object]]:
+    return [
+        {**dataclasses.asdict(document), "output": outcome.output, "scores": dict(outcome.scores)}
+        for document, outcome in zip(documents, outcomes, strict=True)
+    ]
+
+
+def _table(
+    scores: _Scores, model: HookedModel, *, label: str, method: tuple[str, int], language: str
+) -> EvaluationTable:
+    return EvaluationTable(
+        models=(label,),
+        methods=(method[0],),
+        seeds=(method[1],),
+        fingerprints=(str(model.info.fingerprint),),
+        language=language,
+        measures=tuple(scores),
+        scores=tuple(values[None] for values in scores.values()),
+    )
+
+
+def _method(source: ModelSource) -> tuple[str, int]:
+    if source.run is None:
+        return "base", 0
+    found = FinetuneRun.load(source.run)
+    return found.method, int(found.settings.get("seed", 0))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
