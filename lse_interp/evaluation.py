@@ -69,6 +69,7 @@ Questions = Mapping[Task, Sequence[Document]]
 """The questions of each task."""
 
 _GENERAL = "eng"
+_MODELS = "models"
 _Scores = dict[Measure, Tensor]
 _Outcomes = dict[str, list["Outcome"]]
 
@@ -98,14 +99,12 @@ class Config:
     """Take the first so many questions of a task; by default all."""
     batch_size: int = 32
     """Questions per forward pass; changes results by rounding alone."""
+    name: str = ""
+    """Folder under `root/<model>/evaluation/` for the tables, to keep several beside each other."""
     root: Path = Path("runs")
     """Folder of all runs; this stage writes `root/<model>/evaluation/`."""
     overwrite: bool = False
     """Ask again even if the scores are there."""
-
-    def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise LseError(f"`limit` must be at least 1; got {self.limit}.")
 
 
 def evaluate(
@@ -194,6 +193,8 @@ def run(config: Config) -> dict[str, EvaluationTable]:
         ArtifactError: No such run, or an earlier artefact that cannot be read.
         MismatchError: A run of another base model.
     """
+    if config.limit is not None and config.limit < 1:
+        raise LseError(f"`limit` must be at least 1; got {config.limit}.")
     codes = list(dict.fromkeys(lookup(code).code for code in config.lang))
     tables = {code: _run_language(config, code) for code in codes}
     if len(tables) > 1:
@@ -231,14 +232,15 @@ def _run_language(config: Config, language: str) -> EvaluationTable:
         # Two large models need not fit side by side.
         del model
     table = dataclasses.replace(EvaluationTable.concat(parts), provenance=provenance(config))
-    out = table.save(paths.evaluation(language))
+    path = paths.evaluation(language)
+    out = table.save(path.parent / config.name / path.name)
     rows = language_scores(table.to_frame())
     logger.info(
         "Scores of %s (mean ± standard error; * p < 0.05 against the base):\n%s",
         lookup(language).name,
         to_text(rows, name="label", column="model"),
     )
-    logger.info("wrote %s; the answers lie beside it, in models/", out)
+    logger.info("wrote %s; answers lie in %s", out, path.parent / _MODELS)
     return table
 
 
@@ -252,7 +254,7 @@ def _evaluate_one(
     method: tuple[str, int],
 ) -> EvaluationTable:
     """Ask one model what it was not asked before, and keep the answers."""
-    folder = RunPaths(config.root, config.model.model).evaluation(language).parent / "models"
+    folder = RunPaths(config.root, config.model.model).evaluation(language).parent / _MODELS
     asked = Asked(folder, str(model.info.fingerprint), fresh=config.overwrite)
     scores: _Scores = {}
     for task, documents in questions.items():

@@ -15,10 +15,13 @@ from lse_interp.core.errors import LseError, MismatchError, near_misses
 from lse_interp.core.paired import bootstrap_p_value, mcnemar_p_value, standard_error
 from lse_interp.core.similarity import bootstrap_interval
 
-__all__ = ["FRAME_COLUMNS", "EvaluationTable", "Measure"]
+__all__ = ["FRAME_COLUMNS", "EvaluationTable", "Measure", "Unit"]
 
 _KIND, _VERSION = "evaluation_table", 1
 _LABELS = ("models", "methods", "seeds", "fingerprints")
+
+Unit = Literal["%", "BLEU", "chrF", "nats"]
+"""Units of scores; those in percent are 0 or 100 per question."""
 
 FRAME_COLUMNS = (
     *("language", "model", "method", "seed", "task", "row", "label", "group", "metric", "unit"),
@@ -44,8 +47,7 @@ class Measure:
     """Language of the text that is judged, ISO 639-3."""
     metric: str
     """`bleu`, `chrf`, `letter_accuracy`, `format_failure`, `loglikelihood_accuracy`, `loss`, ..."""
-    unit: Literal["%", "BLEU", "chrF", "nats"]
-    """`%` holds 0 or 100 per question."""
+    unit: Unit
     higher_is_better: bool
     headline: bool
     """The metric of its task that the paper's tables would print."""

@@ -1,28 +1,12 @@
 """What is counted per kind of task, and which of it the paper's tables print."""
 
 from lse_interp.core.evaluations import Measure
+from lse_interp.evaluation_tasks.answers import METRICS, Metric
 from lse_interp.evaluation_tasks.tasks import Task
 
 __all__ = ["loss_measure", "measures"]
 
-# kind -> metric, unit, higher is better, printed in the tables
-_METRICS = {
-    "translation": (
-        ("bleu", "BLEU", True, True),
-        ("chrf", "chrF", True, False),
-        ("bleu_other", "BLEU", True, False),
-        ("format_failure", "%", False, False),
-    ),
-    "choice": (
-        ("letter_accuracy", "%", True, True),
-        ("loglikelihood_accuracy", "%", True, False),
-        ("format_failure", "%", False, False),
-    ),
-    "completion": (
-        ("loglikelihood_accuracy", "%", True, True),
-        ("normalised_accuracy", "%", True, False),
-    ),
-}
+_CONTROL = {"bleu_other": Metric("BLEU")}
 
 
 def measures(task: Task, *, text: str) -> tuple[Measure, ...]:
@@ -39,6 +23,7 @@ def measures(task: Task, *, text: str) -> tuple[Measure, ...]:
     >>> [measure.metric for measure in measures(task, text="")]
     ['letter_accuracy', 'loglikelihood_accuracy', 'format_failure']
     """
+    metrics = METRICS[task.kind] | (_CONTROL if task.kind == "translation" else {})
     return tuple(
         Measure(
             task=task.name,
@@ -46,13 +31,13 @@ def measures(task: Task, *, text: str) -> tuple[Measure, ...]:
             label=task.label,
             group=task.group,
             language=task.language,
-            metric=metric,
-            unit=unit,
-            higher_is_better=higher,
-            headline=headline,
+            metric=name,
+            unit=metric.unit,
+            higher_is_better=metric.higher_is_better,
+            headline=metric.headline,
             text=text,
         )
-        for metric, unit, higher, headline in _METRICS[task.kind]
+        for name, metric in metrics.items()
     )
 
 

@@ -1,0 +1,107 @@
+"""Task scores of every method on every language: evaluate what is not there, write the tables.
+
+python -m analyses.evaluation_results
+python -m analyses.evaluation_results --langs mlt isl
+python -m analyses.evaluation_results --collect
+
+Evaluates the finished runs that `python -m analyses.results` trained (and those with a token
+budget, `python -m lse_interp.finetune --tokens`), and writes docs/evaluation.csv and
+docs/evaluation_sizes.csv. What a model was asked before is not asked again, so several processes
+may share the languages; `--collect` then writes the tables from what there is, and the averages
+into docs/results.md, between its markers.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from analyses.finetune_runs import default_runs
+from analyses.score_sources import EVALUATION
+from analyses.scores import EVALUATION_SIZES
+from lse_interp import evaluation
+from lse_interp.core.artifacts import RunPaths, write_atomic
+from lse_interp.core.cli import main_for
+from lse_interp.core.errors import ArtifactError
+from lse_interp.core.evaluations import EvaluationTable
+from lse_interp.core.finetune_runs import FinetuneRun
+from lse_interp.core.languages import PAPER_TARGETS
+
+__all__ = ["Config", "main", "run"]
+
+logger = logging.getLogger(__name__)
+
+_SIZES = "sizes"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Evaluate the runs of the embedded model."""
+
+    langs: tuple[str, ...] = PAPER_TARGETS
+    """Languages whose runs are evaluated."""
+    collect: bool = False
+    """Ask nothing; write the tables from the artefacts that are there."""
+    results: Path = EVALUATION
+    """The table of all methods."""
+    sizes: Path = EVALUATION_SIZES
+    """The table of target fine-tuning on several amounts of text."""
+    root: Path = Path("runs")
+    """Folder of all runs."""
+
+
+def run(config: Config) -> pd.DataFrame:
+    """Evaluate what is missing, and write the tables of all artefacts there are.
+
+    Raises:
+        ArtifactError: no finished run, or nothing evaluated yet.
+        LseError: see `evaluation.run`.
+    """
+    paths = RunPaths(config.root, "embedded")
+    methods, sizes = (default_runs(paths, swept=swept) for swept in (False, True))
+    if not config.collect:
+        for language in config.langs:
+            _evaluate(config, language, methods, name="")
+            _evaluate(config, language, sizes, name=_SIZES)
+    table = _collect(paths.evaluation("").parent)
+    write_atomic(config.results, lambda path: table.to_csv(path, index=False))
+    by_size = _with_tokens(_collect(paths.evaluation("").parent / _SIZES), sizes)
+    write_atomic(config.sizes, lambda path: by_size.to_csv(path, index=False))
+    logger.info("wrote %s (%d rows) and %s", config.results, len(table), config.sizes)
+    return table
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the script from the command line."""
+    return main_for(Config, run, argv, description=__doc__)
+
+
+def _evaluate(config: Config, language: str, runs: dict[str, FinetuneRun], *, name: str) -> None:
+    names = tuple(run.folder.name for run in runs.values() if run.language == language)
+    if names:
+        evaluation.run(evaluation.Config(lang=(language,), runs=names, name=name, root=config.root))
+
+
+def _collect(folder: Path) -> pd.DataFrame:
+    found = [folder / f"{code}.safetensors" for code in PAPER_TARGETS]
+    tables = [EvaluationTable.load(path) for path in found if path.is_file()]
+    if not tables:
+        raise ArtifactError(f"{folder} holds no scores; leave out --collect to make some.")
+    return pd.concat([table.to_frame() for table in tables], ignore_index=True)
+
+
+def _with_tokens(table: pd.DataFrame, runs: dict[str, FinetuneRun]) -> pd.DataFrame:
+    """Add how much text each model was given; 0 for the base model."""
+    given = {
+        (run.language, run.folder.name): run.settings["n_training_tokens"] for run in runs.values()
+    }
+    tokens = [
+        given.get((row.language, row.model), 0) for row in table[["language", "model"]].itertuples()
+    ]
+    return table.assign(tokens=tokens)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

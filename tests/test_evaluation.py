@@ -1,0 +1,168 @@
+"""The evaluation stage: what is asked, what is kept, what is refused."""
+
+import json
+import logging
+
+import pytest
+import torch
+
+pytest.importorskip("lm_eval")
+
+from lse_interp import load_model
+from lse_interp.core.artifacts import RunPaths
+from lse_interp.core.errors import CorpusError, LseError
+from lse_interp.core.evaluations import EvaluationTable
+from lse_interp.data.parallel import load_parallel
+from lse_interp.evaluation import Config, evaluate, main, questions_of, run
+from lse_interp.evaluation_tasks.embedded import embedded_documents, embedded_tasks
+from lse_interp.evaluation_tasks.scoring import sentence_bleu
+from lse_interp.evaluation_tasks.tasks import Document, Task
+from lse_interp.models.losses import sentence_losses
+from tests.models.making_runs import make_run
+
+FEW = 3
+ENDINGS = ("--tasks", "endings", "--parallel", "none", "--limit", str(FEW))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("embedded")
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """The stage's table on a few questions of all tasks, its folder, and its log."""
+    root = tmp_path_factory.mktemp("runs")
+    tables = run(Config(lang=("mlt",), limit=FEW, root=root))
+    return tables["mlt"], RunPaths(root, "embedded")
+
+
+def test_stage_asks_every_task_and_measures_losses(asked):
+    table, paths = asked
+    headline = [(m.task, m.metric) for m in table.measures if m.headline]
+    assert headline == [
+        ("embedded_translation_mlt_eng", "bleu"),
+        ("embedded_translation_eng_mlt", "bleu"),
+        ("embedded_topics_mlt", "letter_accuracy"),
+        ("embedded_endings_mlt", "loglikelihood_accuracy"),
+        ("embedded_topics_eng", "letter_accuracy"),
+        ("embedded_endings_eng", "loglikelihood_accuracy"),
+        ("loss_mlt", "loss"),
+        ("loss_eng", "loss"),
+        ("loss_others", "loss"),
+    ]
+    assert {scores.shape[1] for scores in table.scores} == {FEW}
+    again = EvaluationTable.load(paths.evaluation("mlt"))
+    assert all(torch.equal(a, b) for a, b in zip(again.scores, table.scores, strict=True))
+
+
+def test_stage_measures_the_loss_of_sentences(asked, model):
+    table, _ = asked
+    sentences = load_parallel("embedded", languages=["mlt"], n_sentences=FEW).sentences["mlt"]
+    found = table.of("loss_mlt", "loss")[0]
+    torch.testing.assert_close(found, sentence_losses(model, sentences))
+
+
+def test_stage_keeps_what_the_model_answered(asked):
+    table, paths = asked
+    (folder,) = (paths.evaluation("mlt").parent / "models").iterdir()
+    lines = (folder / "embedded_translation_mlt_eng.jsonl").read_text("utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert len(rows) == FEW
+    for at, row in enumerate(rows):
+        bleu = sentence_bleu(row["output"], row["reference"], language="eng")
+        assert bleu == pytest.approx(table.of("embedded_translation_mlt_eng", "bleu")[0, at])
+        other = rows[(at + FEW // 2) % FEW]["reference"]
+        control = sentence_bleu(row["output"], other, language="eng")
+        found = table.of("embedded_translation_mlt_eng", "bleu_other")[0, at]
+        assert control == pytest.approx(found.item())
+
+
+def test_stage_asks_nothing_twice(tmp_path, monkeypatch, caplog):
+    from lse_interp.evaluation_tasks import harness
+
+    calls = []
+    ask = harness.run_tasks
+
+    def counting(lm, tasks):
+        calls.extend(task.name for task in tasks)
+        return ask(lm, tasks)
+
+    monkeypatch.setattr(harness, "run_tasks", counting)
+    root = ("--root", str(tmp_path))
+    assert main(["--lang", "mlt", *ENDINGS, *root]) == 0
+    assert calls == ["embedded_endings_mlt", "embedded_endings_eng"]
+    # Icelandic brings its own questions; those in English are known.
+    assert main(["--lang", "mlt", "isl", *ENDINGS, *root]) == 0
+    assert calls[2:] == ["embedded_endings_isl"]
+    # Other questions are asked, and --overwrite asks again.
+    assert main(["--lang", "mlt", *ENDINGS[:-1], "2", *root]) == 0
+    assert calls[3:] == ["embedded_endings_mlt", "embedded_endings_eng"]
+    assert main(["--lang", "mlt", *ENDINGS, *root, "--overwrite"]) == 0
+    assert len(calls) == 7
+
+
+def test_stage_compares_runs_with_the_base_and_averages_languages(tmp_path, model, caplog):
+    paths = RunPaths(tmp_path, "embedded")
+    for language in ("mlt", "isl"):
+        made = make_run(model, language=language)
+        made.save(paths.finetune(language, "target"))
+    caplog.set_level(logging.INFO)
+    tables = run(
+        Config(lang=("mlt", "isl"), tasks=("endings",), limit=FEW, root=tmp_path, name="few")
+    )
+    assert tables["isl"].models == ("base", "target")
+    assert tables["isl"].methods == ("base", "target")
+    frame = tables["mlt"].to_frame()
+    changes = frame[frame["model"] == "target"].set_index(["task", "metric"])["difference"]
+    assert changes["loss_mlt", "loss"] != 0
+    assert "Means over 2 languages" in caplog.text
+    assert (paths.evaluation("mlt").parent / "few" / "mlt.safetensors").is_file()
+
+
+def test_evaluate_is_the_stage_in_memory(model, asked):
+    table, _ = asked
+    questions = questions_of("mlt", tasks=["endings"], limit=FEW)
+    found = evaluate({"base": model}, questions, language="mlt")
+    measure = ("embedded_endings_mlt", "loglikelihood_accuracy")
+    assert torch.equal(found.of(*measure), table.of(*measure))
+
+
+def test_evaluate_refuses_nothing_to_ask(model):
+    (task, *_) = embedded_tasks("mlt")
+    with pytest.raises(LseError, match="no model to ask"):
+        evaluate({}, {}, language="mlt")
+    with pytest.raises(CorpusError, match="has no question"):
+        evaluate({"base": model}, {task: []}, language="mlt")
+    wrong = [Document(prompt="?", choices=("a", "b"), answer=0)]
+    with pytest.raises(CorpusError, match="should have a reference"):
+        evaluate({"base": model}, {task: wrong}, language="mlt")
+
+
+def test_questions_of_limits_and_names(tmp_path):
+    questions = questions_of("mlt", tasks=["topics"], limit=2)
+    assert [task.name for task in questions] == ["embedded_topics_mlt", "embedded_topics_eng"]
+    assert all(len(documents) == 2 for documents in questions.values())
+    (task, *_) = questions
+    assert questions[task] == embedded_documents(task)[:2]
+    with pytest.raises(LseError, match="Unknown task 'belebelle'. Did you mean belebele"):
+        questions_of("mlt", tasks=["belebelle"])
+    with pytest.raises(CorpusError, match=str(tmp_path)):
+        questions_of("mlt", tasks=["belebele"], data_dir=tmp_path)
+
+
+def test_questions_of_leaves_out_what_a_benchmark_lacks():
+    # Belebele has no Welsh: an empty cell, not an error.
+    assert questions_of("cym", tasks=["belebele"]) == {}
+
+
+def test_main_refuses_bad_options(capsys):
+    assert main(["--lang", "mlt", "--limit", "0"]) == 2
+    assert "`limit` must be at least 1; got 0" in capsys.readouterr().err
+    assert main(["--lang", "mlt", "--tasks", "belebelle"]) == 2
+    assert "Unknown task" in capsys.readouterr().err
+
+
+def test_task_is_a_key():
+    task = Task("t", "T", "t", "target", "choice", "mlt")
+    assert {task: 1}[Task("t", "T", "t", "target", "choice", "mlt")] == 1
