@@ -12,19 +12,30 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from analyses import (
+    fig01_schematic,
     fig02_neurons_by_layer,
+    fig03_improvements,
     fig04_training_dynamics,
     fig05_data_size,
     fig06_weight_deltas,
     fig07_alignment,
-    fig07c_published,
     fig08_overlap,
+    fig09_overlap_nemo,
+    fig10_neurons_by_layer_nemo,
+    fig11_subnetworks_nemo,
     fig12_small_multiples,
+    fig13_small_multiples_nemo,
     fig_ablation,
     fig_methods,
+    fig_scores,
     table01_subnetworks,
+    table02_averages,
+    tables03_14_languages,
+    tables15_26_languages,
+    tables27_38_alignment,
 )
 from analyses.gallery import write_gallery
+from analyses.scores import EVALUATION, EVALUATION_SIZES
 from analyses.sources import NeuronArgs, require_artifact
 from lse_interp.core.artifacts import RunPaths
 from lse_interp.core.cli import main_for
@@ -34,6 +45,8 @@ from lse_interp.core.neuron_formats import RELEASED_MODELS
 __all__ = ["Config", "main", "run"]
 
 logger = logging.getLogger(__name__)
+
+_SECOND = "nemo-5"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +61,10 @@ class Config:
     """Folder of released neurons (`llama-3.1-5`, `nemo-5`), drawn too."""
     results: Path = Path("docs/results.csv")
     """Table of all methods on all languages, of the embedded model."""
+    evaluation: Path = EVALUATION
+    """Task scores of all methods on all languages, of the embedded model."""
+    sizes: Path = EVALUATION_SIZES
+    """Task scores after training on several amounts of text, of the embedded model."""
     figures: Path = Path("figures")
     """Folder to write to."""
 
@@ -74,8 +91,11 @@ def run(config: Config) -> list[Path]:
         written += fig_ablation.run(fig_ablation.Config(ablation=ablation, figures=config.figures))
     written += _about_training(config, paths)
     for args in _mask_args(config):
-        written += _about_neurons(args)
-    written += fig07c_published.run(fig07c_published.Config(figures=config.figures))
+        second = args.masks is not None and args.masks.name == _SECOND
+        written += (_about_second_model if second else _about_neurons)(args)
+    written += _published(config.figures)
+    if config.model == "embedded":
+        written += _about_scores(config)
     page = write_gallery(config.figures)
     logger.info("wrote %s", page)
     return [*written, page]
@@ -115,8 +135,52 @@ def _drawn(draw: Callable[[], list[Path]]) -> list[Path]:
         return []
 
 
+def _published(folder: Path) -> list[Path]:
+    """Draw the numbers that stand in analyses/paper, which needs nothing else."""
+    where = {"source": "published", "figures": folder}
+    return [
+        *fig03_improvements.run(fig03_improvements.Config(**where)),
+        *fig07_alignment.run(fig07_alignment.Config(**where)),
+        *fig11_subnetworks_nemo.run(NeuronArgs(figures=folder)),
+        *fig_scores.run(fig_scores.Config(**where)),
+        *table02_averages.run(table02_averages.Config(**where)),
+        *table02_averages.run(table02_averages.Config(model="nemo", **where)),
+        *tables03_14_languages.run(tables03_14_languages.Config(**where)),
+        *tables15_26_languages.run(tables15_26_languages.Config(**where)),
+        *tables27_38_alignment.run(tables27_38_alignment.Config(**where)),
+    ]
+
+
+def _about_scores(config: Config) -> list[Path]:
+    """Draw task scores of the embedded model, where there are some."""
+    folder, scores = config.figures, config.evaluation
+    sizes = fig05_data_size.Config(metric="score", scores=config.sizes, figures=folder)
+    alignment = tables27_38_alignment.Config(root=config.root, figures=folder)
+    where = {"evaluation": scores, "figures": folder}
+    runs = (
+        lambda: fig03_improvements.run(fig03_improvements.Config(**where)),
+        lambda: fig_scores.run(fig_scores.Config(**where)),
+        lambda: fig05_data_size.run(sizes),
+        lambda: table02_averages.run(table02_averages.Config(**where)),
+        lambda: tables03_14_languages.run(tables03_14_languages.Config(**where)),
+        lambda: tables27_38_alignment.run(alignment),
+    )
+    return [path for draw in runs for path in _drawn(draw)]
+
+
+def _about_second_model(args: NeuronArgs) -> list[Path]:
+    scripts = (
+        fig09_overlap_nemo,
+        fig10_neurons_by_layer_nemo,
+        fig11_subnetworks_nemo,
+        fig13_small_multiples_nemo,
+    )
+    return [path for script in scripts for path in script.run(args)]
+
+
 def _about_neurons(args: NeuronArgs) -> list[Path]:
     draw: tuple[Callable[[NeuronArgs], list[Path]], ...] = (
+        lambda args: fig01_schematic.run(fig01_schematic.Config(source=args)),
         fig02_neurons_by_layer.run,
         fig08_overlap.run,
         fig12_small_multiples.run,

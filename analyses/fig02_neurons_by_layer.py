@@ -19,13 +19,18 @@ logger = logging.getLogger(__name__)
 Config = NeuronArgs
 
 
-def run(config: Config) -> list[Path]:
-    """Draw the figure and return the files written."""
+def run(config: Config, *, script: str = "fig02_neurons_by_layer") -> list[Path]:
+    """Draw the figure and return the files written.
+
+    Args:
+        config: which neurons.
+        script: what the figure and the command that draws it are named after.
+    """
     neurons = read_neurons(config)
     frame = layer_frame(neurons)
     written = save_neuron_figure(
         plot_layers(frame).figure,
-        "fig02_neurons_by_layer",
+        script,
         frame=frame,
         neurons=neurons,
         args=config,

@@ -2,27 +2,33 @@
 
 python -m analyses.fig07_alignment
 python -m analyses.fig07_alignment --curves runs/my-model/alignment/mlt.safetensors
+python -m analyses.fig07_alignment --source published
 
 An artefact of several models (`python -m lse_interp.alignment --runs ...`) is also drawn averaged
 over the layers, as in Figure 7c, and artefacts of several languages with the same models averaged
-over these too. A table in the form of Tables 27 to 38 goes beside.
+over these too. A table in the form of Tables 27 to 38 goes beside. `--source published` draws
+Figure 7c from the tables of the paper, which prints no curves.
 """
 
 import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
+from analyses.published import alignment_averages
 from analyses.sources import require_artifact
 from lse_interp.core.artifacts import RunPaths
 from lse_interp.core.cli import main_for
 from lse_interp.core.curves import AlignmentCurves
+from lse_interp.core.errors import LseError
 from lse_interp.core.languages import LANGUAGES
 from lse_interp.plotting.alignment import (
     alignment_frame,
     layer_average_frame,
+    plot_layer_average,
     plot_layer_average_panels,
 )
 from lse_interp.plotting.alignment_report import write_alignment
@@ -41,6 +47,8 @@ class Config:
 
     curves: tuple[Path, ...] = ()
     """Files that `python -m lse_interp.alignment` wrote; by default all of the embedded run."""
+    source: Literal["embedded", "published"] = "embedded"
+    """The artefacts, or the published averages."""
     figures: Path = Path("figures")
     """Folder to write to."""
 
@@ -50,13 +58,9 @@ def run(config: Config) -> list[Path]:
 
     Raises:
         ArtifactError: no such artefact.
+        LseError: artefacts and published numbers asked for together.
     """
-    paths = config.curves or _finished(_EMBEDDED)
-    written, parts = [], []
-    for path in paths:
-        parts.append(AlignmentCurves.load(require_artifact(path, stage="lse_interp.alignment")))
-        written += write_alignment(parts[-1], config.figures, command=_command(config, path))
-    written += _draw_all_languages(parts, config, _command(config, *paths))
+    written = _draw_published(config) if config.source == "published" else _draw_measured(config)
     for path in written:
         if path.suffix == ".png":
             logger.info("wrote %s", path)
@@ -66,6 +70,33 @@ def run(config: Config) -> list[Path]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script from the command line."""
     return main_for(Config, run, argv, description=__doc__)
+
+
+def _draw_published(config: Config) -> list[Path]:
+    if config.curves:
+        raise LseError("`--curves` and `--source published` name two sources; give one of them.")
+    frame = alignment_averages()
+    return save_figure(
+        plot_layer_average(frame).figure,
+        config.figures / "fig07c_published",
+        frame=frame,
+        source="published numbers: paper, Tables 27 to 38 (Llama-3.1-8B, FLORES-200)",
+        title="Alignment averaged over the layers, as published",
+        caption=(
+            "One dot per target language, averaged over the nine languages it is compared with; "
+            "the bar is the mean over the twelve. Figure 7c, redrawn from the paper's tables."
+        ),
+        command="python -m analyses.fig07_alignment --source published",
+    )
+
+
+def _draw_measured(config: Config) -> list[Path]:
+    paths = config.curves or _finished(_EMBEDDED)
+    written, parts = [], []
+    for path in paths:
+        parts.append(AlignmentCurves.load(require_artifact(path, stage="lse_interp.alignment")))
+        written += write_alignment(parts[-1], config.figures, command=_command(config, path))
+    return written + _draw_all_languages(parts, config, _command(config, *paths))
 
 
 def _finished(paths: RunPaths) -> tuple[Path, ...]:

@@ -20,13 +20,18 @@ logger = logging.getLogger(__name__)
 Config = NeuronArgs
 
 
-def run(config: Config) -> list[Path]:
-    """Draw the figure and return the files written."""
+def run(config: Config, *, script: str = "fig08_overlap") -> list[Path]:
+    """Draw the figure and return the files written.
+
+    Args:
+        config: which neurons.
+        script: what the figure and the command that draws it are named after.
+    """
     neurons = read_neurons(config)
     frame = overlap_frame(measure_overlap(neurons))
     written = save_neuron_figure(
         plot_overlap_panels(frame)[0].figure,
-        "fig08_overlap",
+        script,
         frame=frame,
         neurons=neurons,
         args=config,

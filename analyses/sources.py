@@ -114,10 +114,10 @@ def save_neuron_figure(
     title: str,
     caption: str,
 ) -> list[Path]:
-    """Write a figure about neurons under the name of its script."""
+    """Write a figure about neurons under the name of its script, its model's name at the end."""
     return save_figure(
         figure,
-        figure_stem(args.figures, script, neurons.model),
+        figure_stem(args.figures, script.removesuffix("_nemo"), neurons.model),
         frame=frame,
         source=describe_neurons(neurons),
         title=title,

@@ -92,15 +92,18 @@ def to_markdown(frame: pd.DataFrame) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def run(config: Config) -> list[Path]:
-    """Write csv and markdown, print the table, and say whether it equals the published one."""
+def run(config: Config, *, script: str = "table01_subnetworks") -> list[Path]:
+    """Write csv and markdown, print the table, and say whether it equals the published one.
+
+    Args:
+        config: which neurons.
+        script: what the table and the command that writes it are named after.
+    """
     neurons = read_neurons(config.source)
     frame = beside_published(table(neurons), model=neurons.model.name)
     text = to_markdown(frame)
-    about = (
-        f"Source: {describe_neurons(neurons)}. `{command('table01_subnetworks', config.source)}`\n"
-    )
-    stem = figure_stem(config.source.figures, "table01_subnetworks", neurons.model)
+    about = f"Source: {describe_neurons(neurons)}. `{command(script, config.source)}`\n"
+    stem = figure_stem(config.source.figures, script.removesuffix("_nemo"), neurons.model)
     csv, markdown = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("csv", "md"))
     write_atomic(csv, lambda path: frame.to_csv(path, index=False))
     write_atomic(markdown, lambda path: path.write_text(f"{text}\n{about}", encoding="utf-8"))

@@ -1,6 +1,8 @@
 """Draw what more training text brings: the fall in validation loss over the tokens given.
 
-Source: paper, Figure 5, which shows task scores instead of the loss.
+With task scores, their average improvement takes the place of the fall.
+
+Source: paper, Figure 5, which shows task scores; the loss is an addition.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +15,17 @@ from matplotlib.lines import Line2D
 from lse_interp.core.errors import LseError
 from lse_interp.core.finetune_runs import FinetuneRun
 from lse_interp.core.languages import family_order
+from lse_interp.plotting.evaluation import improvements_frame
 from lse_interp.plotting.style import COLUMN_INCHES, language_label, language_line, themed
 from lse_interp.plotting.training import require_one_model, seed_of, tokens_axis
 
-__all__ = ["data_size_frame", "plot_data_size", "plot_data_size_panels"]
+__all__ = [
+    "data_size_frame",
+    "data_size_scores_frame",
+    "plot_data_size",
+    "plot_data_size_panels",
+    "plot_data_size_scores_panels",
+]
 
 _PANEL_HEIGHT = 2.6
 _LEGEND_INCHES = 1.25
@@ -25,6 +34,7 @@ _IMPROVEMENT = {
     "improvement": "Fall in validation loss (nats/token)",
     "percent": "Fall in validation loss (%)",
 }
+_LABELS = {**_IMPROVEMENT, "points": "Improvement over base (points)"}
 
 
 def data_size_frame(runs: Mapping[str, FinetuneRun]) -> pd.DataFrame:
@@ -62,6 +72,31 @@ def data_size_frame(runs: Mapping[str, FinetuneRun]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def data_size_scores_frame(scores: pd.DataFrame) -> pd.DataFrame:
+    """Average the change of task scores per language and amount of text.
+
+    Columns: tokens, language, method, tasks (`target` or `all`), n_tasks, n_seeds, points, low,
+    high; see `improvements_frame`.
+
+    Args:
+        scores: columns of `EvaluationTable.to_frame`, and `tokens` (the text given).
+
+    Raises:
+        LseError: no column `tokens`, or no model beside the base model.
+    """
+    if "tokens" not in scores:
+        raise LseError("The table of scores lacks the column tokens: the text each run was given.")
+    trained = scores[scores["method"] != "base"]
+    if trained.empty:
+        raise LseError("The table of scores has no model beside the base model.")
+    parts = []
+    for tokens, rows in trained.groupby("tokens"):
+        part = improvements_frame(rows).rename(columns={"improvement": "points"})
+        part.insert(0, "tokens", int(tokens))
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
 @themed
 def plot_data_size(
     frame: pd.DataFrame, *, value: str = "improvement", ax: Axes | None = None
@@ -71,17 +106,17 @@ def plot_data_size(
     A line is the mean over seeds; every run is a dot.
 
     Args:
-        frame: what `data_size_frame` returns, of one method.
-        value: `improvement` (nats per token) or `percent`.
+        frame: what `data_size_frame` or `data_size_scores_frame` returns, of one method.
+        value: `improvement` (nats per token) or `percent`; of scores, `points`.
         ax: where to draw; a new figure with a legend where None.
 
     Raises:
         LseError: another `value`; or several methods.
 
-    Source: paper, Figure 5, which shows task scores instead of the loss.
+    Source: paper, Figure 5.
     """
-    if value not in _IMPROVEMENT:
-        raise LseError(f"`value` must be one of {', '.join(_IMPROVEMENT)}; got {value!r}.")
+    if value not in _LABELS:
+        raise LseError(f"`value` must be one of {', '.join(_LABELS)}; got {value!r}.")
     if (n_methods := frame["method"].nunique()) != 1:
         raise LseError(f"One Axes shows one method; the frame holds {n_methods}. Select one.")
     codes = family_order(frame["language"].unique())
@@ -95,7 +130,7 @@ def plot_data_size(
         color = language_line(code)["color"]
         ax.scatter(rows["tokens"], rows[value], s=10, color=color, linewidth=0, zorder=3)
     ax.axhline(0, color="0.3", linewidth=0.8, zorder=1)
-    ax.set_ylabel(_IMPROVEMENT[value])
+    ax.set_ylabel(_LABELS[value])
     tokens_axis(ax, label="Tokens of training text")
     return ax
 
@@ -119,6 +154,43 @@ def plot_data_size_panels(frame: pd.DataFrame) -> list[Axes]:
     codes = family_order(frame["language"].unique())
     figure.legend(handles=_languages(codes), loc="outside right upper", **_LEGEND)
     return list(axes)
+
+
+@themed
+def plot_data_size_scores_panels(frame: pd.DataFrame) -> list[Axes]:
+    """Draw target-language tasks, and beside them all tasks, where there are general ones.
+
+    Light lines are the bounds of the improvement, where there are some.
+
+    Args:
+        frame: what `data_size_scores_frame` returns, of one method.
+
+    Returns:
+        The Axes of one new figure.
+
+    Raises:
+        LseError: several methods.
+
+    Source: paper, Figure 5; the bounds are an addition.
+    """
+    titles = {"target": "Target-language tasks", "all": "All tasks"}
+    kinds = [kind for kind in titles if kind in set(frame["tasks"])]
+    figure, axes = plt.subplots(
+        1,
+        len(kinds),
+        figsize=(2.7 * len(kinds) + _LEGEND_INCHES, _PANEL_HEIGHT),
+        sharex=True,
+        squeeze=False,
+    )
+    for ax, kind in zip(axes.flat, kinds, strict=True):
+        rows = frame[frame["tasks"] == kind]
+        plot_data_size(rows, value="points", ax=ax).set_title(titles[kind])
+        for row in rows.itertuples():
+            color = language_line(row.language)["color"]
+            ax.plot([row.tokens] * 2, [row.low, row.high], color=color, linewidth=1.2, alpha=0.3)
+    codes = family_order(frame["language"].unique())
+    figure.legend(handles=_languages(codes), loc="outside right upper", **_LEGEND)
+    return list(axes.flat)
 
 
 def _budget(name: str, run: FinetuneRun) -> int:

@@ -15,12 +15,12 @@ from analyses import (
     fig04_training_dynamics,
     fig05_data_size,
     fig07_alignment,
-    fig07c_published,
     fig08_overlap,
     fig_methods,
     table01_subnetworks,
 )
 from analyses.gallery import write_gallery
+from analyses.published import alignment_averages
 from analyses.sources import NeuronArgs, command, describe_neurons, read_neurons
 from lse_interp.core.artifacts import ModelInfo, RunPaths
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError
@@ -42,6 +42,20 @@ def released(path, *, n_layers=32):
         [empty] * (n_layers - 1) + [torch.arange(i + 1)] for i, _ in enumerate(RELEASED_LANGUAGES)
     ]
     return write_masks(path, masks)
+
+
+PUBLISHED = {
+    "fig03_improvements_published",
+    "fig07c_published",
+    "fig_scores_published",
+    "fig_scores_published_nemo",
+}
+"""The pictures that need nothing but the repository."""
+
+
+def no_tables(folder):
+    """Keep the tables in docs/ out of the test."""
+    return {name: folder / f"no_{name}.csv" for name in ("results", "evaluation", "sizes")}
 
 
 def info(name):
@@ -148,7 +162,7 @@ def test_fig07_alignment_names_what_writes_a_missing_artefact(tmp_path, monkeypa
 
 
 def test_published_averages_give_the_mean_the_paper_states():
-    frame = fig07c_published.published_averages()
+    frame = alignment_averages()
     assert len(frame) == 12 * 6 * 9
     assert set(frame["language"]) == set(PAPER_TARGETS)
     assert set(frame["against"]) == set(PAPER_REFERENCE)
@@ -226,17 +240,16 @@ def test_all_figures_draws_what_exists_and_indexes_it(neurons, make_curves, tmp_
     figures = tmp_path / "figures"
     with caplog.at_level(logging.INFO):
         written = all_figures.run(
-            all_figures.Config(
-                root=tmp_path / "runs", figures=figures, results=tmp_path / "none.csv"
-            )
+            all_figures.Config(root=tmp_path / "runs", figures=figures, **no_tables(tmp_path))
         )
     names = {path.name for path in written}
     assert names == {path.name for path in figures.iterdir()}
     pictures = {name for name in names if name.endswith(".png")}
     assert pictures == {
+        *(f"{name}.png" for name in PUBLISHED),
+        "fig01_schematic.png",
         "fig02_neurons_by_layer.png",
         "fig07_alignment_mlt.png",
-        "fig07c_published.png",
         "fig08_overlap.png",
         "fig12_small_multiples.png",
     }
@@ -254,12 +267,20 @@ def test_all_figures_draws_what_exists_and_indexes_it(neurons, make_curves, tmp_
 def test_all_figures_without_a_run_draws_the_published_numbers(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         written = all_figures.run(
-            all_figures.Config(
-                root=tmp_path, figures=tmp_path / "figures", results=tmp_path / "none.csv"
-            )
+            all_figures.Config(root=tmp_path, figures=tmp_path / "figures", **no_tables(tmp_path))
         )
-    assert {path.stem for path in written} == {"fig07c_published", "README"}
-    assert caplog.text.count("left out: ") == 7
+    tables = {path.stem for path in written if path.suffix == ".md"}
+    assert {path.stem for path in written} == PUBLISHED | tables
+    assert tables == {
+        "README",
+        "fig11_subnetworks_published",
+        "table02_published",
+        "table02_published_nemo",
+        "tables03_14_published",
+        "tables15_26_published",
+        "tables27_38_published",
+    }
+    assert caplog.text.count("left out: ") == 13
     assert "`make demo` writes the artefacts of the embedded model" in caplog.text
 
 
@@ -274,6 +295,25 @@ def test_write_gallery_leaves_out_foreign_pictures(tmp_path):
     page = write_gallery(tmp_path).read_text()
     assert "foreign" not in page
     assert page.startswith("# Figures\n")
+
+
+def test_write_gallery_opens_with_an_index_in_the_order_of_the_paper(tmp_path):
+    written = fig07_alignment.run(fig07_alignment.Config(source="published", figures=tmp_path))
+    (tmp_path / "table02_published.md").write_text("| a |\n")
+    (tmp_path / "tables03_14_published.md").write_text("| secret |\n")
+    page = write_gallery(tmp_path).read_text()
+    index, *sections = page.split("\n## ")
+    rows = [line.split(" | ")[0] for line in index.splitlines() if line.startswith("| ")][2:]
+    assert rows[:14] == [*(f"| Figure {n}" for n in range(1, 14)), "| Appendix B"]
+    assert "[fig07c_published](fig07c_published.png)" in index
+    assert "not drawn here; `python -m analyses.fig09_overlap_nemo --masks released" in index
+    assert "[tables03_14_published](tables03_14_published.md)" in index
+    assert [section.split("\n")[0] for section in sections] == [
+        "Figure 7: Alignment averaged over the layers, as published",
+        "Table 2: average scores of all methods (table02_published)",
+    ]
+    assert "secret" not in page
+    assert written[0].is_file()
 
 
 def make_run(method, *, language="mlt", seed=0, tokens=None, losses=(4.0, 3.0, 3.5)):

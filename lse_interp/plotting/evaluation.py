@@ -1,0 +1,365 @@
+"""Draw task scores: what training gains in every language, and every method on every task.
+
+The input has the columns of `EvaluationTable.to_frame`, of one language or several stacked.
+
+Source: paper, Figure 3 and Table 2; the intervals are additions.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from lse_interp.core.errors import LseError
+from lse_interp.core.languages import family_order
+from lse_interp.plotting.style import (
+    PAGE_INCHES,
+    language_color,
+    language_label,
+    method_color,
+    method_label,
+    method_order,
+    themed,
+)
+
+__all__ = [
+    "improvements_frame",
+    "plot_improvements",
+    "plot_improvements_panels",
+    "plot_scores",
+    "plot_scores_panels",
+    "scores_frame",
+]
+
+_GROUPS = {"target": "Target-language tasks", "general": "General capabilities"}
+_TASKS = {"target": "Target-language tasks", "all": "All tasks"}
+_MARKERS = ("o", "D", "s", "^")
+_BASE = "base"
+_ROW_INCHES = 0.24
+
+
+def improvements_frame(scores: pd.DataFrame) -> pd.DataFrame:
+    """Average the change against the base model over tasks, per language and method.
+
+    Columns: language, method, tasks (`target`: target-language tasks; `all`: those and general
+    capabilities), n_tasks, n_seeds, improvement (points of BLEU or percent), low, high. Bounds are
+    those of the tasks, averaged over seeds, joined as if tasks were independent; NaN where a task
+    has none. Losses in nats are left out.
+
+    Args:
+        scores: columns of `EvaluationTable.to_frame`; the rows of `headline` are averaged.
+
+    Raises:
+        LseError: no rows to average.
+    """
+    points = _points(scores)
+    changes = points[points["method"] != _BASE]
+    if changes.empty:
+        raise LseError("The table of scores has no model beside the base model to compare with it.")
+    keys = ["language", "method", "group", "row"]
+    tasks = changes.groupby(keys, as_index=False).agg(
+        n_seeds=("seed", "nunique"),
+        difference=("difference", "mean"),
+        low=("low", _mean),
+        high=("high", _mean),
+    )
+    parts = [tasks[tasks["group"] == "target"].assign(tasks="target")]
+    if (tasks["group"] != "target").any():
+        parts.append(tasks.assign(tasks="all"))
+    frame = pd.DataFrame(
+        [
+            {"language": language, "method": method, "tasks": which, **_joined(rows)}
+            for part in parts
+            for (language, method, which), rows in part.groupby(["language", "method", "tasks"])
+        ]
+    )
+    return _in_order(frame, by=["tasks", "language", "method"])
+
+
+def scores_frame(scores: pd.DataFrame) -> pd.DataFrame:
+    """Average scores over languages and seeds: the form of Table 2.
+
+    Columns: group, row, method (`base` first), unit, n_languages, n_seeds, score, stderr. `stderr`
+    is that of the mean over these languages by the choice of questions, taken as independent
+    between languages and shared by seeds; NaN where a score has none. Losses in nats are left out.
+
+    Args:
+        scores: columns of `EvaluationTable.to_frame`; only rows of `headline` are kept.
+
+    Raises:
+        LseError: no such rows.
+    """
+    points = _points(scores)
+    keys = ["group", "row", "method", "unit"]
+    single = points.groupby([*keys, "language"], as_index=False, sort=False).agg(
+        n_seeds=("seed", "nunique"), score=("score", "mean"), stderr=("stderr", _mean)
+    )
+    frame = single.groupby(keys, as_index=False, sort=False).agg(
+        n_languages=("language", "nunique"),
+        n_seeds=("n_seeds", "max"),
+        score=("score", "mean"),
+        stderr=("stderr", _stderr_of_mean),
+    )
+    return _in_order(frame, by=["group", "row", "method"])
+
+
+@themed
+def plot_improvements(
+    frame: pd.DataFrame, *, tasks: str = "target", others: bool = False, ax: Axes | None = None
+) -> Axes:
+    """Draw the average improvement of target fine-tuning, one row per language.
+
+    Lines from the dots of single models are 95 % intervals, where there are some. Several models
+    stand above each other, each with its own marker. The lowest row is the mean over languages.
+
+    Args:
+        frame: what `improvements_frame` returns, or several stacked with a column `model`.
+        tasks: `target` or `all`.
+        others: also draw every other method, as a small dot in its colour.
+        ax: where to draw; a new figure where None.
+
+    Raises:
+        LseError: other `tasks`, or nothing measured there.
+
+    Source: paper, Figure 3.
+    """
+    rows = _of_tasks(frame, tasks)
+    models = list(dict.fromkeys(rows["model"]))
+    codes = family_order(rows["language"].unique())
+    if ax is None:
+        _, ax = plt.subplots(figsize=(3.4, 0.9 + _ROW_INCHES * (len(codes) + 1)))
+    shifts = dict(zip(models, _shifts(len(models)), strict=True))
+    ax.axvline(0, color="0.3", linewidth=0.8, zorder=1)
+    for marker, model in zip(_MARKERS, models, strict=False):
+        own = rows[rows["model"] == model]
+        target = own[own["method"] == "target"].set_index("language")
+        for code, row in target.iterrows():
+            at, color = codes.index(str(code)) + shifts[model], language_color(str(code))
+            _draw_improvement(ax, row, at=at, color=color, marker=marker)
+        at = len(codes) + shifts[model]
+        mean = target["improvement"].mean()
+        if target["low"].isna().any():
+            ax.plot([0, mean], [at, at], color="0.1", linewidth=1.2, alpha=0.35)
+        ax.plot(mean, at, color="0.1", **_marker(marker, size=4.4))
+        if others:
+            _draw_others(ax, own, codes=codes, shift=shifts[model])
+    ax.axhline(len(codes) - 0.5, color="0.8", linewidth=0.8)
+    ax.set_yticks(range(len(codes) + 1), [*map(language_label, codes), "Mean"])
+    ax.set_ylim(len(codes) + 0.6, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(visible=False, axis="y")
+    ax.set_xlabel("Improvement over base (points)")
+    return ax
+
+
+@themed
+def plot_improvements_panels(frame: pd.DataFrame, *, others: bool = False) -> list[Axes]:
+    """Draw target-language tasks, and beside them all tasks, where there are general ones.
+
+    Args:
+        frame: what `improvements_frame` returns, or several stacked with a column `model`.
+        others: also draw every other method.
+
+    Returns:
+        The Axes of one new figure.
+    """
+    frame = _with_model(frame)
+    kinds = [kind for kind in _TASKS if kind in set(frame["tasks"])]
+    n_rows = frame["language"].nunique() + 1
+    figure, axes = plt.subplots(
+        1,
+        len(kinds),
+        figsize=(1.0 + 2.5 * len(kinds), 1.15 + _ROW_INCHES * n_rows),
+        sharey=True,
+        squeeze=False,
+    )
+    for ax, kind in zip(axes.flat, kinds, strict=True):
+        plot_improvements(frame, tasks=kind, others=others, ax=ax).set_title(_title(frame, kind))
+    handles = _model_handles(list(dict.fromkeys(frame["model"])))
+    if others:
+        handles += _method_handles(set(frame["method"]) - {"target"}, markersize=3)
+    if handles:
+        figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 6))
+    return list(axes.flat)
+
+
+@themed
+def plot_scores(frame: pd.DataFrame, *, group: str = "target", ax: Axes | None = None) -> Axes:
+    """Draw one row per task: a dot per method, and a line through the row at the base model.
+
+    Light lines are one standard error to each side, where there are some.
+
+    Args:
+        frame: what `scores_frame` returns.
+        group: `target` or `general`.
+        ax: where to draw; a new figure with a legend where None.
+
+    Raises:
+        LseError: no task of that group.
+
+    Source: paper, Table 2.
+    """
+    shown = frame[frame["group"] == group]
+    if shown.empty:
+        raise LseError(f"No scores of group {group!r}; there is {', '.join(set(frame['group']))}.")
+    tasks = list(dict.fromkeys(shown["row"]))
+    methods = method_order(set(shown["method"]) - {_BASE})
+    if ax is None:
+        _, ax = plt.subplots(figsize=(4.6, 0.8 + 0.42 * len(tasks)))
+        ax.figure.legend(handles=_score_handles(frame), loc="outside right center")
+    shifts = dict(zip(methods, np.linspace(-0.3, 0.3, len(methods)), strict=True))
+    for row in shown.itertuples():
+        at = tasks.index(row.row)
+        if row.method == _BASE:
+            ax.plot([row.score] * 2, [at - 0.42, at + 0.42], color="0.15", linewidth=1.1, zorder=2)
+            continue
+        color, y = method_color(row.method), at + shifts[row.method]
+        ends = [row.score - row.stderr, row.score + row.stderr]
+        ax.plot(ends, [y, y], color=color, linewidth=1.2, alpha=0.45, zorder=3)
+        ax.plot(row.score, y, color=color, zorder=4, **_marker("o", size=3.4))
+    for at in range(1, len(tasks)):
+        ax.axhline(at - 0.5, color="0.92", linewidth=0.6, zorder=0)
+    ax.set_yticks(range(len(tasks)), tasks)
+    ax.set_ylim(len(tasks) - 0.45, -0.55)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(visible=False, axis="y")
+    ax.set_xlim(left=0)
+    ax.set_xlabel("Score (BLEU or accuracy in percent)")
+    return ax
+
+
+@themed
+def plot_scores_panels(frame: pd.DataFrame) -> list[Axes]:
+    """Draw target-language tasks, and beside them general capabilities, where there are some.
+
+    Args:
+        frame: what `scores_frame` returns.
+
+    Returns:
+        The Axes of one new figure.
+    """
+    groups = [group for group in _GROUPS if group in set(frame["group"])]
+    n_rows = frame.groupby("group")["row"].nunique().max()
+    figure, axes = plt.subplots(
+        1, len(groups), figsize=(PAGE_INCHES * len(groups) / 2, 1.0 + 0.42 * n_rows), squeeze=False
+    )
+    for ax, group in zip(axes.flat, groups, strict=True):
+        plot_scores(frame, group=group, ax=ax).set_title(_GROUPS[group])
+    handles = _score_handles(frame)
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 7))
+    return list(axes.flat)
+
+
+def _points(scores: pd.DataFrame) -> pd.DataFrame:
+    needed = {"language", "method", "seed", "row", "group", "unit", "headline", "score", "stderr"}
+    needed |= {"difference", "low", "high"}
+    if missing := sorted(needed - set(scores.columns)):
+        raise LseError(f"A table of scores lacks the columns {', '.join(missing)}.")
+    points = scores[scores["headline"] & (scores["unit"] != "nats")]
+    if points.empty:
+        raise LseError("The table of scores has no headline score in points or percent.")
+    method_order(set(points["method"]) - {_BASE})
+    return points
+
+
+def _mean(values: pd.Series) -> float:
+    return values.mean(skipna=False)
+
+
+def _stderr_of_mean(values: pd.Series) -> float:
+    return float(np.sqrt((values**2).sum(skipna=False)) / len(values))
+
+
+def _joined(rows: pd.DataFrame) -> dict[str, int | float]:
+    """Average over tasks; the squares of the distances to the bounds add up."""
+    center = rows["difference"].mean()
+    below, above = rows["difference"] - rows["low"], rows["high"] - rows["difference"]
+    return {
+        "n_tasks": len(rows),
+        "n_seeds": int(rows["n_seeds"].max()),
+        "improvement": center,
+        "low": center - _stderr_of_mean(below),
+        "high": center + _stderr_of_mean(above),
+    }
+
+
+def _in_order(frame: pd.DataFrame, *, by: Sequence[str]) -> pd.DataFrame:
+    """Sort languages by family, methods and groups as in every figure, tasks as they came."""
+    orders = {
+        "language": lambda values: family_order(values),
+        "method": lambda values: [_BASE, *method_order(set(values) - {_BASE})],
+        "group": lambda values: list(_GROUPS),
+        "tasks": lambda values: list(_TASKS),
+        "row": lambda values: list(dict.fromkeys(values)),
+    }
+    keys = [
+        frame[name].map({v: at for at, v in enumerate(orders[name](frame[name].unique()))})
+        for name in by
+    ]
+    return frame.iloc[np.lexsort(keys[::-1])].reset_index(drop=True)
+
+
+def _with_model(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame if "model" in frame else frame.assign(model="")
+
+
+def _of_tasks(frame: pd.DataFrame, tasks: str) -> pd.DataFrame:
+    if tasks not in _TASKS:
+        raise LseError(f"`tasks` must be one of {', '.join(_TASKS)}; got {tasks!r}.")
+    rows = _with_model(frame)[lambda every: every["tasks"] == tasks]
+    if not (rows["method"] == "target").any():
+        raise LseError(f"No target fine-tuning was measured on {tasks} tasks.")
+    return rows
+
+
+def _title(frame: pd.DataFrame, kind: str) -> str:
+    counts = frame.loc[frame["tasks"] == kind, "n_tasks"]
+    most, least = counts.max(), counts.min()
+    return f"{_TASKS[kind]} ({most if most == least else f'{least} or {most}'})"
+
+
+def _shifts(n: int) -> np.ndarray:
+    return np.linspace(-0.18, 0.18, n) if n > 1 else np.zeros(1)
+
+
+def _marker(shape: str, *, size: float) -> dict:
+    return {"linestyle": "none", "marker": shape, "markersize": size, "markeredgewidth": 0}
+
+
+def _draw_improvement(ax: Axes, row: pd.Series, *, at: float, color: str, marker: str) -> None:
+    """Draw a stem from 0, or the interval where there is one."""
+    if np.isnan(row["low"]):
+        ax.plot([0, row["improvement"]], [at, at], color=color, linewidth=1.2, alpha=0.35)
+    else:
+        ax.plot([row["low"], row["high"]], [at, at], color=color, linewidth=1.4, alpha=0.45)
+    ax.plot(row["improvement"], at, color=color, zorder=4, **_marker(marker, size=4.4))
+
+
+def _draw_others(ax: Axes, rows: pd.DataFrame, *, codes: Sequence[str], shift: float) -> None:
+    for row in rows[rows["method"] != "target"].itertuples():
+        at = codes.index(row.language) + shift
+        ax.plot(row.improvement, at, color=method_color(row.method), **_marker("o", size=2.2))
+
+
+def _model_handles(models: Sequence[str]) -> list[Line2D]:
+    return [
+        Line2D([], [], color="0.3", label=model, **_marker(marker, size=4.4))
+        for marker, model in zip(_MARKERS, models, strict=False)
+        if model
+    ]
+
+
+def _method_handles(methods: set[str], *, markersize: float) -> list[Line2D]:
+    look = _marker("o", size=markersize)
+    return [
+        Line2D([], [], color=method_color(name), label=method_label(name), **look)
+        for name in method_order(methods)
+    ]
+
+
+def _score_handles(frame: pd.DataFrame) -> list[Line2D]:
+    base = Line2D([], [], color="0.15", linestyle="none", marker="|", markersize=8, label="Base")
+    return [base, *_method_handles(set(frame["method"]) - {_BASE}, markersize=3.4)]
