@@ -42,7 +42,7 @@ _PUBLIC = {
     "measure_ablation": "ablation",
     "measure_alignment": "alignment",
     "measure_overlap": "overlap",
-    "questions_of": "evaluation",
+    "questions_of": "evaluation_tasks.questions",
     "remove_subnetwork": "models.subnetworks",
     "subnetworks": "models.subnetworks",
     "weight_deltas": "deltas",

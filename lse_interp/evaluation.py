@@ -29,7 +29,7 @@ from torch import Tensor
 
 from lse_interp.core.artifacts import RunPaths, provenance
 from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, main_for, progress
-from lse_interp.core.errors import LseError, near_misses
+from lse_interp.core.errors import LseError
 from lse_interp.core.evaluation_report import average_scores, language_scores, to_text
 from lse_interp.core.evaluations import EvaluationTable, Measure
 from lse_interp.core.finetune_runs import FinetuneRun
@@ -37,15 +37,12 @@ from lse_interp.core.languages import PAPER_REFERENCE, lookup
 from lse_interp.core.run_folders import finished_runs
 from lse_interp.data.parallel import ParallelText, load_parallel
 from lse_interp.evaluation_tasks.asked import Asked
-from lse_interp.evaluation_tasks.benchmarks import BENCHMARKS, benchmark_tasks, load_documents
-from lse_interp.evaluation_tasks.embedded import (
-    EMBEDDED_TASKS,
-    embedded_documents,
-    embedded_tasks,
-)
+from lse_interp.evaluation_tasks.benchmarks import benchmark_tasks
+from lse_interp.evaluation_tasks.files import write_task_files
 from lse_interp.evaluation_tasks.measures import loss_measure, measures
 from lse_interp.evaluation_tasks.prompts import Style
-from lse_interp.evaluation_tasks.tasks import Document, Task, digest, require_documents
+from lse_interp.evaluation_tasks.questions import Questions, named_tasks, questions_of
+from lse_interp.evaluation_tasks.tasks import Document, digest, require_documents
 from lse_interp.models import HookedModel
 from lse_interp.models.losses import sentence_losses
 from lse_interp.models.sources import ModelSource, model_sources, require_runs_of
@@ -64,9 +61,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
-Questions = Mapping[Task, Sequence[Document]]
-"""The questions of each task."""
 
 _GENERAL = "eng"
 _MODELS = "models"
@@ -99,6 +93,9 @@ class Config:
     """Take the first so many questions of a task; by default all."""
     batch_size: int = 32
     """Questions per forward pass; changes results by rounding alone."""
+    task_files: Path | None = None
+    """Ask nothing; write the benchmarks into this folder as task files for lm-evaluation-harness,
+    whose own command line (and vLLM backend) then runs them."""
     name: str = ""
     """Folder under `root/<model>/evaluation/` for the tables, to keep several beside each other."""
     root: Path = Path("runs")
@@ -143,42 +140,6 @@ def evaluate(
     return dataclasses.replace(EvaluationTable.concat(parts), provenance=provenance())
 
 
-def questions_of(
-    language: str,
-    *,
-    tasks: Sequence[str] = ("embedded",),
-    data_dir: Path | None = None,
-    prompt_style: Style = "paper",
-    limit: int | None = None,
-) -> dict[Task, list[Document]]:
-    """Write the questions of a language's tasks, and of general tasks.
-
-    Args:
-        language: ISO 639-3 code or name.
-        tasks: `embedded`, `paper`, or names of tasks of either.
-        data_dir: Folder with local copies of the benchmarks, instead of the hub.
-        prompt_style: What stands before `Translation:`.
-        limit: Take the first so many questions of a task.
-
-    Raises:
-        LseError: An unknown task.
-        LanguageError: An unknown language, or one that the embedded corpus lacks.
-        CorpusError: Data that is missing or has other columns; see `benchmarks.load_documents`.
-    """
-    code = lookup(language).code
-    embedded, benchmarks = _named_tasks(tasks)
-    questions: dict[Task, list[Document]] = {}
-    if embedded:
-        for task in embedded_tasks(code, names=embedded):
-            questions[task] = embedded_documents(task, prompt_style=prompt_style)[:limit]
-    if benchmarks:
-        for task in benchmark_tasks(code, names=benchmarks):
-            questions[task] = load_documents(
-                task, data_dir=data_dir, prompt_style=prompt_style, limit=limit
-            )
-    return questions
-
-
 def run(config: Config) -> dict[str, EvaluationTable]:
     """Ask every model, one in memory at a time; write the artefacts and report.
 
@@ -196,6 +157,9 @@ def run(config: Config) -> dict[str, EvaluationTable]:
     if config.limit is not None and config.limit < 1:
         raise LseError(f"`limit` must be at least 1; got {config.limit}.")
     codes = list(dict.fromkeys(lookup(code).code for code in config.lang))
+    if config.task_files is not None:
+        _write_task_files(config, codes, config.task_files)
+        return {}
     tables = {code: _run_language(config, code) for code in codes}
     if len(tables) > 1:
         frame = pd.concat([table.to_frame() for table in tables.values()])
@@ -275,6 +239,20 @@ def _evaluate_one(
     return _table(scores, model, label=label, method=method, language=language)
 
 
+def _write_task_files(config: Config, codes: Sequence[str], folder: Path) -> None:
+    _, names = named_tasks(config.tasks or ("paper",))
+    tasks = {task: None for code in codes for task in benchmark_tasks(code, names=names)}
+    written = write_task_files(
+        folder, list(tasks), data_dir=config.data_dir, prompt_style=config.prompt_style
+    )
+    logger.info(
+        "wrote %d files; run them with\n  lm-eval run --include_path %s --tasks lse_interp "
+        "--model vllm --model_args pretrained=...",
+        len(written),
+        folder,
+    )
+
+
 def _texts(config: Config, language: str) -> tuple[Questions, ParallelText | None]:
     """Read the questions, and the sentences whose loss is measured."""
     embedded = config.model.model == "embedded"
@@ -290,17 +268,6 @@ def _texts(config: Config, language: str) -> tuple[Questions, ParallelText | Non
         return questions, None
     measured = tuple(dict.fromkeys((language, *PAPER_REFERENCE)))
     return questions, load_parallel(spec, languages=measured, n_sentences=config.limit)
-
-
-def _named_tasks(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Split names into embedded tasks and benchmarks."""
-    known = ("embedded", "paper", *EMBEDDED_TASKS, *BENCHMARKS)
-    for name in names:
-        if name not in known:
-            raise LseError(f"Unknown task {name!r}. {near_misses(name, known)}")
-    embedded = [name for name in EMBEDDED_TASKS if name in names or "embedded" in names]
-    benchmarks = [name for name in BENCHMARKS if name in names or "paper" in names]
-    return tuple(embedded), tuple(benchmarks)
 
 
 def _ask(model: HookedModel, questions: Questions, *, batch_size: int) -> tuple[_Scores, _Outcomes]:

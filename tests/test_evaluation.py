@@ -156,6 +156,17 @@ def test_questions_of_leaves_out_what_a_benchmark_lacks():
     assert questions_of("cym", tasks=["belebele"]) == {}
 
 
+def test_stage_writes_task_files_instead_of_asking(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    folder = tmp_path / "tasks"
+    flags = ("--tasks", "belebele", "arc_easy", "--task-files", str(folder))
+    assert main(["--lang", "mlt", "isl", *flags, "--root", str(tmp_path / "runs")]) == 0
+    names = {path.name for path in folder.glob("*.yaml")}
+    assert {"belebele_mlt.yaml", "belebele_isl.yaml", "arc_easy.yaml"} <= names
+    assert "lm-eval run --include_path" in caplog.text
+    assert not (tmp_path / "runs").exists()
+
+
 def test_main_refuses_bad_options(capsys):
     assert main(["--lang", "mlt", "--limit", "0"]) == 2
     assert "`limit` must be at least 1; got 0" in capsys.readouterr().err

@@ -67,9 +67,10 @@ def embedded_documents(
     if name == "translation":
         source, target = codes
         pairs = zip(sentences(source, split), sentences(target, split), strict=True)
+        target_name = lookup(target).name
         return [
             Document(
-                prompt=prompts.translation(text.text, target_name=lookup(target).name, style=prompt_style),
+                prompt=prompts.translation(text.text, target_name=target_name, style=prompt_style),
                 reference=reference.text,
             )
             for text, reference in pairs

@@ -57,6 +57,29 @@ def require_equal(written):
         assert path.read_bytes() == (FIGURES / path.name).read_bytes(), path.name
 
 
+def require_close(written):
+    """Compare every csv with its committed twin, up to what other rounding does to a training.
+
+    The number of threads and the processor change the last bits of a step, and 170 steps let them
+    grow to some 1e-3 of a loss.
+    """
+    paths = [path for path in written if path.suffix == ".csv"]
+    assert paths
+    for path in paths:
+        # A run given by its folder is named by it.
+        new, old = (
+            pd.read_csv(folder / path.name).drop(columns="run", errors="ignore")
+            for folder in (path.parent, FIGURES)
+        )
+        numbers = old.select_dtypes("number").columns
+        pd.testing.assert_frame_equal(new.drop(columns=numbers), old.drop(columns=numbers))
+        for name in numbers:
+            spread = max(float(np.nanmax(np.abs(old[name]))), 1e-12)
+            np.testing.assert_allclose(
+                new[name], old[name], rtol=0, atol=0.02 * spread, err_msg=f"{path.name}: {name}"
+            )
+
+
 FROM_FILES = {
     "fig03_published": lambda to: fig03_improvements.run(
         fig03_improvements.Config(source="published", figures=to)
@@ -85,11 +108,17 @@ def _neurons(to):
     return NeuronArgs(neurons=PATHS.neurons, figures=to)
 
 
+# What `make demo` trains; there may be further seeds.
+_DEMO_RUNS = tuple(
+    PATHS.finetune("mlt", name)
+    for name in ("target", "random-layer", "random-size", "lora", "ffn", "full")
+)
+
 FROM_RUNS = {
     "fig01": lambda to: fig01_schematic.run(fig01_schematic.Config(source=_neurons(to))),
     "fig02": lambda to: fig02_neurons_by_layer.run(_neurons(to)),
     "fig04": lambda to: fig04_training_dynamics.run(
-        fig04_training_dynamics.Config(root=RUNS, figures=to)
+        fig04_training_dynamics.Config(runs=_DEMO_RUNS, figures=to)
     ),
     "fig05": lambda to: fig05_data_size.run(fig05_data_size.Config(root=RUNS, figures=to)),
     "fig06": lambda to: fig06_weight_deltas.run(
@@ -124,7 +153,7 @@ def test_figures_of_task_scores_are_up_to_date(name, tmp_path):
 def test_figures_of_runs_are_up_to_date(name, tmp_path):
     if not PATHS.neurons.is_file():
         pytest.skip(f"{PATHS.folder} holds no artefacts; `make demo` writes them")
-    require_equal(FROM_RUNS[name](tmp_path))
+    require_close(FROM_RUNS[name](tmp_path))
 
 
 def test_figures_of_neurons_agree_with_each_other():
