@@ -28,12 +28,14 @@ from lse_interp.core.errors import ArtifactError
 from lse_interp.core.evaluations import EvaluationTable
 from lse_interp.core.finetune_runs import FinetuneRun
 from lse_interp.core.languages import PAPER_TARGETS
+from lse_interp.plotting.style import method_label, method_order
 
 __all__ = ["Config", "main", "run"]
 
 logger = logging.getLogger(__name__)
 
 _SIZES = "sizes"
+_MARKER = "<!-- scores -->"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Config:
     """The table of all methods."""
     sizes: Path = EVALUATION_SIZES
     """The table of target fine-tuning on several amounts of text."""
+    page: Path = Path("docs/results.md")
+    """The page that shows them, if it is there."""
     root: Path = Path("runs")
     """Folder of all runs."""
 
@@ -69,6 +73,8 @@ def run(config: Config) -> pd.DataFrame:
     write_atomic(config.results, lambda path: table.to_csv(path, index=False))
     by_size = _with_tokens(_collect(paths.evaluation("").parent / _SIZES), sizes)
     write_atomic(config.sizes, lambda path: by_size.to_csv(path, index=False))
+    if config.page.is_file():
+        put_between(config.page, _MARKER, _tables(table, config.results))
     logger.info("wrote %s (%d rows) and %s", config.results, len(table), config.sizes)
     return table
 
@@ -90,6 +96,38 @@ def _collect(folder: Path) -> pd.DataFrame:
     if not tables:
         raise ArtifactError(f"{folder} holds no scores; leave out --collect to make some.")
     return pd.concat([table.to_frame() for table in tables], ignore_index=True)
+
+
+def _tables(table: pd.DataFrame, results: Path) -> str:
+    """Write Table 2, and how much each method changed every score."""
+    scores = read_scores(str(results))
+    averages = scores_markdown(ranked(summary_cells(scores)), counted="over")
+    return (
+        f"Mean scores over languages, in the form of the paper's Table 2. {LEGEND}\n\n{averages}\n"
+        f"{_changes(table)}\n"
+    )
+
+
+def _changes(table: pd.DataFrame) -> str:
+    own = table[table["headline"] & (table["method"] != "base")]
+    keys = ["group", "row", "language", "method"]
+    means = own.groupby(keys, sort=False)["difference"].mean().unstack("method")
+    methods = method_order(set(own["method"]))
+    against = [method for method in methods if method.startswith("random")]
+    heads = [method_label(method) for method in methods]
+    heads += [f"Target less {method_label(method)}" for method in against]
+    n = own["language"].nunique()
+    lines = [
+        f"Change against the base, mean over {n} languages (each the mean of its seeds) with 95 % "
+        "t-intervals over languages\n",
+        f"| | {' | '.join(heads)} |",
+        "| --- |" + " ---: |" * len(heads),
+    ]
+    for (_, row), part in means.groupby(["group", "row"], sort=False):
+        cells = [interval(part[method]) for method in methods]
+        cells += [interval(part["target"] - part[method]) for method in against]
+        lines.append(f"| {row} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _with_tokens(table: pd.DataFrame, runs: dict[str, FinetuneRun]) -> pd.DataFrame:

@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from scipy import stats
 
 from analyses.fig_methods import markdown
 from analyses.finetune_runs import default_runs
+from analyses.method_tests import ahead_table, speed_table
+from analyses.pages import interval, put_between
 from lse_interp import comparison, finetune
 from lse_interp.core.artifacts import RunPaths, write_atomic
 from lse_interp.core.cli import main_for
@@ -54,6 +55,8 @@ class Config:
     """The table."""
     page: Path = Path("docs/results.md")
     """The page that shows it, if it is there."""
+    curves: Path = Path("figures/figB_training_dynamics.csv")
+    """Validation curves, as `python -m analyses.fig04_training_dynamics` wrote them."""
     root: Path = Path("runs")
     """Folder of all runs."""
 
@@ -76,7 +79,10 @@ def run(config: Config) -> pd.DataFrame:
     table = _collect(RunPaths(config.root, "embedded"))
     write_atomic(config.results, lambda path: table.to_csv(path, index=False))
     if config.page.is_file():
-        _show(table, config.page)
+        parts = [_summary(table) + "\n", ahead_table(table)]
+        if config.curves.is_file():
+            parts.append(speed_table(pd.read_csv(config.curves)))
+        put_between(config.page, _MARKER, "\n".join([*parts, markdown(methods_frame(table))]))
     logger.info("wrote %s (%d rows)", config.results, len(table))
     return table
 
@@ -84,15 +90,6 @@ def run(config: Config) -> pd.DataFrame:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script from the command line."""
     return main_for(Config, run, argv, description=__doc__)
-
-
-def _show(table: pd.DataFrame, page: Path) -> None:
-    """Put the tables between the markers of the page."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(_MARKER)
-    _, _, after = rest.partition(_MARKER)
-    tables = f"{_summary(table)}\n\n{markdown(methods_frame(table))}"
-    text = f"{before}{_MARKER}\n{tables}{_MARKER}{after}"
-    write_atomic(page, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def _summary(table: pd.DataFrame) -> str:
@@ -114,16 +111,11 @@ def _summary(table: pd.DataFrame) -> str:
     for method in method_order(set(base["method"])):
         cells = [method_label(method)]
         for values in wide.values():
-            cells.append(_interval(values[method]))
+            cells.append(interval(values[method]))
             less = values["target"] - values[method]
-            cells.append("" if method == "target" else _interval(less))
+            cells.append("" if method == "target" else interval(less))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _interval(values: pd.Series) -> str:
-    half = stats.t.ppf(0.975, len(values) - 1) * values.sem()
-    return f"{values.mean():+.2f} ± {half:.2f}"
 
 
 def _train(config: Config, language: str, method: str, seed: int) -> None:
