@@ -163,9 +163,13 @@ def _about_scores(config: Config) -> list[Path]:
         lambda: fig05_data_size.run(sizes),
         lambda: table02_averages.run(table02_averages.Config(**where)),
         lambda: tables03_14_languages.run(tables03_14_languages.Config(**where)),
-        lambda: tables27_38_alignment.run(alignment),
     )
-    return [path for draw in runs for path in _drawn(draw)]
+    written = [path for draw in runs for path in _drawn(draw)]
+    # One language has a table of its own, which `fig07_alignment` writes.
+    n_languages = len(list(RunPaths(config.root, config.model).alignment("").parent.glob("*.json")))
+    return written + (
+        _drawn(lambda: tables27_38_alignment.run(alignment)) if n_languages > 1 else []
+    )
 
 
 def _about_second_model(args: NeuronArgs) -> list[Path]:

@@ -2,9 +2,9 @@
 
 Counts FFN activations in 21 languages, finds the language neurons by LAPE, measures their overlap
 and what breaks without them; trains the neurons of one language, and random neurons and whole
-matrices beside them; measures what that gained, what it changed, and how close parallel sentences
-lie in each layer before and after; draws the figures. Every step leaves an artefact under `runs/`
-and reuses it the next time.
+matrices beside them; measures what that gained, what it changed, how close parallel sentences lie
+in each layer before and after, and what the models answer; draws the figures. Every step leaves an
+artefact under `runs/` and reuses it the next time.
 
     python -m analyses.demo
     python -m analyses.demo --model meta-llama/Llama-3.1-8B --corpus glotcc --parallel flores
@@ -23,12 +23,15 @@ from lse_interp import (
     alignment,
     comparison,
     deltas,
+    evaluation,
     finetune,
     lape,
     overlap,
 )
 from lse_interp.core.cli import CONFIG_FLAT, CorpusArgs, ModelArgs, main_for
+from lse_interp.core.errors import LseError
 from lse_interp.core.languages import PAPER_LANGUAGES
+from lse_interp.evaluation_tasks.harness import require_harness
 
 __all__ = ["Config", "main", "run"]
 
@@ -54,6 +57,8 @@ class Config:
     embedded model, and `target` and `random:layer` for any other."""
     n_tokens: int | None = None
     """Text tokens per language; see `python -m lse_interp.activations --help`."""
+    n_questions: int = 42
+    """Questions per evaluation task."""
     root: Path = Path("runs")
     """Folder of the artefacts."""
     figures: Path = Path("figures")
@@ -101,7 +106,9 @@ def run(config: Config) -> list[Path]:
             **where,
         )
     )
-    _say(9, "draw the figures")
+    _say(9, f"ask base and trained models questions in {config.lang} and English")
+    _evaluate(config)
+    _say(10, "draw the figures")
     written = all_figures.run(all_figures.Config(model=name, figures=config.figures, **where))
     logger.info(
         "\nfigures:\n%s", "\n".join(f"  {path}" for path in written if path.suffix == ".png")
@@ -129,8 +136,21 @@ def _finetune(config: Config, method: str) -> None:
     )
 
 
+def _evaluate(config: Config) -> None:
+    try:
+        require_harness()
+    except LseError as error:
+        logger.info("left out: %s", error)
+        return
+    evaluation.run(
+        evaluation.Config(
+            lang=(config.lang,), model=config.model, limit=config.n_questions, root=config.root
+        )
+    )
+
+
 def _say(step: int, what: str) -> None:
-    logger.info("\n[%d/9] %s", step, what)
+    logger.info("\n[%d/10] %s", step, what)
 
 
 if __name__ == "__main__":
