@@ -19,7 +19,9 @@ from pathlib import Path
 import pandas as pd
 
 from analyses.finetune_runs import default_runs
-from analyses.score_sources import EVALUATION
+from analyses.pages import interval, put_between
+from analyses.paper_tables import LEGEND, ranked, scores_markdown, summary_cells
+from analyses.score_sources import EVALUATION, read_scores
 from analyses.scores import EVALUATION_SIZES
 from lse_interp import evaluation
 from lse_interp.core.artifacts import RunPaths, write_atomic
