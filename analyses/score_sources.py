@@ -62,10 +62,15 @@ def read_scores(
     return Scores(_averaged_over_seeds(results), None, name, about)
 
 
-def evaluation_frame(path: Path) -> pd.DataFrame:
+def evaluation_frame(path: Path, *, n_bootstrap: int = 2) -> pd.DataFrame:
     """Read the headline scores of a csv, an EvaluationTable, or a folder of them.
 
     Columns: those of `FRAME_COLUMNS`.
+
+    Args:
+        path: what to read.
+        n_bootstrap: resamples for the bounds of differences, which a csv holds already; means and
+            standard errors need none.
 
     Raises:
         ArtifactError: nothing there, or not to be read.
@@ -78,7 +83,7 @@ def evaluation_frame(path: Path) -> pd.DataFrame:
             f"analyses.evaluation_results` writes {EVALUATION}; `python -m lse_interp.evaluation "
             "--help` says how to evaluate another model."
         )
-    frame = pd.concat([_read(file) for file in files], ignore_index=True)
+    frame = pd.concat([_read(file, n_bootstrap=n_bootstrap) for file in files], ignore_index=True)
     frame = frame[frame["headline"].astype(bool)].drop_duplicates(ignore_index=True)
     if frame.empty:
         raise LseError(f"{path} has no headline score; the tables are made of these.")
@@ -90,10 +95,9 @@ def evaluation_frame(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read(path: Path, *, n_bootstrap: int) -> pd.DataFrame:
     if path.suffix != ".csv":
-        # Means and standard errors alone are used; the bootstrap of differences is not.
-        return EvaluationTable.load(path).to_frame(n_bootstrap=2)
+        return EvaluationTable.load(path).to_frame(n_bootstrap=n_bootstrap)
     frame = pd.read_csv(path)
     if missing := [name for name in FRAME_COLUMNS if name not in frame.columns]:
         raise LseError(

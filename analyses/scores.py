@@ -10,7 +10,6 @@ import pandas as pd
 from analyses.published import MODELS, Model, downstream
 from analyses.score_sources import EVALUATION, evaluation_frame
 from lse_interp.core.errors import ArtifactError
-from lse_interp.core.evaluations import EvaluationTable
 
 __all__ = ["EVALUATION", "EVALUATION_SIZES", "measured_scores", "published_scores", "size_scores"]
 
@@ -31,11 +30,7 @@ def measured_scores(source: Path) -> pd.DataFrame:
         ArtifactError: nothing there, or a file that cannot be read.
         LseError: a table that lacks columns, or has a score twice.
     """
-    frame = evaluation_frame(source)
-    if source.suffix == ".csv":
-        return frame
-    paths = sorted(source.glob("*.safetensors")) if source.is_dir() else [source]
-    return pd.concat([EvaluationTable.load(path).to_frame() for path in paths], ignore_index=True)
+    return evaluation_frame(source, n_bootstrap=1000)
 
 
 def published_scores(model: Model) -> pd.DataFrame:

@@ -77,7 +77,7 @@ class Config:
     model: CONFIG_FLAT[ModelArgs] = ModelArgs()
     runs: tuple[str, ...] | None = None
     """Runs: names under `root/<model>/finetune/<lang>/` or folders, each `path` or `label=path`.
-    By default every finished one there is."""
+    `all` stands for every finished one; by default those on the whole text, without a budget."""
     tasks: tuple[str, ...] | None = None
     """`embedded`, `paper`, or names such as `topics` (embedded), `flores`, `belebele`, `arc_easy`.
     By default `embedded` for the embedded model, `paper` for others."""
@@ -178,13 +178,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run_language(config: Config, language: str) -> EvaluationTable:
     paths = RunPaths(config.root, config.model.model)
-    runs = config.runs
-    if runs is None and not finished_runs(paths, language):
+    runs = _on_the_whole_text(paths, language) if config.runs is None else config.runs
+    if not runs:
         logger.info("no finished run of %s: the base model alone is asked", language)
-        runs = ()
-    sources = model_sources(
-        config.model, runs=("all",) if runs is None else runs, paths=paths, language=language
-    )
+    sources = model_sources(config.model, runs=runs, paths=paths, language=language)
     questions, parallel = _texts(config, language)
     parts = []
     for label, source in progress(sources.items(), desc=language, unit="model"):
@@ -206,6 +203,16 @@ def _run_language(config: Config, language: str) -> EvaluationTable:
     )
     logger.info("wrote %s; answers lie in %s", out, path.parent / _MODELS)
     return table
+
+
+def _on_the_whole_text(paths: RunPaths, language: str) -> tuple[str, ...]:
+    """Name the finished runs that had no token budget: one of each method and seed."""
+    found = finished_runs(paths, language)
+    return tuple(
+        name
+        for name, folder in found.items()
+        if FinetuneRun.load(folder).settings.get("tokens") is None
+    )
 
 
 def _evaluate_one(

@@ -59,11 +59,18 @@ def average_scores(frame: pd.DataFrame) -> pd.DataFrame:
     over those that have it, as `n_languages` says. Form of Table 2.
 
     Raises:
-        LseError: a column or all rows missing.
+        LseError: a column or all rows missing, or two models of one method and seed.
     """
     rows = require_scores(frame)
     rows = rows[rows["headline"]]
     keys = ["group", "row", "metric", "unit", "method"]
+    doubled = rows.duplicated([*keys, "language", "seed"])
+    if doubled.any():
+        at = rows.loc[doubled, ["language", "method", "model", "row"]].iloc[0]
+        raise LseError(
+            f"{at['language']} has two models of method {at['method']} and one seed (the other is "
+            f"{at['model']}), which cannot be averaged. Select one, e.g. with `--runs`."
+        )
     seeds = rows.groupby([*keys, "language"], sort=False)[["score", "difference"]].mean()
     means = seeds.groupby(keys, sort=False).agg(
         score=("score", "mean"),

@@ -188,6 +188,13 @@ def test_average_scores_average_seeds_before_languages():
     assert row(rows, row="FLORES TG→EN", method="target")["score"] == ((30 + 33 + 36) / 3 + 30) / 2
 
 
+def test_average_scores_refuse_two_models_of_one_method_and_seed():
+    frame = table().to_frame()
+    again = frame[frame["model"] == "target"].assign(model="target-5000")
+    with pytest.raises(LseError, match="mlt has two models of method target.*target-5000"):
+        average_scores(pd.concat([frame, again]))
+
+
 def test_to_text_prints_tasks_by_models():
     text = to_text(language_scores(table().to_frame()), name="label", column="model")
     assert text.splitlines()[0].split() == ["model", "base", "target"]
