@@ -29,7 +29,7 @@ from torch import Tensor
 
 from lse_interp.core.artifacts import RunPaths, provenance
 from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, main_for, progress
-from lse_interp.core.errors import LseError
+from lse_interp.core.errors import CorpusError, LseError
 from lse_interp.core.evaluation_report import average_scores, language_scores, to_text
 from lse_interp.core.evaluations import EvaluationTable, Measure
 from lse_interp.core.finetune_runs import FinetuneRun
@@ -150,7 +150,9 @@ def run(config: Config) -> dict[str, EvaluationTable]:
         Language -> its table.
 
     Raises:
-        LseError: See `evaluate`, `questions_of`, `load_parallel` and `load_model`.
+        LseError: See `evaluate`, `questions_of`, `load_parallel` and `load_model`; or two runs of
+            one method and seed, which cannot be averaged over languages.
+        CorpusError: No task that is there in a language.
         ArtifactError: No such run, or an earlier artefact that cannot be read.
         MismatchError: A run of another base model.
     """
@@ -160,6 +162,9 @@ def run(config: Config) -> dict[str, EvaluationTable]:
     if config.task_files is not None:
         _write_task_files(config, codes, config.task_files)
         return {}
+    from lse_interp.evaluation_tasks.harness import require_harness
+
+    require_harness()
     tables = {code: _run_language(config, code) for code in codes}
     if len(tables) > 1:
         frame = pd.concat([table.to_frame() for table in tables.values()])
@@ -271,6 +276,11 @@ def _texts(config: Config, language: str) -> tuple[Questions, ParallelText | Non
         limit=config.limit,
     )
     spec = config.parallel or ("embedded" if embedded else "none")
+    if spec == "none" and not questions:
+        raise CorpusError(
+            f"None of the tasks {', '.join(config.tasks or ())} is there in "
+            f"{lookup(language).name}. Name other tasks, or measure losses with --parallel."
+        )
     if spec == "none":
         return questions, None
     measured = tuple(dict.fromkeys((language, *PAPER_REFERENCE)))
@@ -284,7 +294,7 @@ def _ask(model: HookedModel, questions: Questions, *, batch_size: int) -> tuple[
         require_documents(task, documents)
     outcomes = run_tasks(as_lm(model, batch_size=batch_size), questions)
     scores = {
-        measure: torch.tensor(_values(measure, documents, outcomes[task.name])).double()
+        measure: torch.tensor(_values(measure, documents, outcomes[task.name]), dtype=torch.float64)
         for task, documents in questions.items()
         for measure in measures(task, text=digest(documents))
     }

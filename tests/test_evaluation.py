@@ -172,6 +172,8 @@ def test_main_refuses_bad_options(capsys):
     assert "`limit` must be at least 1; got 0" in capsys.readouterr().err
     assert main(["--lang", "mlt", "--tasks", "belebelle"]) == 2
     assert "Unknown task" in capsys.readouterr().err
+    assert main(["--lang", "cym", "--tasks", "belebele", "--parallel", "none"]) == 2
+    assert "None of the tasks belebele is there in Welsh" in capsys.readouterr().err
 
 
 def test_task_is_a_key():
