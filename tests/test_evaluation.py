@@ -156,6 +156,41 @@ def test_questions_of_leaves_out_what_a_benchmark_lacks():
     assert questions_of("cym", tasks=["belebele"]) == {}
 
 
+def _write_jsonl(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def test_stage_asks_benchmarks_from_a_folder(tmp_path):
+    data = tmp_path / "benchmarks"
+    row = {"flores_passage": "Il-qattus raqad.", "question": "X'raqad?", "correct_answer_num": "2"}
+    row |= {f"mc_answer{at}": text for at, text in enumerate(("kelb", "qattus", "ors", "far"), 1)}
+    _write_jsonl(data / "belebele" / "mlt_Latn" / "test.jsonl", [row, row])
+    pair = {"translation": {"en": "The cat slept.", "mt": "Il-qattus raqad."}}
+    _write_jsonl(data / "opus100" / "en-mt" / "test.jsonl", [pair])
+    choices = {"text": ["ice", "steam"], "label": ["1", "2"]}
+    question = {"question": "What is hot?", "choices": choices, "answerKey": "2"}
+    _write_jsonl(data / "arc_easy" / "validation.jsonl", [question] * 3)
+    flags = ("--data-dir", str(data), "--parallel", "none", "--root", str(tmp_path / "runs"))
+    assert main(["--lang", "mlt", "--tasks", "belebele", "opus100", "arc_easy", *flags]) == 0
+    table = EvaluationTable.load(RunPaths(tmp_path / "runs", "embedded").evaluation("mlt"))
+    found = {
+        (m.label, m.metric): len(s[0])
+        for m, s in zip(table.measures, table.scores, strict=True)
+        if m.headline
+    }
+    assert found == {
+        ("OPUS mlt→eng", "bleu"): 1,
+        ("OPUS eng→mlt", "bleu"): 1,
+        ("BELEBELE mlt", "letter_accuracy"): 2,
+        ("arc easy", "letter_accuracy"): 3,
+    }
+    (folder,) = (tmp_path / "runs" / "embedded" / "evaluation" / "models").iterdir()
+    (asked, *_) = (folder / "belebele_mlt.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(asked)["choices"] == ["kelb", "qattus", "ors", "far"]
+    assert "Passage: Il-qattus raqad.\n\nQuestion: X'raqad?" in json.loads(asked)["prompt"]
+
+
 def test_stage_writes_task_files_instead_of_asking(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     folder = tmp_path / "tasks"
