@@ -83,8 +83,10 @@ def run(config: Config) -> list[Path]:
         written += _about_neurons(NeuronArgs(neurons=paths.neurons, figures=config.figures))
     curves = tuple(sorted(paths.alignment("any").parent.glob("*.safetensors")))
     if curves or _exists(paths.alignment("mlt"), stage="lse_interp.alignment"):
+        codes = [path.stem for path in curves]
+        single = ("mlt",) if "mlt" in codes else tuple(codes[:1])
         written += fig07_alignment.run(
-            fig07_alignment.Config(curves=curves, figures=config.figures)
+            fig07_alignment.Config(curves=curves, lang=single, figures=config.figures)
         )
     ablation = paths.folder / "ablation.safetensors"
     if _exists(ablation, stage="lse_interp.ablation"):

@@ -1,6 +1,7 @@
 """Figure 7: how close parallel sentences lie in each layer, and averaged over the layers.
 
 python -m analyses.fig07_alignment
+python -m analyses.fig07_alignment --lang isl slk
 python -m analyses.fig07_alignment --curves runs/my-model/alignment/mlt.safetensors
 python -m analyses.fig07_alignment --source published
 
@@ -12,7 +13,7 @@ Figure 7c from the tables of the paper, which prints no curves.
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -23,8 +24,8 @@ from analyses.sources import require_artifact
 from lse_interp.core.artifacts import RunPaths
 from lse_interp.core.cli import main_for
 from lse_interp.core.curves import AlignmentCurves
-from lse_interp.core.errors import LseError
-from lse_interp.core.languages import LANGUAGES
+from lse_interp.core.errors import ArtifactError, LseError
+from lse_interp.core.languages import LANGUAGES, lookup
 from lse_interp.plotting.alignment import (
     alignment_frame,
     layer_average_frame,
@@ -47,6 +48,9 @@ class Config:
 
     curves: tuple[Path, ...] = ()
     """Files that `python -m lse_interp.alignment` wrote; by default all of the embedded run."""
+    lang: tuple[str, ...] = ()
+    """Languages drawn by themselves, beside the average over all; by default every one of
+    `--curves`, and Maltese of the embedded run."""
     source: Literal["embedded", "published"] = "embedded"
     """The artefacts, or the published averages."""
     figures: Path = Path("figures")
@@ -92,11 +96,28 @@ def _draw_published(config: Config) -> list[Path]:
 
 def _draw_measured(config: Config) -> list[Path]:
     paths = config.curves or _finished(_EMBEDDED)
-    written, parts = [], []
-    for path in paths:
-        parts.append(AlignmentCurves.load(require_artifact(path, stage="lse_interp.alignment")))
-        written += write_alignment(parts[-1], config.figures, command=_command(config, path))
+    parts = [
+        AlignmentCurves.load(require_artifact(path, stage="lse_interp.alignment")) for path in paths
+    ]
+    written = []
+    for path in _singles(config, {p.language: path for p, path in zip(parts, paths, strict=True)}):
+        curves = parts[paths.index(path)]
+        written += write_alignment(curves, config.figures, command=_command(config, path))
     return written + _draw_all_languages(parts, config, _command(config, *paths))
+
+
+def _singles(config: Config, known: Mapping[str, Path]) -> list[Path]:
+    """Return the artefacts that are drawn by themselves."""
+    if not config.lang:
+        first = known.get("mlt", next(iter(known.values())))
+        return list(known.values()) if config.curves else [first]
+    codes = [lookup(language).code for language in config.lang]
+    if missing := [code for code in codes if code not in known]:
+        raise ArtifactError(
+            f"There is no alignment of {', '.join(missing)}; there is {', '.join(known)}. "
+            f"`python -m lse_interp.alignment --lang {missing[0]}` measures it."
+        )
+    return [known[code] for code in codes]
 
 
 def _finished(paths: RunPaths) -> tuple[Path, ...]:
@@ -137,6 +158,7 @@ def _command(config: Config, *paths: Path) -> str:
     words = ["python -m analyses.fig07_alignment"]
     if not set(paths) <= set(_finished(_EMBEDDED)):
         words.append(f"--curves {' '.join(map(str, paths))}")
+    words += [f"--lang {' '.join(config.lang)}"] if config.lang not in ((), ("mlt",)) else []
     words += [f"--figures {config.figures}"] if config.figures != Path("figures") else []
     return " ".join(words)
 

@@ -5,12 +5,13 @@ paper, any two colours differ by at least 25 in CIELAB (Delta E 1976), and any t
 the same dash by at least 30 under normal, protanopic and deuteranopic vision.
 """
 
+import contextlib
 import functools
+import logging
 import re
 import textwrap
 import zlib
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -126,12 +127,18 @@ _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
 
 
-def theme() -> AbstractContextManager[None]:
-    """Return a context in which figures have the look of this package.
+@contextlib.contextmanager
+def theme() -> Iterator[None]:
+    """Give figures the look of this package.
 
     Settings outside the context stay as they are.
     """
-    return mpl.rc_context({**sns.axes_style("ticks"), **_THEME})
+    with mpl.rc_context({**sns.axes_style("ticks"), **_THEME}):
+        yield
+        interactive = mpl.is_interactive()
+    # The first figure loads the backend. That of Jupyter switches interactive mode on, without
+    # which no later figure would be shown.
+    mpl.interactive(interactive)
 
 
 def themed(draw: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
@@ -260,7 +267,7 @@ def save_figure(
     undated = {"Title": title or stem.name, "CreationDate": None, "Creator": None, "Producer": None}
     line = _source_line(figure, source)
     try:
-        with theme():
+        with theme(), _quiet_fonts():
             fit = {"bbox_inches": "tight", "pad_inches": 0.05}
             write_atomic(png, lambda path: figure.savefig(path, dpi=200, metadata=about, **fit))
             write_atomic(pdf, lambda path: figure.savefig(path, metadata=undated, **fit))
@@ -270,6 +277,18 @@ def save_figure(
     if close:
         plt.close(figure)
     return [png, pdf, csv]
+
+
+@contextlib.contextmanager
+def _quiet_fonts() -> Iterator[None]:
+    """Keep the embedding of fonts into a pdf from logging every glyph table."""
+    logger = logging.getLogger("fontTools")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _style(code: str) -> tuple[str, int]:

@@ -226,3 +226,15 @@ def test_save_figure_keeps_font_embedding_quiet(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         style.save_figure(figure, tmp_path / "a", frame=frame, source="toy")
     assert caplog.records == []
+
+
+def test_theme_leaves_settings_and_keeps_the_backend_interactive():
+    before = dict(mpl.rcParams)
+    try:
+        with style.theme():
+            # What the backend of Jupyter does when the first figure loads it.
+            mpl.interactive(True)
+        assert mpl.is_interactive()
+    finally:
+        mpl.interactive(before["interactive"])
+    assert dict(mpl.rcParams) == before
