@@ -180,7 +180,7 @@ def plot_improvements_panels(frame: pd.DataFrame, *, others: bool = False) -> li
         plot_improvements(frame, tasks=kind, others=others, ax=ax).set_title(_title(frame, kind))
     handles = _model_handles(list(dict.fromkeys(frame["model"])))
     if others:
-        handles += _method_handles(set(frame["method"]) - {"target"}, markersize=3)
+        handles += _method_handles(set(frame["method"]) - {"target"}, markersize=3.0)
     if handles:
         figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 6))
     return list(axes.flat)

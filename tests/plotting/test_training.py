@@ -243,7 +243,9 @@ def test_plot_data_size_panels_show_nats_and_percent():
 
 def test_plot_data_size_refuses_another_value_and_several_methods():
     frame = data_size_frame(sweep())
-    with pytest.raises(LseError, match="`value` must be one of improvement, percent; got 'loss'"):
+    with pytest.raises(
+        LseError, match="`value` must be one of improvement, percent, points; got 'loss'"
+    ):
         plot_data_size(frame, value="loss")
     with pytest.raises(LseError, match="One Axes shows one method; the frame holds 2"):
         plot_data_size(pd.concat([frame, frame.assign(method="full")]))
