@@ -12,7 +12,10 @@ thresholds are quantiles of all layer x neuron x language probabilities, compare
     python -m lse_interp.lape --model embedded --k 0.05 --parquet
 
 reads the counts that `python -m lse_interp.activations` left in `runs/<model>/counts/` and writes
-`runs/<model>/neurons.safetensors` (and `neurons.parquet`).
+`runs/<model>/neurons.safetensors`. With `--parquet` it also writes `runs/<model>/release/`, a
+parquet table and its dataset card, ready to be published:
+
+    hf upload <user>/<name> runs/embedded/release --repo-type dataset
 """
 
 import dataclasses
@@ -27,7 +30,8 @@ import torch
 from lse_interp.activations import ActivationCounts
 from lse_interp.core.artifacts import RunPaths, provenance
 from lse_interp.core.cli import main_for, progress
-from lse_interp.core.errors import ArtifactError, MismatchError
+from lse_interp.core.dataset_card import check_license, write_release
+from lse_interp.core.errors import ArtifactError, LseError, MismatchError
 from lse_interp.core.languages import LANGUAGES, lookup
 from lse_interp.core.neurons import NeuronSets, mask_to_indices
 from lse_interp.core.selection import (
@@ -74,7 +78,11 @@ class Config:
     out: Path | None = None
     """Where to write; by default `root/<model>/neurons.safetensors`."""
     parquet: bool = False
-    """Write a release table (`.parquet`) beside it."""
+    """Also write a folder to publish: `root/<model>/release/` with the parquet table and its
+    dataset card, or `<name of out>-release/` beside `out`."""
+    license: str | None = None
+    """License that the dataset card names, as the hub spells it (`cc-by-4.0`); needs `parquet`.
+    Without it the card says `unknown`, for you to fill in."""
     overwrite: bool = False
     """Do it again even if the neurons are there."""
 
@@ -105,6 +113,7 @@ def identify(
     first: ActivationCounts | None = None
     probability = torch.empty(0, dtype=torch.float64)
     n_tokens: dict[str, int] = {}
+    corpora: dict[str, str | None] = {}
     for position, (language, found) in enumerate(counts.items()):
         if first is None:
             first = found
@@ -113,6 +122,7 @@ def identify(
         _check_fits(first, found, language=language)
         probability[position] = found.probability
         n_tokens[language] = found.n_tokens
+        corpora[language] = found.provenance.get("settings", {}).get("corpus")
     assert first is not None
     selection = select(
         probability,
@@ -131,7 +141,7 @@ def identify(
         thresholds=selection.thresholds,
         lape=selection.lape,
         probability=probability,
-        provenance=provenance(n_tokens=n_tokens),
+        provenance=provenance(n_tokens=n_tokens, corpora=corpora),
     )
 
 
@@ -179,7 +189,7 @@ def run(config: Config) -> NeuronSets:
     """Read the counts, find the neurons, write and report them; reuse them where they are there.
 
     Raises:
-        LseError: a parameter out of range.
+        LseError: a parameter out of range, or a `license` that cannot be or has no card.
         ArtifactError: no counts, or a file that cannot be read.
         MismatchError: finished neurons with other settings, and no `overwrite`.
     """
@@ -188,6 +198,7 @@ def run(config: Config) -> NeuronSets:
         activity_quantile=config.activity_quantile,
         selectivity_quantile=config.selectivity_quantile,
     )
+    _check_license(config)
     paths = RunPaths(config.root, config.model)
     out = config.out or paths.neurons
     languages = _languages(config, paths)
@@ -200,12 +211,14 @@ def run(config: Config) -> NeuronSets:
             activity_quantile=config.activity_quantile,
             selectivity_quantile=config.selectivity_quantile,
         )
-        about = provenance(config, n_tokens=neurons.provenance["n_tokens"])
+        about = neurons.provenance | {"config": provenance(config)["config"]}
         neurons = dataclasses.replace(neurons, provenance=about)
         neurons.save(out)
     _report(neurons, out)
     if config.parquet:
-        logger.info("wrote %s", neurons.to_parquet(out.with_suffix(".parquet")))
+        folder = out.with_name(f"{out.stem}-release") if config.out else paths.release
+        write_release(folder, neurons, license=config.license)
+        logger.info("wrote %s; publish it: hf upload <name> %s --repo-type dataset", folder, folder)
     return neurons
 
 
@@ -242,6 +255,14 @@ def _languages(config: Config, paths: RunPaths) -> tuple[str, ...]:
             f"{config.model}` for them first. There: {' '.join(found) or '(none)'}."
         )
     return asked
+
+
+def _check_license(config: Config) -> None:
+    if config.license is None:
+        return
+    if not config.parquet:
+        raise LseError("`--license` is written into the dataset card; add --parquet to write one.")
+    check_license(config.license)
 
 
 def _finished(

@@ -55,6 +55,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _KIND, _VERSION = "overlap_matrix", 1
+_MOST_PRINTED = 30
 _PAIR_VALUES = (
     "intersection",
     "union",
@@ -323,10 +324,10 @@ def _run_name(config: Config, neurons: NeuronSets) -> str:
 
 
 def _report(overlap: OverlapMatrix) -> None:
-    jaccard = pd.DataFrame(
-        overlap.jaccard.numpy(), index=list(overlap.languages), columns=list(overlap.languages)
-    )
-    logger.info("Jaccard:\n%s", jaccard.to_string(float_format="{:.2f}".format, na_rep="-"))
+    names = list(overlap.languages)
+    if len(names) <= _MOST_PRINTED:
+        jaccard = pd.DataFrame(overlap.jaccard.numpy(), index=names, columns=names)
+        logger.info("Jaccard:\n%s", jaccard.to_string(float_format="{:.2f}".format, na_rep="-"))
     highest = overlap.to_frame().nlargest(5, "jaccard")
     shown = ["language", "other", "relation", "intersection", "jaccard", "ratio", "ratio_by_layer"]
     logger.info("Closest pairs:\n%s", highest[shown].round(3).to_string(index=False))

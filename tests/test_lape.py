@@ -401,10 +401,51 @@ def test_run_follows_newer_counts(runs):
     assert not lape.run(config_of(runs)).to_frame().equals(before.to_frame())
 
 
-def test_run_writes_a_release_table(runs):
-    neurons = lape.run(config_of(runs, parquet=True))
-    released = pd.read_parquet(runs.neurons.with_suffix(".parquet"))
+def test_run_writes_a_folder_to_publish(runs):
+    neurons = lape.run(config_of(runs, parquet=True, license="cc-by-4.0"))
+    assert sorted(path.name for path in runs.release.iterdir()) == ["README.md", "neurons.parquet"]
+    released = pd.read_parquet(runs.release / "neurons.parquet")
     pd.testing.assert_frame_equal(released, neurons.to_frame())
+    read = NeuronSets.from_parquet(runs.release / "neurons.parquet", model=neurons.model)
+    assert read.thresholds == neurons.thresholds
+    assert read.provenance["config"]["license"] == "cc-by-4.0"
+    card = (runs.release / "README.md").read_text()
+    assert card.startswith("---\nlicense: cc-by-4.0\n")
+    commands = " ".join(card.replace("\\\n", "").split())
+    assert "--k 0.2 --activity-quantile 0.8 --selectivity-quantile 0.7 --parquet" in commands
+
+
+def test_run_releases_finished_neurons_too_and_beside_out_where_one_was_given(runs):
+    lape.run(config_of(runs))
+    before = runs.neurons.stat().st_ino
+    lape.run(config_of(runs, parquet=True))
+    assert runs.neurons.stat().st_ino == before
+    assert (runs.release / "README.md").is_file()
+    lape.run(config_of(runs, parquet=True, out=runs.root / "other.safetensors"))
+    assert (runs.root / "other-release" / "neurons.parquet").is_file()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"license": "cc-by-4.0"}, "`--license` is written into the dataset card; add --parquet"),
+        ({"license": "CC BY", "parquet": True}, "must be an identifier of the hub .* got 'CC BY'"),
+    ],
+)
+def test_run_refuses_a_license_without_a_card_or_that_cannot_be(runs, changes, message):
+    with pytest.raises(LseError, match=message):
+        lape.run(config_of(runs, **changes))
+    assert not runs.neurons.exists()
+
+
+def test_run_records_the_corpus_of_every_language(runs):
+    told = dataclasses.replace(
+        random_counts()["mlt"], provenance={"settings": {"corpus": "glotcc"}}
+    )
+    told.save(runs.counts("mlt"))
+    neurons = lape.run(config_of(runs))
+    expected = {code: "glotcc" if code == "mlt" else None for code in neurons.languages}
+    assert neurons.provenance["corpora"] == expected
 
 
 def test_run_without_counts_says_which_stage_makes_them(runs):

@@ -143,6 +143,11 @@ class RunPaths:
         return self.folder / "neurons.safetensors"
 
     @property
+    def release(self) -> Path:
+        """The folder to publish: neurons as a parquet table, and its dataset card."""
+        return self.folder / "release"
+
+    @property
     def overlap(self) -> Path:
         """The overlap matrix."""
         return self.folder / "overlap.safetensors"

@@ -2,7 +2,8 @@
 
 Codes differ per data set (Estonian is `ekk` in FLORES+ and `est` in NTREX, Chinese `cmn` or
 `zho`). Everything in this package is keyed by the codes of the paper; other spellings are looked
-up here and nowhere else.
+up here and nowhere else. A variety with a text of its own (`zho-TW`, `srp-Latn`) has the code of
+its language, a hyphen, and the region or script.
 """
 
 from collections.abc import Iterable
@@ -27,7 +28,7 @@ class Language:
     """A language: its code here, its name, its script, its place in the family tree."""
 
     code: str
-    """ISO 639-3, as in the paper."""
+    """ISO 639-3, as in the paper; of a variety, with a region or script: `zho-TW`."""
     name: str
     """English name, as prompts spell it."""
     script: str
@@ -36,7 +37,12 @@ class Language:
     branch: str
     iso639_1: str | None = None
     aliases: tuple[str, ...] = ()
-    """Other ISO 639-3 spellings: macrolanguages and individual languages."""
+    """Other spellings: macrolanguages, individual languages, with a region or script."""
+
+    @property
+    def iso639_3(self) -> str:
+        """The language alone, without the region or script of a variety."""
+        return self.code.partition("-")[0]
 
     @property
     def flores(self) -> str:
@@ -66,8 +72,10 @@ _FLORES = {
     "pus": "pbt",
     "sqi": "als",
     "swa": "swh",
+    "srp-Latn": "srp",
     "uzb": "uzn",
     "zho": "cmn",
+    "zho-TW": "cmn",
 }
 _GLOTCC = {"zho": "cmn-Hani"}
 
@@ -97,6 +105,9 @@ div | Divehi | Thaa | Indo-European | Indo-Aryan | dv |
 dzo | Dzongkha | Tibt | Sino-Tibetan | Tibetic | dz |
 ell | Greek | Grek | Indo-European | Hellenic | el |
 eng | English | Latn | Indo-European | Germanic | en |
+eng-GB | English (Britain) | Latn | Indo-European | Germanic | | en-GB
+eng-IN | English (India) | Latn | Indo-European | Germanic | | en-IN
+eng-US | English (US) | Latn | Indo-European | Germanic | | en-US
 ekk | Estonian | Latn | Uralic | Finnic | et | est
 ewe | Ewe | Latn | Niger-Congo | Gbe | ee |
 fao | Faroese | Latn | Indo-European | Germanic | fo |
@@ -105,9 +116,11 @@ fij | Fijian | Latn | Austronesian | Oceanic | fj |
 fil | Filipino | Latn | Austronesian | Philippine | tl | tgl
 fin | Finnish | Latn | Uralic | Finnic | fi |
 fra | French | Latn | Indo-European | Romance | fr |
+fra-CA | French (Canada) | Latn | Indo-European | Romance | | fr-CA
 fuc | Pulaar | Latn | Niger-Congo | Atlantic | ff |
 gle | Irish | Latn | Indo-European | Celtic | ga |
 glg | Galician | Latn | Indo-European | Romance | gl |
+gsw | Swiss German | Latn | Indo-European | Germanic | |
 guj | Gujarati | Gujr | Indo-European | Indo-Aryan | gu |
 hau | Hausa | Latn | Afro-Asiatic | Chadic | ha |
 heb | Hebrew | Hebr | Afro-Asiatic | Semitic | he |
@@ -153,6 +166,7 @@ orm | Oromo | Latn | Afro-Asiatic | Cushitic | om | gaz
 pan | Punjabi | Guru | Indo-European | Indo-Aryan | pa |
 pol | Polish | Latn | Indo-European | Slavic | pl |
 por | Portuguese | Latn | Indo-European | Romance | pt |
+por-BR | Portuguese (Brazil) | Latn | Indo-European | Romance | | pt-BR
 prs | Dari | Arab | Indo-European | Iranian | |
 pus | Pashto | Arab | Indo-European | Iranian | ps | pbt
 ron | Romanian | Latn | Indo-European | Romance | ro |
@@ -166,7 +180,9 @@ sna | Shona | Latn | Niger-Congo | Bantu | sn |
 snd | Sindhi | Arab | Indo-European | Indo-Aryan | sd |
 som | Somali | Latn | Afro-Asiatic | Cushitic | so |
 spa | Spanish | Latn | Indo-European | Romance | es |
+spa-MX | Spanish (Mexico) | Latn | Indo-European | Romance | | es-MX
 srp | Serbian | Cyrl | Indo-European | Slavic | sr |
+srp-Latn | Serbian (Latin) | Latn | Indo-European | Slavic | | sr-Latn
 ssw | Swati | Latn | Niger-Congo | Bantu | ss |
 swa | Swahili | Latn | Niger-Congo | Bantu | sw | swh
 swe | Swedish | Latn | Indo-European | Germanic | sv |
@@ -191,7 +207,8 @@ wol | Wolof | Latn | Niger-Congo | Atlantic | wo |
 xho | Xhosa | Latn | Niger-Congo | Bantu | xh |
 yor | Yoruba | Latn | Niger-Congo | Yoruboid | yo |
 yue | Cantonese | Hant | Sino-Tibetan | Sinitic | |
-zho | Chinese | Hans | Sino-Tibetan | Sinitic | zh | cmn
+zho | Chinese | Hans | Sino-Tibetan | Sinitic | zh | cmn zho-CN zh-CN
+zho-TW | Chinese (Taiwan) | Hant | Sino-Tibetan | Sinitic | | zh-TW zho-Hant zh-Hant
 zul | Zulu | Latn | Niger-Congo | Bantu | zu |
 """
 
@@ -231,7 +248,8 @@ def lookup(code: str) -> Language:
     """Find a language by any of its codes or by its English name.
 
     Accepts ISO 639-3 (`mlt`, and macrolanguages: `est`), ISO 639-1 (`mt`), a code with a script
-    (`mlt_Latn`, `mlt-Latn`; the script must agree) and the name (`Maltese`).
+    (`mlt_Latn`, `mlt-Latn`; the script must agree) and the name (`Maltese`). A region that is no
+    variety of its own here (`deu-AT`) is left out.
 
     Raises:
         LanguageError: unknown; the message lists near misses.
@@ -240,10 +258,10 @@ def lookup(code: str) -> Language:
     ('ekk', 'npi', 'mlt_Latn')
     """
     spellings = _spellings()
-    key = code.strip().lower()
+    key = _key(code)
     if key in spellings:
         return spellings[key]
-    stem, _, script = key.replace("-", "_").partition("_")
+    stem, _, script = key.partition("_")
     found = spellings.get(stem)
     if found is None:
         hint = near_misses(key, [s for s in spellings if len(s) >= 3])
@@ -279,7 +297,11 @@ def _spellings() -> dict[str, Language]:
     table: dict[str, Language] = {}
     for language in LANGUAGES.values():
         whole = (language.name, language.flores, language.glotcc)
-        for spelling in (*language.spellings, *(text.lower() for text in whole)):
+        for spelling in map(_key, (*language.spellings, *whole)):
             if table.setdefault(spelling, language) is not language:
                 raise AssertionError(f"{spelling} is ambiguous")
     return table
+
+
+def _key(spelling: str) -> str:
+    return spelling.strip().lower().replace("-", "_")

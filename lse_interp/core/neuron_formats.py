@@ -1,14 +1,10 @@
-"""Foreign formats of neuron sets: index lists saved with torch, and the parquet release table."""
+"""Foreign formats of neuron sets: lists of indices saved with torch, and the files released so."""
 
-import json
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Int64
 from torch import Tensor
@@ -23,7 +19,6 @@ __all__ = [
     "read_masks",
     "released_model",
     "write_masks",
-    "write_release_table",
 ]
 
 RELEASED_LANGUAGES: tuple[str, ...] = (
@@ -109,15 +104,6 @@ def write_masks(path: str | Path, masks: Sequence[Sequence[Int64[Tensor, " _neur
     # Cloned, because a view would take its whole storage into the file.
     plain = [[neurons.detach().cpu().clone() for neurons in layers] for layers in masks]
     write_atomic(path, lambda temporary: torch.save(plain, temporary))
-    return Path(path)
-
-
-def write_release_table(path: str | Path, frame: pd.DataFrame, *, about: Mapping[str, Any]) -> Path:
-    """Write a parquet table whose schema metadata says, under `lse_interp`, what it is."""
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    metadata = (table.schema.metadata or {}) | {b"lse_interp": json.dumps(about).encode()}
-    table = table.replace_schema_metadata(metadata)
-    write_atomic(path, lambda temporary: pq.write_table(table, temporary))
     return Path(path)
 
 

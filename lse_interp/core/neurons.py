@@ -19,8 +19,15 @@ from torch import Tensor
 
 from lse_interp.core.artifacts import ModelInfo, load_artifact, provenance, save_artifact
 from lse_interp.core.errors import LanguageError, LseError, near_misses
+from lse_interp.core.neuron_checks import check_grid, check_layers
 from lse_interp.core.neuron_controls import draw_control
-from lse_interp.core.neuron_formats import read_masks, write_masks, write_release_table
+from lse_interp.core.neuron_formats import read_masks, write_masks
+from lse_interp.core.release_table import (
+    read_release_table,
+    rows_to_grids,
+    rows_to_indices,
+    write_table,
+)
 
 __all__ = ["NeuronSets", "indices_to_mask", "mask_to_indices"]
 
@@ -36,7 +43,8 @@ class NeuronSets:
     Raises:
         LanguageError: no language at all.
         LseError: a set with the wrong number of layers, an index out of range, unsorted or
-            repeated; `lape` or `probability` of another shape, or not numbers.
+            repeated; `lape` or `probability` of another shape, or not a number for a neuron of the
+            sets.
     """
 
     indices: Mapping[str, tuple[Int64[Tensor, " _neuron"], ...]]
@@ -49,19 +57,26 @@ class NeuronSets:
     thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """`k`, the quantiles asked for, and the probabilities they came to."""
     lape: Float64[Tensor, "layer neuron"] | None = None
-    """Entropy in nats over languages; inf for a neuron that never fires."""
+    """Entropy in nats over languages; inf for a neuron that never fires, NaN where unknown (a
+    release table lists the neurons of the sets alone)."""
     probability: Float64[Tensor, "lang layer neuron"] | None = None
-    """Share of tokens with a positive activation; languages in the order of `languages`."""
+    """Share of tokens with a positive activation, NaN where unknown; languages in the order of
+    `languages`."""
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.indices:
             raise LanguageError("NeuronSets needs at least one language; got none.")
         for language, layers in self.indices.items():
-            _check_layers(language, layers, self.model)
+            check_layers(language, layers, self.model)
         grid = (self.model.n_layers, self.model.d_mlp)
-        _check_grid("lape", self.lape, grid)
-        _check_grid("probability", self.probability, (len(self.indices), *grid))
+        check_grid("lape", self.lape, grid, own=self.union)
+        check_grid(
+            "probability",
+            self.probability,
+            (len(self.indices), *grid),
+            own=lambda: torch.stack([self.mask(language) for language in self]),
+        )
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -149,14 +164,16 @@ class NeuronSets:
 
         Raises:
             LseError: too few neurons remain, `match` or `seed` is unknown or negative, or
-                `activity` is asked for without `probability`.
+                `activity` is asked for without every `probability`.
 
         Source: paper, section 4.3 (iii) for `size`.
         """
-        if match == "activity" and self.probability is None:
+        if match == "activity" and (self.probability is None or self.probability.isnan().any()):
+            known = "none" if self.probability is None else "those of their own neurons alone"
             raise LseError(
-                "match='activity' needs activation probabilities, and these sets "
-                f"({self.method}) carry none. Use sets made by lse_interp.lape, or match='layer'."
+                "match='activity' needs activation probabilities of all neurons, and these sets "
+                f"({self.method}) carry {known}. Use the `neurons.safetensors` of lse_interp.lape, "
+                "or match='layer'."
             )
         drawn = {
             language: draw_control(
@@ -172,6 +189,8 @@ class NeuronSets:
             self,
             indices={language: mask_to_indices(mask) for language, mask in drawn.items()},
             method=f"random:{match}",
+            lape=_complete(self.lape),
+            probability=_complete(self.probability),
             provenance=provenance(control={"seed": seed, "match": match, "of": self.method}),
         )
 
@@ -242,7 +261,7 @@ class NeuronSets:
         """Write `to_frame` as a release table.
 
         Model, fingerprint, site, thresholds and the full language list travel as JSON in the
-        schema metadata, under the key `lse_interp`.
+        schema metadata, under the key `lse_interp`; `from_parquet` reads them back.
         """
         about = {
             "model": self.model.to_dict(),
@@ -252,7 +271,40 @@ class NeuronSets:
             "n_neurons": {language: self.size(language) for language in self},
             "provenance": dict(self.provenance),
         }
-        return write_release_table(path, self.to_frame(), about=about)
+        return write_table(path, self.to_frame(), about=about)
+
+    @classmethod
+    def from_parquet(cls, path: str | Path, *, model: ModelInfo | None = None) -> "NeuronSets":
+        """Read what `to_parquet` wrote.
+
+        The table lists the neurons of the sets, so `lape` and `probability` are NaN for all other
+        neurons; they are None where the table has neither.
+
+        Args:
+            path: the `.parquet` file.
+            model: the model the neurons will be used on, if there is one.
+
+        Raises:
+            ArtifactError: missing, truncated, altered or not a release table.
+            MismatchError: the neurons belong to another model than `model`.
+        """
+        frame, about = read_release_table(path)
+        found = ModelInfo.from_dict(about["model"])
+        if model is not None:
+            model.require_same(found, what=f"{path}")
+        rows = {"languages": about["n_neurons"], "model": found}
+        indices = rows_to_indices(frame, **rows)
+        lape, probability = rows_to_grids(frame, **rows)
+        return cls(
+            indices=indices,
+            model=found,
+            site=about["site"],
+            method=about["method"],
+            thresholds=about["thresholds"],
+            lape=lape,
+            probability=probability,
+            provenance=about["provenance"],
+        )
 
     @classmethod
     def from_masks(
@@ -339,37 +391,13 @@ def indices_to_mask(
     return mask
 
 
+def _complete(values: Tensor | None) -> Tensor | None:
+    """Drop values that are known for some neurons alone."""
+    return None if values is None or values.isnan().any() else values
+
+
 def _combine(operation: Any, masks: Sequence[Tensor]) -> Tensor:
     result = masks[0]
     for mask in masks[1:]:
         result = operation(result, mask)
     return result
-
-
-def _check_layers(language: str, layers: Sequence[Tensor], model: ModelInfo) -> None:
-    if len(layers) != model.n_layers:
-        raise LseError(
-            f"The neurons of {language} must be listed for each of the {model.n_layers} layers of "
-            f"{model.name}; got {len(layers)} layers. Use an empty tensor for an empty layer."
-        )
-    for layer, neurons in enumerate(layers):
-        if len(neurons) and (neurons.min() < 0 or neurons.max() >= model.d_mlp):
-            raise LseError(
-                f"Neuron indices must be in [0, {model.d_mlp}); {language} has "
-                f"{int(neurons.min())} to {int(neurons.max())} in layer {layer}."
-            )
-        if (neurons.diff() <= 0).any():
-            raise LseError(
-                f"Neuron indices must ascend without repeats; those of {language} in layer "
-                f"{layer} do not. Pass `tensor.unique()`."
-            )
-
-
-def _check_grid(name: str, values: Tensor | None, shape: tuple[int, ...]) -> None:
-    if values is None:
-        return
-    if tuple(values.shape) != shape:
-        raise LseError(f"`{name}` must have shape {shape}; got {tuple(values.shape)}.")
-    lowest = float(values.min())
-    if not lowest >= 0:  # also catches NaN, which `min` propagates
-        raise LseError(f"`{name}` must hold numbers of at least 0; found {lowest}.")

@@ -24,8 +24,6 @@ from lse_interp.data.specs import parse_options
 
 __all__ = ["ParallelText", "load_parallel"]
 
-_NTREX_REGION = {"zho": "zho-CN"}
-
 
 @dataclasses.dataclass(frozen=True)
 class ParallelText:
@@ -165,8 +163,7 @@ def _ntrex(folder: Path, languages: list[Language]) -> dict[str, tuple[str, ...]
 
 
 def _ntrex_file(folder: Path, language: Language) -> Path:
-    region = _NTREX_REGION.get(language.code)
-    endings = [*([region] if region else []), *language.spellings]
+    endings = [*language.spellings]
     endings += [f"{code}-{language.script}" for code in language.spellings]
     names = [f"newstest2019-{role}.{ending}.txt" for ending in endings for role in ("src", "ref")]
     for name in names:

@@ -14,6 +14,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, ListedColormap, LogNorm, Normalize
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.transforms import offset_copy
 
 from lse_interp.core.errors import LseError, near_misses
 from lse_interp.core.languages import LANGUAGES, family_order
@@ -33,6 +34,9 @@ _PAIR_COLUMNS = [
     "ratio_by_layer",
 ]
 _SMALLEST_TEXT = 4.5
+_LARGEST_INCHES = 14.0
+_MOST_NAMED = 48
+"""With more languages than this the families are named along the axes."""
 _OWN_GREY = "0.88"
 
 
@@ -70,7 +74,8 @@ def plot_overlap(
 
     White lines part the branches of the family tree, named beside the diagonal. The diagonal is
     grey and out of the colour scale; for counts it holds each language's own number. Numbers are
-    written where they fit.
+    written where they fit. With more than 48 languages the families are named along the axes, and
+    languages where their codes fit.
 
     Args:
         frame: what `overlap_frame` returns.
@@ -85,7 +90,7 @@ def plot_overlap(
     picture = _picture(value)
     codes = family_order(frame["language"].unique())
     if ax is None:
-        side = float(np.clip(1.4 + 0.29 * len(codes), 3.4, 12.0))
+        side = float(np.clip(1.4 + 0.29 * len(codes), 3.4, _LARGEST_INCHES))
         _, ax = plt.subplots(figsize=(side, side))
     _draw_cells(ax, _grid(frame, codes=codes, value=value), codes=codes, picture=picture)
     return ax
@@ -104,7 +109,7 @@ def plot_overlap_panels(frame: pd.DataFrame) -> list[Axes]:
         The three Axes, all of one new figure.
     """
     n_languages = frame["language"].nunique()
-    side = float(np.clip(1.4 + 0.27 * n_languages, 3.6, 12.0))
+    side = float(np.clip(1.4 + 0.27 * n_languages, 3.6, _LARGEST_INCHES))
     _, axes = plt.subplot_mosaic(
         [["intersection", "jaccard"], ["intersection", "ratio_by_layer"]],
         figsize=(1.62 * side, side),
@@ -209,7 +214,9 @@ def _draw_cells(ax: Axes, grid: np.ndarray, *, codes: Sequence[str], picture: _P
 def _cell_points(ax: Axes, n: int) -> float:
     """Estimate the side of a cell before the layout is known; it comes out a little larger."""
     box = ax.get_window_extent()
-    return 0.95 * min(box.width, box.height) / ax.figure.dpi * 72 / n
+    # The margins set aside before the layout are too wide for a large picture.
+    share = 0.95 if n <= _MOST_NAMED else 1.1
+    return share * min(box.width, box.height) / ax.figure.dpi * 72 / n
 
 
 def _write_numbers(
@@ -227,7 +234,8 @@ def _write_numbers(
     }
     longest = max(map(len, texts.values()), default=1)
     size = min(7.0, 0.88 * cell / (0.62 * longest), 0.7 * cell)
-    if size < _SMALLEST_TEXT:
+    # Thousands of numbers are read one by one or not at all.
+    if size < (_SMALLEST_TEXT if len(grid) <= _MOST_NAMED else 5.5):
         return
     for (row, column), text in texts.items():
         value = grid[row, column]
@@ -251,9 +259,8 @@ def _luminance(rgba: Sequence[float]) -> float:
 def _mark_branches(ax: Axes, codes: Sequence[str], *, cell: float) -> float:
     """Part and name the branches; return how many cells the names reach beyond the triangle."""
     size = min(6.5, 0.75 * cell)
-    start, reach = 0, 0.0
-    for branch, group in itertools.groupby(codes, key=_branch):
-        stop = start + len(list(group))
+    reach = 0.0
+    for branch, start, stop in _blocks(codes, _branch):
         for xs, ys in (([0, stop], [stop, stop]), ([start, start], [start, len(codes)])):
             ax.plot(xs, ys, color="white", linewidth=0.11 * cell, solid_capstyle="butt")
         if size >= _SMALLEST_TEXT:
@@ -262,7 +269,6 @@ def _mark_branches(ax: Axes, codes: Sequence[str], *, cell: float) -> float:
                 *place, branch, ha="left", va="center", fontsize=size, color="0.4", style="italic"
             )
             reach = max(reach, stop + 0.5 + 0.6 * size * len(branch) / cell - len(codes))
-        start = stop
     return reach
 
 
@@ -270,19 +276,65 @@ def _branch(code: str) -> str:
     return LANGUAGES[code].branch if code in LANGUAGES else "unknown"
 
 
+def _family(code: str) -> str:
+    return LANGUAGES[code].family if code in LANGUAGES else "unknown"
+
+
 def _label_axes(ax: Axes, codes: Sequence[str], *, cell: float) -> None:
     size = min(0.8 * cell, 7.0)
     middles = np.arange(len(codes)) + 0.5
-    # Names where there is room for them, codes in small panels and below the columns.
-    names = [language_label(code) if cell >= 11 else code for code in codes]
-    if size < 2.5:
-        names = codes = [""] * len(codes)
-    ax.set_yticks(middles, names, fontsize=size)
-    ax.set_xticks(middles, codes, fontsize=size, rotation=90)
     ax.tick_params(length=0, pad=2)
+    n_points = 0.0
+    if size >= _SMALLEST_TEXT:
+        # Names where there is room for them, codes in small panels and below the columns.
+        names = [language_label(code) if cell >= 11 else code for code in codes]
+        ax.set_yticks(middles, names, fontsize=size)
+        ax.set_xticks(middles, codes, fontsize=size, rotation=90)
+        n_points = 0.65 * size * max(map(len, [*names, *codes]))
+    else:
+        ax.set_xticks([])
+        ax.set_yticks([])
+    if len(codes) > _MOST_NAMED:
+        _name_families(ax, codes, cell=cell, n_points=n_points + 4)
     ax.grid(visible=False)
     for spine in ax.spines.values():
         spine.set_visible(False)
+
+
+def _name_families(ax: Axes, codes: Sequence[str], *, cell: float, n_points: float) -> None:
+    """Name the families along both axes where a block is high enough; a line spans each block.
+
+    Args:
+        ax: where.
+        codes: the languages in their order.
+        cell: side of a cell in points.
+        n_points: room to leave for the names of languages.
+    """
+    size = 6.0
+    beside = offset_copy(ax.get_yaxis_transform(), ax.figure, x=-n_points, units="points")
+    below = offset_copy(ax.get_xaxis_transform(), ax.figure, y=-n_points, units="points")
+    line = {"color": "0.55", "linewidth": 0.6, "solid_capstyle": "butt", "clip_on": False}
+    text = {"textcoords": "offset points", "fontsize": size, "color": "0.3"}
+    for name, start, stop in _blocks(codes, _family):
+        inside = (start + 0.15, stop - 0.15)
+        ax.plot((0, 0), inside, transform=beside, **line)
+        ax.plot(inside, (0, 0), transform=below, **line)
+        if (stop - start) * cell >= size:
+            middle = (start + stop) / 2
+            place = {"xy": (0, middle), "xycoords": beside, "xytext": (-3, 0)}
+            ax.annotate(name, **place, ha="right", va="center", **text)
+            place = {"xy": (middle, 0), "xycoords": below, "xytext": (0, -3)}
+            ax.annotate(name, **place, ha="center", va="top", rotation=90, **text)
+
+
+def _blocks(codes: Sequence[str], group: Callable[[str], str]) -> list[tuple[str, int, int]]:
+    """Cut codes into runs of one group: its name, where it starts, and where it stops."""
+    blocks, start = [], 0
+    for name, members in itertools.groupby(codes, key=group):
+        stop = start + len(list(members))
+        blocks.append((name, start, stop))
+        start = stop
+    return blocks
 
 
 def _add_colorbar(ax: Axes, picture: _Picture, norm: Normalize) -> None:

@@ -61,11 +61,35 @@ def test_the_table_is_well_formed():
     assert len(LANGUAGES) > 100
     assert len({language.name for language in LANGUAGES.values()}) == len(LANGUAGES)
     for language in LANGUAGES.values():
-        assert re.fullmatch("[a-z]{3}", language.code)
+        assert re.fullmatch("[a-z]{3}(-[A-Z]{2}|-[A-Z][a-z]{3})?", language.code)
+        assert language.iso639_3 in LANGUAGES
         assert re.fullmatch("[A-Z][a-z]{3}", language.script)
         assert language.family
         assert language.branch
         assert language.iso639_1 is None or re.fullmatch("[a-z]{2}", language.iso639_1)
+
+
+@pytest.mark.parametrize(
+    ("spelling", "code", "flores"),
+    [
+        ("zho-TW", "zho-TW", "cmn_Hant"),
+        ("cmn_Hant", "zho-TW", "cmn_Hant"),
+        ("zh_Hant", "zho-TW", "cmn_Hant"),
+        ("zho-CN", "zho", "cmn_Hans"),
+        ("srp-Latn", "srp-Latn", "srp_Latn"),
+        ("sr_latn", "srp-Latn", "srp_Latn"),
+        ("srp-Cyrl", "srp", "srp_Cyrl"),
+        ("pt-br", "por-BR", "por-BR_Latn"),
+        ("deu-AT", "deu", "deu_Latn"),
+    ],
+)
+def test_lookup_tells_varieties_from_their_language(spelling, code, flores):
+    assert (lookup(spelling).code, lookup(spelling).flores) == (code, flores)
+
+
+def test_a_variety_stands_beside_its_language():
+    assert lookup("zho-TW").iso639_3 == "zho"
+    assert family_order(["por-BR", "spa", "fra", "por"]) == ["fra", "por", "por-BR", "spa"]
 
 
 def test_data_set_spellings_of_the_paper_languages():

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -244,6 +245,157 @@ def test_to_parquet_writes_the_frame_and_says_what_it_is(tmp_path):
     assert about["n_neurons"] == {"mlt": 3, "lvs": 0, "slk": 2}
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_from_parquet_reads_what_to_parquet_wrote(tmp_path, known):
+    neurons = hand_made() if known else hand_made(lape=None, probability=None, site=None)
+    path = neurons.to_parquet(tmp_path / "neurons.parquet")
+    read = NeuronSets.from_parquet(path, model=model_info())
+    assert_same(read, neurons)
+    for field in ("model", "site", "method", "thresholds", "provenance"):
+        assert getattr(read, field) == getattr(neurons, field)
+    pd.testing.assert_frame_equal(read.to_frame(), neurons.to_frame())
+    again = read.to_parquet(tmp_path / "again.parquet")
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_from_parquet_knows_the_evidence_of_listed_neurons_alone(tmp_path):
+    neurons = hand_made()
+    read = NeuronSets.from_parquet(neurons.to_parquet(tmp_path / "neurons.parquet"))
+    listed = neurons.union()
+    assert torch.equal(read.lape[listed], neurons.lape[listed])
+    assert torch.equal(read.lape.isnan(), ~listed)
+    for position, code in enumerate(neurons):
+        own = neurons.mask(code)
+        assert torch.equal(read.probability[position][own], neurons.probability[position][own])
+        assert torch.equal(read.probability[position].isnan(), ~own)
+    only = hand_made(lape=None).to_parquet(tmp_path / "only.parquet")
+    assert NeuronSets.from_parquet(only).lape is None
+    assert NeuronSets.from_parquet(only).probability is not None
+
+
+@FEW
+@given(seed=st.integers(0, 10_000), share=st.floats(0, 1))
+def test_from_parquet_round_trips_any_sets(tmp_path_factory, seed, share):
+    neurons = random_sets(seed, share=share)
+    path = neurons.to_parquet(tmp_path_factory.mktemp("release") / "neurons.parquet")
+    read = NeuronSets.from_parquet(path)
+    assert_same(read, neurons)
+    pd.testing.assert_frame_equal(read.to_frame(), neurons.to_frame())
+
+
+def test_sets_read_from_parquet_save_select_and_control(tmp_path):
+    neurons = hand_made()
+    read = NeuronSets.from_parquet(neurons.to_parquet(tmp_path / "neurons.parquet"))
+    saved = NeuronSets.load(read.save(tmp_path / "neurons.safetensors"))
+    torch.testing.assert_close(saved.probability, read.probability, rtol=0, atol=0, equal_nan=True)
+    assert_same(read.select("slk"), neurons.select("slk"))
+    assert_same(read.random_like(seed=0), neurons.random_like(seed=0))
+    with pytest.raises(LseError, match="of all neurons, and these sets .* their own neurons alone"):
+        read.random_like(seed=0, match="activity")
+
+
+def test_neuron_sets_may_not_know_the_evidence_of_other_neurons_alone():
+    neurons = hand_made()
+    unknown = neurons.probability.clone()
+    unknown[:, 1] = math.nan
+    hand_made(probability=unknown)
+    for name, place in (("probability", (2, 0, 5)), ("lape", (2, 39))):
+        values = getattr(neurons, name).clone()
+        values[place] = math.nan
+        with pytest.raises(LseError, match=f"`{name}` must hold numbers for the neurons of the"):
+            hand_made(**{name: values})
+    unknown[0, 0, 1] = -1
+    with pytest.raises(LseError, match=r"at least 0; found -1\.0"):
+        hand_made(probability=unknown)
+
+
+def test_from_parquet_refuses_every_single_byte_that_was_changed_and_matters(tmp_path):
+    path = hand_made().to_parquet(tmp_path / "neurons.parquet")
+    whole, expected = path.read_bytes(), NeuronSets.from_parquet(path)
+    n_refused = 0
+    for at in np.random.default_rng(0).choice(len(whole), 300, replace=False):
+        changed = bytearray(whole)
+        changed[at] ^= 1 << (at % 8)
+        path.write_bytes(bytes(changed))
+        try:
+            read = NeuronSets.from_parquet(path)
+        except ArtifactError:
+            n_refused += 1
+            continue
+        # Parquet keeps copies and statistics that nobody reads.
+        assert_same(read, expected)
+        pd.testing.assert_frame_equal(read.to_frame(), expected.to_frame())
+        assert (read.model, read.thresholds) == (expected.model, expected.thresholds)
+    assert n_refused > 100
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"neuron": 40}, r"was altered after it was written.* Take the original file"),
+        ({"lape": 7.5}, "was altered"),
+        ({"language": "slv"}, "was altered"),
+        ({"layer": 3.0}, "was altered"),
+    ],
+)
+def test_from_parquet_refuses_rows_that_were_edited(tmp_path, changes, message):
+    path = hand_made().to_parquet(tmp_path / "neurons.parquet")
+    table = pq.read_table(path)
+    frame = table.to_pandas()
+    for column, value in changes.items():
+        frame[column] = frame[column].astype(object)
+        frame.loc[0, column] = value
+        frame[column] = frame[column].infer_objects()
+    edited = pa.Table.from_pandas(frame, preserve_index=False)
+    pq.write_table(edited.replace_schema_metadata(table.schema.metadata), path)
+    with pytest.raises(ArtifactError, match=message):
+        NeuronSets.from_parquet(path)
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 3, 4], [0, 0, 1, 2, 3, 4], [1, 0, 2, 3, 4]])
+def test_from_parquet_refuses_rows_lost_doubled_or_moved(tmp_path, rows):
+    path = hand_made().to_parquet(tmp_path / "neurons.parquet")
+    pq.write_table(pq.read_table(path).take(rows), path)
+    with pytest.raises(ArtifactError, match="was altered"):
+        NeuronSets.from_parquet(path)
+
+
+def test_from_parquet_refuses_an_edited_description(tmp_path):
+    path = hand_made().to_parquet(tmp_path / "neurons.parquet")
+    table = pq.read_table(path)
+    about = table.schema.metadata[b"lse_interp"].replace(b'"k": 0.05', b'"k": 0.01')
+    assert about != table.schema.metadata[b"lse_interp"]
+    pq.write_table(
+        table.replace_schema_metadata(table.schema.metadata | {b"lse_interp": about}), path
+    )
+    with pytest.raises(ArtifactError, match="its rows or its description"):
+        NeuronSets.from_parquet(path)
+
+
+def test_from_parquet_refuses_files_that_are_no_release_table(tmp_path):
+    path = hand_made().to_parquet(tmp_path / "neurons.parquet")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-50])
+    with pytest.raises(ArtifactError, match="cannot be read as a release table; it is truncated"):
+        NeuronSets.from_parquet(path)
+    path.write_bytes(whole)
+    frame = pd.read_parquet(path)
+    frame.to_parquet(path)
+    with pytest.raises(ArtifactError, match=r"\(no metadata under `lse_interp`\).*original file"):
+        NeuronSets.from_parquet(path)
+    frame.drop(columns="neuron").to_parquet(path)
+    with pytest.raises(ArtifactError, match=r"not a release table .*no column neuron"):
+        NeuronSets.from_parquet(path)
+    with pytest.raises(ArtifactError, match="absent is not a file. Give the neurons.parquet that"):
+        NeuronSets.from_parquet(tmp_path / "absent")
+
+
+def test_from_parquet_refuses_neurons_of_another_model(tmp_path):
+    path = hand_made().to_parquet(tmp_path / "neurons.parquet")
+    with pytest.raises(MismatchError, match="expected fingerprint xyz .*found abc"):
+        NeuronSets.from_parquet(path, model=model_info(fingerprint="xyz"))
+
+
 def test_masks_round_trip(tmp_path):
     neurons = hand_made()
     path = neurons.to_masks(tmp_path / "masks.pth")
@@ -428,7 +580,9 @@ def test_random_like_by_size_needs_as_many_outside_as_inside():
 
 
 def test_random_like_by_activity_needs_probabilities():
-    with pytest.raises(LseError, match="needs activation probabilities, and these sets"):
+    with pytest.raises(
+        LseError, match=r"probabilities of all neurons, and these sets \(lape\) carry none"
+    ):
         hand_made(probability=None).random_like(seed=0, match="activity")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lse_interp.core.errors import CorpusError, LanguageError
-from lse_interp.core.languages import PAPER_LANGUAGES
+from lse_interp.core.languages import LANGUAGES, PAPER_LANGUAGES, lookup
 from lse_interp.data import ParallelText, embedded, load_parallel
 
 LINES = {"mlt": ["wieħed", "tnejn", "tlieta"], "eng": ["one", "two", "three"]}
@@ -218,6 +218,22 @@ def test_load_parallel_finds_the_odd_names_of_the_real_ntrex(ntrex):
     assert len(text.languages) == 10
     assert "威尔士" in text.sentences["zho"][0]
     assert "Велшки" in text.sentences["srp"][0]
+
+
+def test_load_parallel_reads_all_128_languages_of_the_real_ntrex(ntrex):
+    def readable(code):
+        try:
+            return load_parallel(f"ntrex:{ntrex}", languages=[code], n_sentences=1)
+        except CorpusError as error:
+            assert "NTREX at" in str(error)
+            return None
+
+    found = {code: text for code in LANGUAGES if (text := readable(code))}
+
+    assert len(found) == 128
+    assert found["zho-TW"].sentences["zho-TW"] != found["zho"].sentences["zho"]
+    names = [path.name.split(".")[1] for path in ntrex.glob("newstest2019-*.txt")]
+    assert {lookup(name).code for name in names} == set(found)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,13 @@
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lse_interp.core.errors import LseError
-from lse_interp.core.languages import LANGUAGES
+from lse_interp.core.languages import LANGUAGES, family_order
 from lse_interp.plotting.neurons import (
     _n_columns,
     layer_frame,
@@ -48,6 +49,82 @@ def test_plot_layers_draws_one_line_per_language(neurons, value):
     assert ax.get_ylim()[0] == 0
     assert ax.get_xlim() == (0, 1)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == list(lines)
+
+
+@pytest.fixture
+def many(make_neurons):
+    """Sets of 128 languages: language i has i % 5 neurons in layer 0 and one in layer 1."""
+    codes = list(LANGUAGES)[:128]
+    return make_neurons({code: [list(range(i % 5)), [i % 7]] for i, code in enumerate(codes)})
+
+
+def test_plot_layers_of_many_languages_names_families_and_their_medians(many):
+    frame = layer_frame(many)
+    ax = plot_layers(frame)
+    families = pd.Series({code: LANGUAGES[code].family for code in many})
+    named = {line.get_label(): line for line in ax.lines if line.get_label()[0] != "_"}
+    assert len(ax.lines) == 128 + len(named)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == list(named)
+    assert len(named) <= 10
+    dravidian = families.index[families == "Dravidian"]
+    expected = frame[frame["language"].isin(dravidian)].groupby("layer")["n_neurons"].median()
+    np.testing.assert_array_equal(
+        named[f"Dravidian ({len(dravidian)})"].get_ydata(), expected.to_numpy()
+    )
+    counted = [int(label.rsplit("(")[1].rstrip(")")) for label in named]
+    assert sum(counted) == 128
+    small = families.value_counts()
+    assert list(named)[-1] == f"other families ({small[small < 3].sum()})"
+
+
+def test_plot_layers_draws_a_language_of_many_in_the_colour_of_its_family(many):
+    ax = plot_layers(layer_frame(many))
+    thin = dict(zip(family_order(many), ax.lines, strict=False))
+    bold = {line.get_label().split(" (")[0]: line.get_color() for line in ax.lines[128:]}
+    assert thin["tur"].get_color() == thin["kaz"].get_color() == bold["Turkic"]
+    assert thin["kat"].get_color() == thin["jpn"].get_color() == bold["other families"]
+    assert len(set(bold.values())) == len(bold)
+
+
+def test_plot_layers_fits_the_legend_of_many_languages_into_the_picture(many):
+    figure = plot_layers(layer_frame(many)).figure
+    figure.draw_without_rendering()
+    legend = figure.axes[0].get_legend().get_window_extent()
+    assert 0 <= legend.y0 < legend.y1 <= figure.bbox.y1
+    assert legend.x1 <= figure.bbox.x1 + 1
+    assert figure.get_figwidth() <= 7
+
+
+def test_plot_layers_names_48_languages_and_families_of_more(make_neurons):
+    def n_entries(n):
+        codes = list(LANGUAGES)[:n]
+        ax = plot_layers(layer_frame(make_neurons({code: [[0], [1]] for code in codes})))
+        return len(ax.get_legend().get_texts())
+
+    assert n_entries(48) == 48
+    assert n_entries(49) < 10
+
+
+def test_plot_layers_of_many_languages_outside_the_crosswalk_makes_one_family(make_neurons):
+    codes = [f"q{a}{b}" for a in "abcdefg" for b in "abcdefgh"]
+    ax = plot_layers(layer_frame(make_neurons({code: [[0], [1]] for code in codes})))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["unknown (56)"]
+
+
+def test_plot_small_multiples_of_many_languages_keeps_titles_apart(make_neurons):
+    codes = list(LANGUAGES)[-64:]
+    axes = plot_small_multiples(layer_frame(make_neurons({code: [[0], [1]] for code in codes})))
+    figure = axes[0].figure
+    figure.draw_without_rendering()
+    assert len(axes) == 64
+    boxes = [ax._left_title.get_window_extent() for ax in axes]
+    rows = {}
+    for box in boxes:
+        rows.setdefault(round(box.y0), []).append(box)
+    for row in rows.values():
+        row.sort(key=lambda box: box.x0)
+        for left, right in zip(row, row[1:], strict=False):
+            assert left.x1 < right.x0
 
 
 def test_plot_layers_gives_a_language_the_same_line_whoever_else_is_there(neurons):

@@ -124,15 +124,63 @@ def test_plot_overlap_of_one_language_and_of_unrelated_sets_has_a_scale(make_neu
             assert norm.vmax > norm.vmin
 
 
-def test_plot_overlap_of_many_languages_drops_what_does_not_fit(make_neurons):
-    codes = list(LANGUAGES)
+@pytest.fixture
+def many_frame(make_neurons):
+    codes = list(LANGUAGES)[:128]
+    return overlap_frame(measure_overlap(make_neurons(spread(codes, d_mlp=800), d_mlp=800)))
+
+
+def families_of(frame):
+    codes = family_order(frame["language"].unique())
+    return list(dict.fromkeys(LANGUAGES[code].family for code in codes))
+
+
+def beside(ax):
+    """The families named along the vertical axis, in their order."""
+    return [text.get_text() for text in ax.texts if text.get_ha() == "right"]
+
+
+def test_plot_overlap_of_many_languages_drops_numbers_and_names_families(many_frame):
+    ax = plot_overlap(many_frame)
+    assert max(ax.figure.get_size_inches()) <= 14
+    written = {text.get_text() for text in ax.texts}
+    assert not any(text.replace(".", "").isdigit() for text in written)
+    assert cells(ax).count() == 128 * 127 / 2
+    assert beside(ax) == families_of(many_frame)
+    # Codes, which fit; names would not.
+    codes = family_order(many_frame["language"].unique())
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == codes
+    assert min(tick.get_fontsize() for tick in ax.get_yticklabels()) >= 4.5
+
+
+def test_plot_overlap_panels_of_many_languages_name_what_fits(many_frame):
+    large, *small = plot_overlap_panels(many_frame)
+    assert len(large.get_yticklabels()) == 128
+    for ax in small:
+        assert ax.get_yticklabels() == []
+        named = beside(ax)
+        assert "Indo-European" in named
+        assert "Japonic" not in named
+        assert set(named) <= set(families_of(many_frame))
+
+
+@pytest.mark.parametrize("panel", [0, 1])
+def test_plot_overlap_of_many_languages_leaves_no_text_on_another(many_frame, panel):
+    ax = plot_overlap_panels(many_frame)[panel]
+    ax.figure.draw_without_rendering()
+    texts = [*ax.get_yticklabels(), *(text for text in ax.texts if text.get_ha() == "right")]
+    boxes = [text.get_window_extent() for text in texts]
+    for at, one in enumerate(boxes):
+        for other in boxes[at + 1 :]:
+            apart = one.x1 <= other.x0 or other.x1 <= one.x0
+            # Letters are lower than the line they stand in.
+            assert apart or min(one.y1, other.y1) - max(one.y0, other.y0) < 0.3 * one.height
+
+
+def test_plot_overlap_names_no_family_beside_few_languages(make_neurons):
+    codes = family_order(LANGUAGES)[:48]
     frame = overlap_frame(measure_overlap(make_neurons(spread(codes, d_mlp=800), d_mlp=800)))
-    ax = plot_overlap(frame)
-    assert len(codes) >= 100
-    assert max(ax.figure.get_size_inches()) <= 12
-    assert [text for text in ax.texts if text.get_style() != "italic"] == []
-    assert len(ax.get_yticklabels()) == len(codes)
-    assert cells(ax).count() == len(codes) * (len(codes) - 1) / 2
+    assert beside(plot_overlap(frame)) == []
 
 
 def test_plot_overlap_refuses_an_unknown_value(neurons):

@@ -1,0 +1,52 @@
+"""What neuron sets must satisfy: indices that fit the model, values where there are neurons."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from lse_interp.core.artifacts import ModelInfo
+from lse_interp.core.errors import LseError
+
+__all__ = ["check_grid", "check_layers"]
+
+
+def check_layers(language: str, layers: Sequence[Tensor], model: ModelInfo) -> None:
+    """Refuse neurons of a language that are not ascending indices for every layer of the model."""
+    if len(layers) != model.n_layers:
+        raise LseError(
+            f"The neurons of {language} must be listed for each of the {model.n_layers} layers of "
+            f"{model.name}; got {len(layers)} layers. Use an empty tensor for an empty layer."
+        )
+    for layer, neurons in enumerate(layers):
+        if len(neurons) and (neurons.min() < 0 or neurons.max() >= model.d_mlp):
+            raise LseError(
+                f"Neuron indices must be in [0, {model.d_mlp}); {language} has "
+                f"{int(neurons.min())} to {int(neurons.max())} in layer {layer}."
+            )
+        if (neurons.diff() <= 0).any():
+            raise LseError(
+                f"Neuron indices must ascend without repeats; those of {language} in layer "
+                f"{layer} do not. Pass `tensor.unique()`."
+            )
+
+
+def check_grid(
+    name: str, values: Tensor | None, shape: tuple[int, ...], *, own: Callable[[], Tensor]
+) -> None:
+    """Refuse values of another shape or below 0, or unknown (NaN) where `own` marks the neuron."""
+    if values is None:
+        return
+    if tuple(values.shape) != shape:
+        raise LseError(f"`{name}` must have shape {shape}; got {tuple(values.shape)}.")
+    lowest = float(values.min())
+    if math.isnan(lowest):  # `min` propagates NaN; only then is the whole grid looked at
+        unknown = values.isnan()
+        if (unknown & own()).any():
+            raise LseError(
+                f"`{name}` must hold numbers for the neurons of the sets; found NaN. Only other "
+                "neurons may be unknown."
+            )
+        lowest = float(values[~unknown].min()) if not unknown.all() else 0.0
+    if lowest < 0:
+        raise LseError(f"`{name}` must hold numbers of at least 0; found {lowest}.")
