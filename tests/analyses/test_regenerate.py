@@ -153,6 +153,8 @@ def test_figures_of_task_scores_are_up_to_date(name, tmp_path):
 def test_figures_of_runs_are_up_to_date(name, tmp_path):
     if not PATHS.neurons.is_file():
         pytest.skip(f"{PATHS.folder} holds no artefacts; `make demo` writes them")
+    if name == "fig05" and not list(PATHS.finetune("slk", "").glob("target-*000")):
+        pytest.skip("`make demo` trains no run with a token budget; see Figure 5's script")
     require_close(FROM_RUNS[name](tmp_path))
 
 
