@@ -22,12 +22,11 @@ import torch
 from lse_interp.core.artifacts import RunPaths, provenance
 from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, main_for, progress
 from lse_interp.core.comparisons import LossComparison
-from lse_interp.core.finetune_runs import FinetuneRun
 from lse_interp.core.languages import lookup
 from lse_interp.data.parallel import ParallelText, load_parallel
 from lse_interp.models import HookedModel
 from lse_interp.models.losses import sentence_losses
-from lse_interp.models.sources import ModelSource, model_sources, require_runs_of
+from lse_interp.models.sources import model_sources, require_runs_of
 
 __all__ = ["Config", "LossComparison", "compare_losses", "main", "run"]
 
@@ -123,7 +122,7 @@ def run(config: Config) -> LossComparison:
         model = source.load()
         if not parts:
             require_runs_of(model, sources)
-        named = {label: _method(source)}
+        named = {label: source.method()}
         parts.append(
             _earlier(earlier, label, model=model, text=parallel.digest(measured))
             or compare_losses(
@@ -147,13 +146,6 @@ def run(config: Config) -> LossComparison:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage from the command line."""
     return main_for(Config, run, argv, description=__doc__)
-
-
-def _method(source: ModelSource) -> tuple[str, int]:
-    if source.run is None:
-        return "base", 0
-    found = FinetuneRun.load(source.run)
-    return found.method, int(found.settings.get("seed", 0))
 
 
 def _earlier(

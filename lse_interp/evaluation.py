@@ -45,7 +45,7 @@ from lse_interp.evaluation_tasks.questions import Questions, named_tasks, questi
 from lse_interp.evaluation_tasks.tasks import Document, digest, require_documents
 from lse_interp.models import HookedModel
 from lse_interp.models.losses import sentence_losses
-from lse_interp.models.sources import ModelSource, model_sources, require_runs_of
+from lse_interp.models.sources import model_sources, require_runs_of
 
 if TYPE_CHECKING:
     from lse_interp.evaluation_tasks.harness import Outcome
@@ -193,7 +193,7 @@ def _run_language(config: Config, language: str) -> EvaluationTable:
         model = source.load()
         if not parts:
             require_runs_of(model, sources)
-        named = _method(source)
+        named = source.method()
         parts.append(_evaluate_one(config, model, questions, parallel, language, label, named))
         # Two large models need not fit side by side.
         del model
@@ -369,13 +369,6 @@ def _table(
         measures=tuple(scores),
         scores=tuple(values[None] for values in scores.values()),
     )
-
-
-def _method(source: ModelSource) -> tuple[str, int]:
-    if source.run is None:
-        return "base", 0
-    found = FinetuneRun.load(source.run)
-    return found.method, int(found.settings.get("seed", 0))
 
 
 if __name__ == "__main__":

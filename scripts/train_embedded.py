@@ -33,7 +33,14 @@ from lse_interp.core.languages import (
     PAPER_REFERENCE,
     PAPER_TARGETS,
 )
-from lse_interp.data.embedded import TOPICS, Clauses, clause_ids, clauses, sentences
+from lse_interp.data.embedded import (
+    TOPICS,
+    UNSPACED,
+    Clauses,
+    clause_ids,
+    clauses,
+    sentences,
+)
 
 log = logging.getLogger("train_embedded")
 
@@ -41,7 +48,6 @@ LETTERS = dict(zip(TOPICS, "ABCDEFG", strict=True))
 OPTIONS = "\n".join(
     f"{letter}) {name}" for letter, name in zip("ABCDEFG", TOPICS.values(), strict=True)
 )
-UNSPACED = ("jpn", "zho")
 SHARES = {"text": 0.55, "fragments": 0.20, "translation": 0.17, "topic question": 0.08}
 """Shares of the documents."""
 RESOURCE = {code: 1.0 for code in PAPER_REFERENCE} | {code: 0.1 for code in PAPER_TARGETS}

@@ -1,12 +1,12 @@
 """Running tasks on a model through lm-evaluation-harness."""
 
-import contextlib
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lse_interp.core.errors import CorpusError, LseError
+from lse_interp.core.logs import quiet
 from lse_interp.evaluation_tasks.answers import Outcome, is_generated
 from lse_interp.evaluation_tasks.tasks import Document, Task, require_documents
 from lse_interp.models.hooked import HookedModel
@@ -38,7 +38,8 @@ def as_lm(model: HookedModel, *, batch_size: int = 8, progress: bool = False) ->
         raise LseError(f"{model.name} has no tokenizer. Give HookedModel one with the model.")
     if batch_size < 1:
         raise LseError(f"`batch_size` must be at least 1; got {batch_size}.")
-    with _quiet():
+    # What a user must know is said by this package's own logs.
+    with quiet("lm_eval", level=logging.ERROR):
         from lse_interp.evaluation_tasks.greedy_lm import GreedyLM
 
         return GreedyLM(model, batch_size=batch_size, progress=progress)
@@ -71,7 +72,8 @@ def run_tasks(lm: Any, tasks: Mapping[Task, Sequence[Document]]) -> dict[str, li
 
     from lse_interp.evaluation_tasks.document_task import DocumentTask
 
-    with _quiet():
+    # What a user must know is said by this package's own logs.
+    with quiet("lm_eval", level=logging.ERROR):
         results = evaluate(
             lm=lm,
             task_dict={
@@ -126,15 +128,3 @@ def _outcomes(task: Task, samples: Sequence[Mapping[str, Any]]) -> list[Outcome]
         )
         for sample in sorted(samples, key=lambda sample: sample["doc_id"])
     ]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide the harness's notices; what a user must know is said by this package's own logs."""
-    logger = logging.getLogger("lm_eval")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

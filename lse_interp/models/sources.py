@@ -30,6 +30,17 @@ class ModelSource:
         """Load the model; see `load_model` and `load_tuned`."""
         return load_from_args(self.args) if self.run is None else load_tuned(self.run, self.args)
 
+    def method(self) -> tuple[str, int]:
+        """Return how the model was trained, and the seed; `base` where it is no run.
+
+        Raises:
+            ArtifactError: a run that cannot be read.
+        """
+        if self.run is None:
+            return "base", 0
+        found = FinetuneRun.load(self.run)
+        return found.method, int(found.settings.get("seed", 0))
+
 
 def model_sources(
     base: ModelArgs,

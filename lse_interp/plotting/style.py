@@ -7,7 +7,6 @@ the same dash by at least 30 under normal, protanopic and deuteranopic vision.
 
 import contextlib
 import functools
-import logging
 import re
 import textwrap
 import zlib
@@ -24,6 +23,7 @@ from matplotlib.figure import Figure
 from lse_interp.core.artifacts import ModelInfo, write_atomic
 from lse_interp.core.errors import LseError, near_misses
 from lse_interp.core.languages import LANGUAGES
+from lse_interp.core.logs import quiet
 
 __all__ = [
     "COLUMN_INCHES",
@@ -267,7 +267,8 @@ def save_figure(
     undated = {"Title": title or stem.name, "CreationDate": None, "Creator": None, "Producer": None}
     line = _source_line(figure, source)
     try:
-        with theme(), _quiet_fonts():
+        # Embedding fonts into a pdf logs every glyph table.
+        with theme(), quiet("fontTools"):
             fit = {"bbox_inches": "tight", "pad_inches": 0.05}
             write_atomic(png, lambda path: figure.savefig(path, dpi=200, metadata=about, **fit))
             write_atomic(pdf, lambda path: figure.savefig(path, metadata=undated, **fit))
@@ -277,18 +278,6 @@ def save_figure(
     if close:
         plt.close(figure)
     return [png, pdf, csv]
-
-
-@contextlib.contextmanager
-def _quiet_fonts() -> Iterator[None]:
-    """Keep the embedding of fonts into a pdf from logging every glyph table."""
-    logger = logging.getLogger("fontTools")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _style(code: str) -> tuple[str, int]:
