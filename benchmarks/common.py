@@ -17,7 +17,9 @@ from lse_interp.core.errors import LseError
 
 __all__ = [
     "DOCS",
+    "forward_flops",
     "machine",
+    "matmul_peak",
     "random_llama",
     "reset_peak",
     "resident_mb",
@@ -77,6 +79,47 @@ def random_llama(
     torch.manual_seed(0)
     with torch.device(device):
         return transformers.AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+
+
+def forward_flops(hf: transformers.PreTrainedModel, n_pos: int, *, head: bool = False) -> int:
+    """Count the floating-point operations of a forward pass per token.
+
+    Multiplications and additions of the linear maps, and of attention over the positions up to a
+    token; everything else is left out.
+
+    Args:
+        hf: The model; one on the meta device will do.
+        n_pos: Positions per sequence.
+        head: Whether the logits are computed.
+    """
+    config = hf.config
+    lm_head = hf.get_output_embeddings()
+    linear = sum(
+        module.weight.numel()
+        for module in hf.modules()
+        if hasattr(module, "weight")
+        and module.weight.ndim == 2
+        and not isinstance(module, torch.nn.Embedding)
+        and (head or module is not lm_head)
+    )
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    attended = (n_pos + 1) / 2
+    attention = 2 * config.num_hidden_layers * config.num_attention_heads * width * attended
+    return round(2 * (linear + attention))
+
+
+def matmul_peak(device: str, dtype: str, *, repeats: int = 10) -> float:
+    """Return the operations per second of the fastest of some square matrix products."""
+    best = 0.0
+    for size in (8192, 16384) if device.startswith("cuda") else (512, 1024, 2048):
+        a, b = (torch.randn(size, size, device=device, dtype=getattr(torch, dtype)) for _ in "ab")
+        for _ in range(repeats):
+            began = time.perf_counter()
+            a @ b
+            if device.startswith("cuda"):
+                torch.cuda.synchronize()
+            best = max(best, 2 * size**3 / (time.perf_counter() - began))
+    return best
 
 
 def rounds(seconds: float, *, least: int = 5) -> Iterator[int]:

@@ -20,7 +20,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from common import DOCS, machine, random_llama, reset_peak, resident_mb, rounds, write_section
+from common import (
+    DOCS,
+    forward_flops,
+    machine,
+    matmul_peak,
+    random_llama,
+    reset_peak,
+    resident_mb,
+    rounds,
+    write_section,
+)
 from counting_methods import METHODS, Step, ours
 from torch import Tensor
 
@@ -125,11 +135,13 @@ def report(model: HookedModel, rows: list[Row], config: Config) -> str:
     n_tokens = config.batch_size * config.block_size
     base = {row.attention: row for row in rows if row.name.startswith("bare")}
     used = sum(map(sum, (row.cpu for row in rows))) / sum(map(sum, (row.wall for row in rows)))
+    peak = max(matmul_peak(config.device, config.dtype) for _ in range(3))
     lines = [
         f"**{model.name}** ({model.n_layers} layers x {model.d_mlp:,} neurons, d_model "
         f"{model.d_model}, {config.dtype}), batches of {config.batch_size} x "
         f"{config.block_size} tokens, {len(rows[0].wall)} rounds; "
-        f"of {torch.get_num_threads()} CPU thread(s), {used:.2f} ran on average:",
+        f"of {torch.get_num_threads()} CPU thread(s), {used:.2f} ran on average. Of the measured "
+        f"matmul peak, {peak / 1e12:.3g} TFLOP/s, {_shares_of(peak, model, rows, config)}:",
         "",
         "| method | attention | tokens/s | time / bare | quartiles | CPU time / bare "
         "| peak memory, MB |",
@@ -147,6 +159,19 @@ def report(model: HookedModel, rows: list[Row], config: Config) -> str:
             f"| {statistics.median(cpu):.3f} | {peak} |"
         )
     return "\n".join(lines)
+
+
+def _shares_of(peak: float, model: HookedModel, rows: list[Row], config: Config) -> str:
+    """Say which part of the peak the bare forward and counting reach."""
+    flops = forward_flops(model.hf, config.block_size)
+    # Counting ends behind the last gate.
+    flops_of = {"bare": flops, "lse_interp": flops - 2 * 2 * model.d_model * model.d_mlp}
+    n_tokens = config.batch_size * config.block_size
+    shares = []
+    for row in rows[:2]:
+        per_second = flops_of[row.name.split()[0]] * n_tokens / statistics.median(row.wall)
+        shares.append(f"{row.name} reaches {100 * per_second / peak:.0f} %")
+    return " and ".join(shares)
 
 
 def run(config: Config) -> None:
