@@ -1,5 +1,6 @@
 # make demo     install, then text -> language neurons -> overlap -> alignment -> figures
 # make test     install, then the whole test suite, offline
+# make test-minimum  the same with the oldest versions allowed, in an environment of its own
 # make figures  regenerate figures/ from finished artefacts
 # make bench    quick side-by-side timings
 # make lint     format and lint
@@ -7,12 +8,13 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+MINIMUM := .venv-minimum
 STAMP := $(VENV)/.installed
 
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test figures bench lint clean
+.PHONY: demo test test-minimum figures bench lint clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -26,6 +28,17 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	HF_HUB_OFFLINE=1 CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest
+
+# Not the notebooks, which the other target runs.
+test-minimum: $(MINIMUM)/.installed
+	HF_HUB_OFFLINE=1 CUDA_VISIBLE_DEVICES= $(MINIMUM)/bin/python -m pytest tests lse_interp
+
+# On Linux, a torch this old brings about 3 GB of CUDA libraries.
+$(MINIMUM)/.installed: pyproject.toml constraints-minimum.txt
+	test -x $(MINIMUM)/bin/python || $(PYTHON) -m venv $(MINIMUM)
+	$(MINIMUM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-minimum.txt torch
+	$(MINIMUM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-minimum.txt -e ".[dev,eval]"
+	touch $@
 
 figures: $(STAMP)
 	$(BIN)/python -m analyses.all_figures

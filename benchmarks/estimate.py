@@ -38,7 +38,7 @@ class Config:
     n_languages: int = 100
     n_tokens: int = 100 * 2**20 // 8
     """Per language; by default the paper's 100 MB of int64 ids."""
-    n_shards: int = 16
+    n_shards: int = 8
     batch_size: int = 8
     block_size: int = 512
     gpus: tuple[int, ...] = (1, 8, 16)

@@ -53,18 +53,18 @@ class Config:
     corpus: str = "embedded"
     langs: tuple[str, ...] = ("mlt", "eng", "jpn", "kat", "npi", "arb")
     """Languages counted, one after the other."""
-    n_tokens: int = 5000
+    n_tokens: int = 4000
     """Text tokens per language."""
     parallel: str = "embedded"
     split: str | None = "devtest"
     """Split of the parallel text."""
     n_sentences: int | None = None
     """Sentences of the parallel text; all of them by default."""
-    rounds: int = 5
+    rounds: int = 3
     """How often the comparisons take turns."""
     speeds: tuple[int, ...] = (20_000, 200_000)
     """Tokens per second of the clocks that stand in for a model."""
-    clock_tokens: int = 400_000
+    clock_tokens: int = 100_000
     """Text tokens per language for a clock; the corpus is repeated as often as that takes."""
     out: Path = DOCS
 

@@ -26,41 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from jaxtyping import Bool, Float, Float64
-from torch import Tensor
-
-from lse_interp.core.ablations import AblationMatrix
-from lse_interp.core.artifacts import RunPaths, provenance
-from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, main_for, progress
-from lse_interp.core.errors import (
-    ActivationError,
-    CorpusError,
-    LanguageError,
-    LseError,
-    MismatchError,
-    near_misses,
-)
-from lse_interp.core.languages import family_order, lookup
-from lse_interp.core.neurons import NeuronSets
-from lse_interp.data.parallel import ParallelText, load_parallel
-from lse_interp.models import HookedModel, load_from_args, site_name
-from lse_interp.models.losses import sentence_losses
-
-__all__ = [
-    "AblationMatrix",
-    "Config",
-    "ablate",
-    "main",
-    "measure_ablation",
-    "run",
-    "sentence_losses",
-]
-
-logger = logging.getLogger(__name__)
-
-_SITES = ("mlp.hook_post", "mlp.hook_act", "mlp.hook_pre", "mlp.hook_pre_linear")
-_SITE = "mlp.hook_post"
+from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, answer_at_once, main_for, progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +59,47 @@ class Config:
     """Folder of all runs; this stage reads and writes `root/<model>/`."""
     overwrite: bool = False
     """Measure again even if the numbers are there."""
+
+
+if __name__ == "__main__":
+    # Before the imports below, which take seconds.
+    answer_at_once(Config, description=__doc__)
+
+import torch
+from jaxtyping import Bool, Float, Float64
+from torch import Tensor
+
+from lse_interp.core.ablations import AblationMatrix
+from lse_interp.core.artifacts import RunPaths, provenance
+from lse_interp.core.errors import (
+    ActivationError,
+    CorpusError,
+    LanguageError,
+    LseError,
+    MismatchError,
+    near_misses,
+)
+from lse_interp.core.languages import family_order, lookup
+from lse_interp.core.locks import find_or_make
+from lse_interp.core.neurons import NeuronSets
+from lse_interp.data.parallel import ParallelText, load_parallel
+from lse_interp.models import HookedModel, load_from_args, site_name
+from lse_interp.models.losses import sentence_losses
+
+__all__ = [
+    "AblationMatrix",
+    "Config",
+    "ablate",
+    "main",
+    "measure_ablation",
+    "run",
+    "sentence_losses",
+]
+
+logger = logging.getLogger(__name__)
+
+_SITES = ("mlp.hook_post", "mlp.hook_act", "mlp.hook_pre", "mlp.hook_pre_linear")
+_SITE = "mlp.hook_post"
 
 
 @contextlib.contextmanager
@@ -243,17 +250,24 @@ def run(config: Config) -> AblationMatrix:
     model = load_from_args(config.model)
     model.info.require_same(neurons.model, what=f"{config.neurons or paths.neurons}")
     out = paths.folder / "ablation.safetensors"
-    earlier = AblationMatrix.load(out) if out.exists() and not config.overwrite else None
-    if earlier and earlier.setup == setup and earlier.model.fingerprint == model.info.fingerprint:
+
+    def find() -> AblationMatrix | None:
+        earlier = AblationMatrix.load(out) if out.exists() and not config.overwrite else None
+        same = earlier and earlier.model.fingerprint == model.info.fingerprint
+        if not same or earlier.setup != setup:
+            return None
         logger.info("%s is finished; --overwrite measures again", out)
-        _report(earlier)
         return earlier
-    matrix = measure_ablation(model, neurons, parallel, batch_size=config.batch_size, **options)
-    about = provenance(config, measured=dict(matrix.provenance))
-    matrix = dataclasses.replace(matrix, provenance=about)
-    matrix.save(out)
+
+    def make() -> AblationMatrix:
+        matrix = measure_ablation(model, neurons, parallel, batch_size=config.batch_size, **options)
+        about = provenance(config, measured=dict(matrix.provenance))
+        matrix = dataclasses.replace(matrix, provenance=about)
+        logger.info("wrote %s", matrix.save(out))
+        return matrix
+
+    matrix = find_or_make(out, what="the ablation matrix", find=find, make=make)
     _report(matrix)
-    logger.info("wrote %s", out)
     return matrix
 
 

@@ -13,40 +13,24 @@ are read by the model and left out. Source: paper, section 3.1.
 
 writes `runs/<model>/counts/<language>.safetensors`. The corpus is counted in shards, each kept in
 `<language>.safetensors.shards/` once it is finished: a run that was killed goes on from there,
-and several processes share the shards. Either way the counts are those of one uninterrupted
-process (with as many threads, which decide the last bits of a matrix product).
+and several processes share the shards, first come, first served, across languages. Either way the
+counts are those of one uninterrupted process (with as many threads, which decide the last bits of
+a matrix product).
 """
 
+import contextlib
+import copy
+import functools
 import logging
-import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from tqdm.auto import tqdm
-
-from lse_interp.core.artifacts import RunPaths, provenance, read_meta
-from lse_interp.core.cli import CONFIG_FLAT, CorpusArgs, ModelArgs, main_for
-from lse_interp.core.errors import MismatchError
+from lse_interp.core.cli import CONFIG_FLAT, CorpusArgs, ModelArgs, answer_at_once, main_for
 from lse_interp.core.languages import PAPER_LANGUAGES, lookup
-from lse_interp.core.settings import differences
-from lse_interp.counting.counts import KIND, VERSION, ActivationCounts, merge
-from lse_interp.counting.engine import count_shards, shard_blocks, text_digest
-from lse_interp.counting.ranks import Ranks
-from lse_interp.counting.settings import Settings
-from lse_interp.counting.shards import ShardStore
-from lse_interp.data import Block, Corpus, load_corpus, pack
-from lse_interp.data.blocks import Bos, Separator
-from lse_interp.models import HookedModel, load_from_args
-
-__all__ = ["ActivationCounts", "Config", "count_activations", "main", "merge", "run"]
-
-logger = logging.getLogger(__name__)
-
-_IN_MEMORY = "in memory"
+from lse_interp.data.options import Bos, Separator
 
 
 @dataclass(frozen=True)
@@ -59,7 +43,7 @@ class Config:
     """Languages, by any of their codes."""
     n_tokens: int | None = None
     """Text tokens per language; by default 20,000 of the embedded corpus, 1,000,000 of any other.
-    The paper reads 100 MB of text per language, some 20 to 50 million tokens."""
+    The paper reads 100 MB per language; as int64 ids, that is 13.1 million tokens."""
     site: str = "mlp.hook_act"
     """Values that are counted where > 0; LAPE's are those of the gate, `mlp.hook_act`."""
     block_size: int | None = None
@@ -67,8 +51,8 @@ class Config:
     batch_size: int = 8
     """Sequences per forward pass."""
     n_shards: int = 8
-    """Pieces that the corpus is counted in: the unit of resuming, and the number of processes
-    that find work."""
+    """Pieces that each language is counted in, for reliability: the unit of resuming, and of
+    sharing the work between processes."""
     bos: Bos | Literal["auto"] = "auto"
     """BOS before every block, every document or nowhere; `auto`: every block if the tokenizer
     adds BOS itself, else nowhere, and every document for the embedded model, as in training."""
@@ -78,6 +62,33 @@ class Config:
     """Folder of all runs; this stage writes `root/<model>/counts/`."""
     overwrite: bool = False
     """Count again what is already there."""
+
+
+if __name__ == "__main__":
+    # Before the imports below, which take seconds.
+    answer_at_once(Config, description=__doc__)
+
+from tqdm.auto import tqdm
+
+from lse_interp.core.artifacts import RunPaths, provenance
+from lse_interp.core.errors import MismatchError
+from lse_interp.core.writing import remove_folder
+from lse_interp.counting.counts import ActivationCounts, merge
+from lse_interp.counting.engine import SharedCount, shard_blocks, text_digest
+from lse_interp.counting.folder import shards_of, take
+from lse_interp.counting.ranks import Ranks, require_one_folder
+from lse_interp.counting.settings import Settings
+from lse_interp.counting.shards import ShardStore
+from lse_interp.data import Block, Corpus, load_corpus, pack
+from lse_interp.data.blocks import Bos, Separator
+from lse_interp.data.prefetch import one_ahead
+from lse_interp.models import HookedModel, load_from_args
+
+__all__ = ["ActivationCounts", "Config", "count_activations", "main", "merge", "run"]
+
+logger = logging.getLogger(__name__)
+
+_IN_MEMORY = "in memory"
 
 
 def count_activations(
@@ -131,43 +142,32 @@ def count_activations(
             language.
         LseError: An argument is out of range.
     """
-    began, ranks = time.monotonic(), Ranks.find()
+    ranks = Ranks.find()
     language = _same_language(corpus, language)
     settings = Settings(site, n_tokens, block_size, batch_size, n_shards, bos, separator)
     settings = settings.fitted(model)
+    if workdir is not None:
+        require_one_folder(workdir, ranks)
+        if overwrite:
+            ranks.once(functools.partial(remove_folder, workdir))
+    began = time.monotonic()
     blocks = _pack(corpus, model.tokenizer, settings)
-    described = _describe(corpus, blocks, settings, model=model, language=language)
-    store = None if workdir is None else ShardStore(Path(workdir), described)
-    if store is not None and overwrite:
-        ranks.once(store.clear)
-    total = blocks[-1].start + blocks[-1].n_text
-    with _bar(language, total, show=show_progress and ranks.is_main) as bar:
-        counted, reused = count_shards(
-            model,
-            shard_blocks(blocks, n_shards=n_shards, block_size=block_size),
-            site=site,
-            batch_size=batch_size,
-            language=language,
-            ranks=ranks,
-            store=store,
-            advance=bar.update,
-        )
-    return ActivationCounts(
+    counted = _count_blocks(
+        model,
+        blocks,
+        corpus=corpus,
         language=language,
-        model=model.info,
-        site=site,
-        shard_n_positive=torch.stack([shard.n_positive for shard in counted]),
-        shard_activation_sum=torch.stack([shard.activation_sum for shard in counted]),
-        shard_n_tokens=torch.tensor([shard.n_tokens for shard in counted]),
-        provenance=provenance(
-            settings=described,
-            source=corpus.source if isinstance(corpus, Corpus) else _IN_MEMORY,
-            n_processes=ranks.world,
-            n_shards_reused=len(reused),
-            n_tokens_counted=total - sum(counted[index].n_tokens for index in reused),
-            seconds=time.monotonic() - began,
-        ),
+        settings=settings,
+        workdir=workdir,
+        ranks=ranks,
+        show_progress=show_progress,
+        seconds_waiting=time.monotonic() - began,
     )
+    ranks.wait()
+    counts = counted.merged()
+    # Nobody may clear the folder while another still reads.
+    ranks.wait()
+    return counts
 
 
 def run(config: Config) -> dict[str, Path]:
@@ -179,33 +179,25 @@ def run(config: Config) -> dict[str, Path]:
     Raises:
         LseError: See `count_activations`; also for finished counts with other settings.
     """
-    languages = tuple(dict.fromkeys(lookup(code).code for code in config.langs))
-    settings = _settings(config)
     ranks = Ranks.find()
     if not ranks.is_main:
         logging.disable(logging.WARNING)
-    chosen = config.model
-    model = load_from_args(replace(chosen, device=ranks.device(chosen.device)))
-    settings = settings.fitted(model)
-    paths = RunPaths(config.root, chosen.model)
-    began, n_counted = time.monotonic(), 0
-    for language in languages:
-        n_counted += _run_language(
-            config,
-            settings,
-            model,
-            language=language,
-            path=paths.counts(language),
-            ranks=ranks,
+    with ranks.together(), contextlib.ExitStack() as locks:
+        languages = tuple(dict.fromkeys(lookup(code).code for code in config.langs))
+        settings = _settings(config)
+        chosen = config.model
+        model = load_from_args(replace(chosen, device=ranks.device(chosen.device)))
+        settings = settings.fitted(model)
+        paths = RunPaths(config.root, chosen.model)
+        require_one_folder(paths.folder / "counts", ranks)
+        asked = {language: _asked(config, settings, model, language) for language in languages}
+        unfinished = ranks.decide(
+            lambda: take(asked, paths, overwrite=config.overwrite, locks=locks)
         )
-    logger.info(
-        "languages with counts in %s: %d (%s tokens counted now, %s tokens/s)",
-        paths.folder / "counts",
-        len(languages),
-        f"{n_counted:,}",
-        f"{n_counted / (time.monotonic() - began):,.0f}",
-    )
-    ranks.leave()
+        _warn_of_idle(len(unfinished) * settings.n_shards, ranks)
+        began = time.monotonic()
+        written = _run_languages(config, settings, model, unfinished, ranks=ranks, paths=paths)
+        _report(written, paths, n_languages=len(languages), seconds=time.monotonic() - began)
     return {language: paths.counts(language) for language in languages}
 
 
@@ -229,61 +221,140 @@ def _settings(config: Config) -> Settings:
     )
 
 
-def _run_language(
-    config: Config,
-    settings: Settings,
-    model: HookedModel,
-    *,
-    language: str,
-    path: Path,
-    ranks: Ranks,
-) -> int:
-    """Count one language and write it, unless it is there; return the tokens counted."""
+def _asked(config: Config, settings: Settings, model: HookedModel, language: str) -> dict[str, Any]:
+    """Return what the counts of a language should have been made with."""
     asked = settings.statistic(model, language=language, corpus=config.text.corpus)
     if config.text.split is not None:
         asked["split"] = config.text.split
-    if not config.overwrite and _is_finished(path, asked):
-        return 0
-    workdir = path.with_name(f"{path.name}.shards")
-    counts = count_activations(
-        model,
-        load_corpus(config.text.corpus, language=language, split=config.text.split),
-        language=language,
-        **asdict(settings),
-        workdir=workdir,
-        overwrite=config.overwrite,
-        show_progress=True,
+    return asked
+
+
+def _read(
+    config: Config, settings: Settings, tokenizer: Any, language: str
+) -> tuple[Corpus, list[Block]]:
+    corpus = load_corpus(config.text.corpus, language=language, split=config.text.split)
+    return corpus, _pack(corpus, tokenizer, settings)
+
+
+def _run_languages(
+    config: Config,
+    settings: Settings,
+    model: HookedModel,
+    languages: Sequence[str],
+    *,
+    ranks: Ranks,
+    paths: RunPaths,
+) -> list[Mapping[str, Any]]:
+    """Count languages; in the main process, write them and return their provenance."""
+    # A copy, as a tokenizer serves one thread.
+    tokenizer = copy.deepcopy(model.tokenizer)
+    texts = one_ahead(
+        functools.partial(_read, config, settings, tokenizer, language) for language in languages
     )
+    begun: list[SharedCount] = []
+    written: list[Mapping[str, Any]] = []
+    for language, text in zip(languages, texts, strict=True):
+        (corpus, blocks), seconds_waiting = text.result()
+        counted = _count_blocks(
+            model,
+            blocks,
+            corpus=corpus,
+            language=language,
+            settings=settings,
+            workdir=shards_of(paths.counts(language)),
+            ranks=ranks,
+            show_progress=True,
+            seconds_waiting=seconds_waiting,
+        )
+        if ranks.is_main:
+            begun.append(counted)
+        # Another process may still be at its last shard of a language: nobody waits for it.
+        complete = [counted for counted in begun if counted.is_complete]
+        begun = [counted for counted in begun if counted not in complete]
+        written += [_write(config, counted, paths) for counted in complete]
+    ranks.wait()
+    written += [_write(config, counted, paths) for counted in begun]
+    ranks.wait()
+    return written
+
+
+def _write(config: Config, counted: SharedCount, paths: RunPaths) -> Mapping[str, Any]:
+    """Merge the shards of a language, write its counts and delete the shards."""
+    counts, path = counted.merged(), paths.counts(counted.language)
     about = {**counts.provenance, "config": provenance(config)["config"]}
-
-    def save() -> None:
-        replace(counts, provenance=about).save(path)
-        shutil.rmtree(workdir)
-
-    ranks.once(save)
+    replace(counts, provenance=about).save(path)
+    remove_folder(shards_of(path))
     n_new, n_reused = about["n_tokens_counted"], about["n_shards_reused"]
     logger.info(
         "%s: %s tokens (%s tokens/s%s) in %s",
-        language,
+        counts.language,
         f"{counts.n_tokens:,}",
         f"{n_new / about['seconds']:,.0f}",
         f"; {n_reused} of {counts.n_shards} shards were there" if n_reused else "",
         path,
     )
-    return n_new
+    return about
 
 
-def _is_finished(path: Path, asked: Mapping[str, Any]) -> bool:
-    if not path.exists():
-        return False
-    found = read_meta(path, kind=KIND, version=VERSION)["provenance"].get("settings", {})
-    if changed := differences({name: found.get(name) for name in asked}, asked):
-        raise MismatchError(
-            f"{path} was counted with other settings: {changed}. Pass --overwrite to count again, "
-            "or --root to write elsewhere."
+def _count_blocks(
+    model: HookedModel,
+    blocks: list[Block],
+    *,
+    corpus: Corpus | Iterable[str],
+    language: str,
+    settings: Settings,
+    workdir: str | Path | None,
+    ranks: Ranks,
+    show_progress: bool,
+    seconds_waiting: float,
+) -> SharedCount:
+    """Count this process's part of packed text, for which the model has waited."""
+    described = _describe(corpus, blocks, settings, model=model, language=language)
+    counted = SharedCount(
+        model,
+        language=language,
+        site=settings.site,
+        batch_size=settings.batch_size,
+        settings=described,
+        source=corpus.source if isinstance(corpus, Corpus) else _IN_MEMORY,
+        ranks=ranks,
+        store=None if workdir is None else ShardStore(Path(workdir), described),
+    )
+    total = blocks[-1].start + blocks[-1].n_text
+    with _bar(language, total, show=show_progress and ranks.is_main) as bar:
+        counted.count(
+            shard_blocks(blocks, n_shards=settings.n_shards, block_size=settings.block_size),
+            advance=bar.update,
+            seconds_waiting=seconds_waiting,
         )
-    logger.info("%s is finished; reusing it (--overwrite to count again)", path)
-    return True
+    return counted
+
+
+def _warn_of_idle(n_shards: int, ranks: Ranks) -> None:
+    if 0 < n_shards < ranks.world:
+        logger.warning(
+            "%d processes share %d shards: %d of them find no work. More --n-shards, or more "
+            "--langs, give them some.",
+            ranks.world,
+            n_shards,
+            ranks.world - n_shards,
+        )
+
+
+def _report(
+    written: Sequence[Mapping[str, Any]], paths: RunPaths, *, n_languages: int, seconds: float
+) -> None:
+    n_counted = sum(about["n_tokens_counted"] for about in written)
+    waited = sum(about["seconds_waiting"] for about in written)
+    logger.info(
+        "languages with counts in %s: %d (%s tokens counted now, %s tokens/s; waited for text %.1f "
+        "%% of the time)",
+        paths.folder / "counts",
+        n_languages,
+        f"{n_counted:,}",
+        f"{n_counted / seconds:,.0f}",
+        100 * waited / seconds,
+    )
 
 
 def _same_language(corpus: Corpus | Iterable[str], language: str) -> str:

@@ -29,41 +29,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
-import torch
-from jaxtyping import Float, Float64
-from torch import Tensor
-
-from lse_interp.core.artifacts import RunPaths, provenance
-from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, main_for, progress
-from lse_interp.core.curves import AlignmentCurves
-from lse_interp.core.errors import CorpusError, LanguageError, LseError, near_misses
-from lse_interp.core.languages import PAPER_REFERENCE, lookup
-from lse_interp.core.similarity import (
-    bootstrap_interval,
-    pair_cosine,
-    retrieval_at_1,
-    shuffled_cosine,
-)
-from lse_interp.data.parallel import ParallelText, load_parallel
-from lse_interp.models import HookedModel
-from lse_interp.models.sentences import check_options, embed
-from lse_interp.models.sources import model_sources, require_runs_of
-
-__all__ = [
-    "AlignmentCurves",
-    "Config",
-    "bootstrap_interval",
-    "embed",
-    "main",
-    "measure_alignment",
-    "pair_cosine",
-    "retrieval_at_1",
-    "run",
-    "shuffled_cosine",
-]
-
-logger = logging.getLogger(__name__)
+from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, answer_at_once, main_for, progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +69,47 @@ class Config:
     """Folder of figures and table."""
     overwrite: bool = False
     """Measure again even if the numbers are there."""
+
+
+if __name__ == "__main__":
+    # Before the imports below, which take seconds.
+    answer_at_once(Config, description=__doc__)
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from lse_interp.core.artifacts import RunPaths, provenance
+from lse_interp.core.curves import AlignmentCurves
+from lse_interp.core.errors import CorpusError, LanguageError, LseError, near_misses
+from lse_interp.core.languages import PAPER_REFERENCE, lookup
+from lse_interp.core.locks import locked
+from lse_interp.core.similarity import (
+    bootstrap_interval,
+    pair_cosine,
+    retrieval_at_1,
+    shuffled_cosine,
+)
+from lse_interp.data.parallel import ParallelText, load_parallel
+from lse_interp.models import HookedModel
+from lse_interp.models.sentences import check_options, embed
+from lse_interp.models.sources import model_sources, require_runs_of
+
+__all__ = [
+    "AlignmentCurves",
+    "Config",
+    "bootstrap_interval",
+    "embed",
+    "main",
+    "measure_alignment",
+    "pair_cosine",
+    "retrieval_at_1",
+    "run",
+    "shuffled_cosine",
+]
+
+logger = logging.getLogger(__name__)
 
 
 def measure_alignment(
@@ -205,21 +212,24 @@ def run(config: Config) -> AlignmentCurves:
     )
     _codes(parallel, lang=lang, against=against)
     out = paths.alignment(lang)
-    earlier = AlignmentCurves.load(out) if out.exists() and not config.overwrite else None
-    parts = []
-    for label, source in sources.items():
-        model = source.load()
-        if not parts:
-            require_runs_of(model, sources)
-        parts.append(
-            _measured({label: model}, parallel, config, lang=lang, against=against, earlier=earlier)
-        )
-        # Two large models need not fit side by side.
-        del model
-    curves = AlignmentCurves.concat(parts)
-    measured = curves.provenance["measured"]
-    curves = dataclasses.replace(curves, provenance=provenance(config, measured=measured))
-    curves.save(out)
+    with locked(out, what=f"the alignment curves of {lang}"):
+        earlier = AlignmentCurves.load(out) if out.exists() and not config.overwrite else None
+        parts = []
+        for label, source in sources.items():
+            model = source.load()
+            if not parts:
+                require_runs_of(model, sources)
+            parts.append(
+                _measured(
+                    {label: model}, parallel, config, lang=lang, against=against, earlier=earlier
+                )
+            )
+            # Two large models need not fit side by side.
+            del model
+        curves = AlignmentCurves.concat(parts)
+        measured = curves.provenance["measured"]
+        curves = dataclasses.replace(curves, provenance=provenance(config, measured=measured))
+        curves.save(out)
     _report(curves)
     logger.info("wrote %s", out)
     for path in _write(curves, config, split=parallel.split):

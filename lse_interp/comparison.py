@@ -17,20 +17,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
-from lse_interp.core.artifacts import RunPaths, provenance
-from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, main_for, progress
-from lse_interp.core.comparisons import LossComparison
-from lse_interp.core.languages import lookup
-from lse_interp.data.parallel import ParallelText, load_parallel
-from lse_interp.models import HookedModel
-from lse_interp.models.losses import sentence_losses
-from lse_interp.models.sources import model_sources, require_runs_of
-
-__all__ = ["Config", "LossComparison", "compare_losses", "main", "run"]
-
-logger = logging.getLogger(__name__)
+from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, answer_at_once, main_for, progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +44,26 @@ class Config:
     """Folder of all runs; this stage writes `root/<model>/comparison/`."""
     overwrite: bool = False
     """Measure again even if the numbers are there."""
+
+
+if __name__ == "__main__":
+    # Before the imports below, which take seconds.
+    answer_at_once(Config, description=__doc__)
+
+import torch
+
+from lse_interp.core.artifacts import RunPaths, provenance
+from lse_interp.core.comparisons import LossComparison
+from lse_interp.core.languages import lookup
+from lse_interp.core.locks import locked
+from lse_interp.data.parallel import ParallelText, load_parallel
+from lse_interp.models import HookedModel
+from lse_interp.models.losses import sentence_losses
+from lse_interp.models.sources import model_sources, require_runs_of
+
+__all__ = ["Config", "LossComparison", "compare_losses", "main", "run"]
+
+logger = logging.getLogger(__name__)
 
 
 def compare_losses(
@@ -116,28 +123,29 @@ def run(config: Config) -> LossComparison:
         config.parallel, languages=measured, split=config.split, n_sentences=config.n_sentences
     )
     out = paths.comparison(language)
-    earlier = LossComparison.load(out) if out.exists() and not config.overwrite else None
-    parts = []
-    for label, source in progress(sources.items(), desc=language, unit="model"):
-        model = source.load()
-        if not parts:
-            require_runs_of(model, sources)
-        named = {label: source.method()}
-        parts.append(
-            _earlier(earlier, label, model=model, text=parallel.digest(measured))
-            or compare_losses(
-                {label: model},
-                parallel,
-                language=language,
-                measured=measured,
-                methods=named,
-                batch_size=config.batch_size,
+    with locked(out, what=f"the loss comparison of {language}"):
+        earlier = LossComparison.load(out) if out.exists() and not config.overwrite else None
+        parts = []
+        for label, source in progress(sources.items(), desc=language, unit="model"):
+            model = source.load()
+            if not parts:
+                require_runs_of(model, sources)
+            named = {label: source.method()}
+            parts.append(
+                _earlier(earlier, label, model=model, text=parallel.digest(measured))
+                or compare_losses(
+                    {label: model},
+                    parallel,
+                    language=language,
+                    measured=measured,
+                    methods=named,
+                    batch_size=config.batch_size,
+                )
             )
-        )
-        # Two large models need not fit side by side.
-        del model
-    comparison = dataclasses.replace(_joined(parts), provenance=provenance(config))
-    comparison.save(out)
+            # Two large models need not fit side by side.
+            del model
+        comparison = dataclasses.replace(_joined(parts), provenance=provenance(config))
+        comparison.save(out)
     _report(comparison)
     logger.info("wrote %s", out)
     return comparison

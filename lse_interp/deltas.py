@@ -27,36 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import torch
-from jaxtyping import Bool, Float64
-from torch import Tensor
-
-from lse_interp.core.artifacts import RunPaths, provenance
-from lse_interp.core.changes import change_histogram
-from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, main_for, progress
-from lse_interp.core.delta_report import delta_report
-from lse_interp.core.errors import LseError, MismatchError
-from lse_interp.core.finetune_runs import FinetuneRun
-from lse_interp.core.languages import lookup
-from lse_interp.core.neurons import NeuronSets, mask_to_indices
-from lse_interp.core.run_folders import find_run
-from lse_interp.core.weight_deltas import UNDETERMINED, WeightDeltas
-from lse_interp.models import HookedModel, load_from_args
-from lse_interp.models.rows import projections
-from lse_interp.models.subnetworks import apply_subnetwork, label
-from lse_interp.models.tuned import load_tuned
-from lse_interp.models.weight_changes import (
-    compare_others,
-    compare_projection,
-    matrices,
-    require_same_shapes,
-)
-
-__all__ = ["Config", "WeightDeltas", "main", "run", "weight_deltas"]
-
-logger = logging.getLogger(__name__)
-
-_Layers = tuple[Tensor, ...]
+from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, answer_at_once, main_for, progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +56,43 @@ class Config:
     """Folder of the figure."""
     overwrite: bool = False
     """Measure again even if the numbers are there."""
+
+
+if __name__ == "__main__":
+    # Before the imports below, which take seconds.
+    answer_at_once(Config, description=__doc__)
+
+import torch
+from jaxtyping import Bool, Float64
+from torch import Tensor
+
+from lse_interp.core.artifacts import RunPaths, provenance
+from lse_interp.core.changes import change_histogram
+from lse_interp.core.delta_report import delta_report
+from lse_interp.core.errors import LseError, MismatchError
+from lse_interp.core.finetune_runs import FinetuneRun
+from lse_interp.core.languages import lookup
+from lse_interp.core.locks import find_or_make
+from lse_interp.core.neurons import NeuronSets, mask_to_indices
+from lse_interp.core.run_folders import find_run
+from lse_interp.core.weight_deltas import UNDETERMINED, WeightDeltas
+from lse_interp.models import HookedModel, load_from_args
+from lse_interp.models.device_map import is_spread
+from lse_interp.models.rows import projections
+from lse_interp.models.subnetworks import apply_subnetwork, label
+from lse_interp.models.tuned import load_tuned
+from lse_interp.models.weight_changes import (
+    compare_others,
+    compare_projection,
+    matrices,
+    require_same_shapes,
+)
+
+__all__ = ["Config", "WeightDeltas", "main", "run", "weight_deltas"]
+
+logger = logging.getLogger(__name__)
+
+_Layers = tuple[Tensor, ...]
 
 
 def weight_deltas(
@@ -152,13 +160,20 @@ def run(config: Config) -> WeightDeltas:
     name = case.name if config.select == "trained" else f"{case.name}-{config.select}"
     case = dataclasses.replace(case, name=name)
     out = RunPaths(config.root, source).deltas(case.language, name)
-    earlier = WeightDeltas.load(out) if out.exists() and not config.overwrite else None
-    if earlier is not None and _is_of(earlier, base, case):
+
+    def find() -> WeightDeltas | None:
+        earlier = WeightDeltas.load(out) if out.exists() and not config.overwrite else None
+        if earlier is None or not _is_of(earlier, base, case):
+            return None
         logger.info("%s is of these weights already; --overwrite measures again", out)
-        deltas = earlier
-    else:
+        return earlier
+
+    def make() -> WeightDeltas:
         deltas = dataclasses.replace(_measure(base, case), provenance=provenance(config))
         logger.info("wrote %s", deltas.save(out))
+        return deltas
+
+    deltas = find_or_make(out, what=f"the weight deltas of {name}", find=find, make=make)
     logger.info("%s", delta_report(deltas))
     for path in _draw(deltas, config):
         logger.info("wrote %s", path)
@@ -250,7 +265,8 @@ def _reload_args(base: HookedModel, tuned: FinetuneRun | HookedModel) -> ModelAr
     is_lora = isinstance(tuned, FinetuneRun) and tuned.method == "lora"
     # A model tuned as a whole keeps its own dtype, so that no change is rounded away.
     dtype = str(base.dtype).removeprefix("torch.") if is_lora else None
-    return ModelArgs(model=base.name, device=str(base.device), dtype=dtype)
+    device = "auto" if is_spread(base.hf) else str(base.device)
+    return ModelArgs(model=base.name, device=device, dtype=dtype)
 
 
 def _evidence(

@@ -23,49 +23,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-import torch
-from torch import Tensor
-
-from lse_interp.core.artifacts import RunPaths, provenance
-from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, main_for, progress
-from lse_interp.core.errors import CorpusError, LseError
-from lse_interp.core.evaluation_report import average_scores, language_scores, to_text
-from lse_interp.core.evaluations import EvaluationTable, Measure
-from lse_interp.core.finetune_runs import FinetuneRun
-from lse_interp.core.languages import PAPER_REFERENCE, lookup
-from lse_interp.core.run_folders import finished_runs
-from lse_interp.data.parallel import ParallelText, load_parallel
-from lse_interp.evaluation_tasks.asked import Asked
-from lse_interp.evaluation_tasks.benchmarks import benchmark_tasks
-from lse_interp.evaluation_tasks.files import write_task_files
-from lse_interp.evaluation_tasks.measures import loss_measure, measures
+from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, answer_at_once, main_for, progress
 from lse_interp.evaluation_tasks.prompts import Style
-from lse_interp.evaluation_tasks.questions import Questions, named_tasks, questions_of
-from lse_interp.evaluation_tasks.tasks import Document, digest, require_documents
-from lse_interp.models import HookedModel
-from lse_interp.models.losses import sentence_losses
-from lse_interp.models.sources import model_sources, require_runs_of
-
-if TYPE_CHECKING:
-    from lse_interp.evaluation_tasks.harness import Outcome
-
-__all__ = [
-    "Config",
-    "EvaluationTable",
-    "Questions",
-    "evaluate",
-    "main",
-    "questions_of",
-    "run",
-]
-
-logger = logging.getLogger(__name__)
-
-_GENERAL = "eng"
-_MODELS = "models"
-_Scores = dict[Measure, Tensor]
-_Outcomes = dict[str, list["Outcome"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +61,54 @@ class Config:
     """Folder of all runs; this stage writes `root/<model>/evaluation/`."""
     overwrite: bool = False
     """Ask again even if the scores are there."""
+
+
+if __name__ == "__main__":
+    # Before the imports below, which take seconds.
+    answer_at_once(Config, description=__doc__)
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from lse_interp.core.artifacts import RunPaths, provenance
+from lse_interp.core.errors import CorpusError, LseError
+from lse_interp.core.evaluation_report import average_scores, language_scores, to_text
+from lse_interp.core.evaluations import EvaluationTable, Measure
+from lse_interp.core.finetune_runs import FinetuneRun
+from lse_interp.core.languages import PAPER_REFERENCE, lookup
+from lse_interp.core.locks import locked
+from lse_interp.core.run_folders import finished_runs
+from lse_interp.data.parallel import ParallelText, load_parallel
+from lse_interp.evaluation_tasks.asked import Asked
+from lse_interp.evaluation_tasks.benchmarks import benchmark_tasks
+from lse_interp.evaluation_tasks.files import write_task_files
+from lse_interp.evaluation_tasks.measures import loss_measure, measures
+from lse_interp.evaluation_tasks.questions import Questions, named_tasks, questions_of
+from lse_interp.evaluation_tasks.tasks import Document, digest, require_documents
+from lse_interp.models import HookedModel
+from lse_interp.models.losses import sentence_losses
+from lse_interp.models.sources import model_sources, require_runs_of
+
+if TYPE_CHECKING:
+    from lse_interp.evaluation_tasks.harness import Outcome
+
+__all__ = [
+    "Config",
+    "EvaluationTable",
+    "Questions",
+    "evaluate",
+    "main",
+    "questions_of",
+    "run",
+]
+
+logger = logging.getLogger(__name__)
+
+_GENERAL = "eng"
+_MODELS = "models"
+_Scores = dict[Measure, Tensor]
+_Outcomes = dict[str, list["Outcome"]]
 
 
 def evaluate(
@@ -188,18 +195,20 @@ def _run_language(config: Config, language: str) -> EvaluationTable:
         logger.info("no finished run of %s: the base model alone is asked", language)
     sources = model_sources(config.model, runs=runs, paths=paths, language=language)
     questions, parallel = _texts(config, language)
-    parts = []
-    for label, source in progress(sources.items(), desc=language, unit="model"):
-        model = source.load()
-        if not parts:
-            require_runs_of(model, sources)
-        named = source.method()
-        parts.append(_evaluate_one(config, model, questions, parallel, language, label, named))
-        # Two large models need not fit side by side.
-        del model
-    table = dataclasses.replace(EvaluationTable.concat(parts), provenance=provenance(config))
     path = paths.evaluation(language)
-    out = table.save(path.parent / config.name / path.name)
+    out = path.parent / config.name / path.name
+    parts = []
+    with locked(out, what=f"the scores of {language}"):
+        for label, source in progress(sources.items(), desc=language, unit="model"):
+            model = source.load()
+            if not parts:
+                require_runs_of(model, sources)
+            named = source.method()
+            parts.append(_evaluate_one(config, model, questions, parallel, language, label, named))
+            # Two large models need not fit side by side.
+            del model
+        table = dataclasses.replace(EvaluationTable.concat(parts), provenance=provenance(config))
+        table.save(out)
     rows = language_scores(table.to_frame())
     logger.info(
         "Scores of %s (mean ± standard error; * p < 0.05 against the base):\n%s",

@@ -20,6 +20,7 @@ run that was killed goes on from its last checkpoint when the command is repeate
 """
 
 import contextlib
+import gc
 import hashlib
 import logging
 import os
@@ -29,31 +30,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
-
-from lse_interp.core.artifacts import RunPaths, provenance
-from lse_interp.core.cli import CONFIG_FLAT, CorpusArgs, ModelArgs, main_for, seed_everything
-from lse_interp.core.errors import LseError, MismatchError
-from lse_interp.core.finetune_runs import FinetuneRun
-from lse_interp.core.languages import lookup
-from lse_interp.core.neurons import NeuronSets
-from lse_interp.core.settings import differences
-from lse_interp.data import Corpus, load_corpus
-from lse_interp.data.parallel import load_parallel
-from lse_interp.models import HookedModel, load_from_args
-from lse_interp.training.checkpoints import CheckpointStore, wait_for_all
-from lse_interp.training.loop import train
-from lse_interp.training.methods import choose_neurons, prepared
+from lse_interp.core.cli import (
+    CONFIG_FLAT,
+    CorpusArgs,
+    ModelArgs,
+    answer_at_once,
+    main_for,
+    seed_everything,
+)
 from lse_interp.training.options import NEURON_METHODS, Hyperparameters
-from lse_interp.training.text import pack_text
-
-__all__ = ["Config", "FinetuneRun", "Hyperparameters", "finetune_language", "main", "run"]
-
-logger = logging.getLogger(__name__)
-
-_RECORDED = ("n_training_tokens", "tokens")
-"""Settings of a run that follow from others."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +71,41 @@ class Config:
     """Folder of all runs; this stage writes `root/<model>/finetune/<lang>/<name>/`."""
     overwrite: bool = False
     """Train again even if the run is there, or unfinished with other settings."""
+
+
+if __name__ == "__main__":
+    # Before the imports below, which take seconds.
+    answer_at_once(Config, description=__doc__)
+
+import torch
+from torch import Tensor
+
+from lse_interp.core.artifacts import RunPaths, provenance
+from lse_interp.core.errors import LseError, MismatchError
+from lse_interp.core.finetune_runs import FinetuneRun
+from lse_interp.core.languages import lookup
+from lse_interp.core.locks import locked
+from lse_interp.core.neurons import NeuronSets
+from lse_interp.core.settings import differences
+from lse_interp.counting.ranks import Ranks, require_one_folder
+from lse_interp.data import Corpus, load_corpus
+from lse_interp.data.parallel import load_parallel
+from lse_interp.models import HookedModel, load_from_args
+from lse_interp.models.sharding import load_sharded
+from lse_interp.training.checkpoints import CheckpointStore, wait_for_all
+from lse_interp.training.launch import Launch
+from lse_interp.training.loop import train
+from lse_interp.training.methods import choose_neurons, prepared
+from lse_interp.training.sharded import is_sharded
+from lse_interp.training.text import pack_text
+
+__all__ = ["Config", "FinetuneRun", "Hyperparameters", "finetune_language", "main", "run"]
+
+logger = logging.getLogger(__name__)
+
+_CHECKPOINTS = "checkpoints"
+_RECORDED = ("n_training_tokens", "tokens")
+"""Settings of a run that follow from others."""
 
 
 def finetune_language(
@@ -167,10 +187,23 @@ def finetune_language(
         settings["n_processes"] = n_processes
         if folder is None:
             raise LseError("Several processes meet in one folder; give them a `folder`.")
-    if folder is not None and not overwrite and FinetuneRun.exists(folder):
+
+    def finished() -> FinetuneRun | None:
+        if folder is None or overwrite or not FinetuneRun.exists(folder):
+            return None
         return _finished(Path(folder), settings)
-    with _work_folder(folder) as work:
-        store = CheckpointStore(work / "checkpoints", settings)
+
+    # Several processes look together, below, so that they find the same; and what a process left
+    # that was killed when it had finished is removed there.
+    is_clean = folder is None or not (Path(folder) / _CHECKPOINTS).exists()
+    if n_processes == 1 and is_clean and (found := finished()) is not None:
+        return found
+    with _work_folder(folder, what=f"the run {label} of {language}") as work:
+        store = CheckpointStore(work / _CHECKPOINTS, settings)
+        if (found := finished()) is not None:
+            if _is_main():
+                store.clear()
+            return found
         resume_from = store.open(overwrite=overwrite, is_main=_is_main())
         with prepared(model, method=method, neurons=chosen, options=options) as ready:
             trained = train(
@@ -185,9 +218,12 @@ def finetune_language(
                 log_folder=None if folder is None or not _is_main() else work / "tensorboard",
             )
             rows, n_trainable = ready.rows(), ready.n_trainable
-            if folder is not None and _is_main():
+            if folder is not None:
                 with store.guarded("the result", folder=work):
-                    ready.keep(work)
+                    if method not in NEURON_METHODS and _is_main():
+                        # An earlier run would seem to have made the matrices of this one.
+                        FinetuneRun.discard(work)
+                    ready.keep(work, is_main=_is_main())
         result = FinetuneRun(
             language=language,
             method=label,
@@ -198,7 +234,12 @@ def finetune_language(
             curves=trained.curves,
             settings=settings | {"n_training_tokens": text.training.n_labels, "tokens": tokens},
             results=trained.results | {"n_trainable": n_trainable},
-            provenance=provenance(corpus=_source(corpus), device=model.device),
+            provenance=provenance(
+                corpus=_source(corpus),
+                device=model.device,
+                n_processes=n_processes,
+                sharded=is_sharded(model.hf.parameters()),
+            ),
             folder=None if folder is None else work,
         )
         if folder is not None and _is_main():
@@ -216,26 +257,38 @@ def run(config: Config) -> list[FinetuneRun]:
         LseError: See `finetune_language`, `load_model`, `load_corpus`; flags that contradict each
             other; a finished run with other settings.
     """
+    launch = Launch.find()
+    _check(config, launch, embedded=config.model.model == "embedded")
+    device = launch.device(config.model.device)
+    with launch.joined(device):
+        ranks = Ranks.find()
+        with ranks.together():
+            return _run(config, launch, ranks, device=device)
+
+
+def _run(
+    config: Config, launch: Launch, ranks: Ranks, *, device: torch.device
+) -> list[FinetuneRun]:
     language = lookup(config.lang).code
-    embedded = config.model.model == "embedded"
-    _check(config, embedded=embedded)
     paths = RunPaths(config.root, config.model.model)
     uses_neurons = config.method in NEURON_METHODS
     neurons = NeuronSets.load(config.neurons or paths.neurons) if uses_neurons else None
     corpus = _corpus(config, language)
     also = tuple(lookup(code).code for code in config.also)
     validation = _validation(config, dict.fromkeys((language, *also)))
-    if not _is_main():
+    if not launch.is_main:
         logging.disable(logging.WARNING)
     runs = []
     for tokens in config.tokens or (None,):
         seed_everything(config.training.seed)
         folder = paths.finetune(language, config.name or _name(config, tokens))
-        # Freshly loaded each time: a run starts from the bits of the checkpoint on disk.
-        model = load_from_args(replace(config.model, device=_device(config.model.device)))
+        require_one_folder(folder, ranks)
+        # A cycle may hold the model of the run before, which leaves no room for another.
+        gc.collect()
         runs.append(
             finetune_language(
-                model,
+                # Freshly loaded each time: a run starts from the bits of the checkpoint on disk.
+                _load(config.model, launch, device=device),
                 corpus,
                 language=language,
                 validation=validation,
@@ -270,17 +323,36 @@ def _finished(folder: Path, settings: Mapping[str, Any]) -> FinetuneRun:
 
 
 @contextlib.contextmanager
-def _work_folder(folder: str | Path | None) -> Iterator[Path]:
+def _work_folder(folder: str | Path | None, *, what: str) -> Iterator[Path]:
+    """Keep the folder for this run; the main process does so for all that were launched."""
     if folder is not None:
-        yield Path(folder)
+        alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+        # A launch would lose patience while its main process waits, so it is told at once.
+        lock = locked(folder, what=what, wait=alone)
+        with lock if _is_main() else contextlib.nullcontext():
+            wait_for_all()
+            yield Path(folder)
         return
     with tempfile.TemporaryDirectory(prefix="lse_interp-") as temporary:
         yield Path(temporary)
 
 
-def _check(config: Config, *, embedded: bool) -> None:
+def _load(args: ModelArgs, launch: Launch, *, device: torch.device) -> HookedModel:
+    if not launch.sharded:
+        return load_from_args(replace(args, device=str(device)))
+    return load_sharded(
+        lambda: load_from_args(replace(args, device="cpu")),
+        device=device,
+        replicas=launch.replicas,
+        reshard_after_forward=launch.reshard_after_forward,
+    )
+
+
+def _check(config: Config, launch: Launch, *, embedded: bool) -> None:
     """Refuse flags that contradict each other, all at once, before anything is loaded."""
-    faults = []
+    faults = launch.faults(device=config.model.device)
+    if launch.sharded and config.model.backend != "torch":
+        faults.append(f"--backend {config.model.backend} does not run sharded models; use torch.")
     if config.random_match is not None and config.method != "random":
         faults.append(f"--random-match needs --method random; got {config.method}.")
     if config.neurons is not None and config.method not in NEURON_METHODS:
@@ -291,6 +363,11 @@ def _check(config: Config, *, embedded: bool) -> None:
         faults.append(f"--tokens must be at least 1; got {', '.join(map(str, config.tokens))}.")
     if config.model.dtype == "float16":
         faults.append("--dtype float16 overflows in training; use bfloat16 or float32.")
+    if config.model.device == "auto":
+        faults.append(
+            "--device auto is for reading activations; to train a model larger than one GPU, "
+            "shard it: accelerate launch --use_fsdp --fsdp_version 2."
+        )
     try:
         config.training.completed(config.method, embedded=embedded)
     except LseError as error:
@@ -348,13 +425,6 @@ def _digest(neurons: Sequence[Tensor]) -> str:
         found.update(f"{len(layer)} ".encode())
         found.update(layer.numpy().tobytes())
     return found.hexdigest()[:16]
-
-
-def _device(asked: str | None) -> str | None:
-    """Give every process that was launched together a GPU of its own."""
-    if asked is None and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
-        return f"cuda:{os.environ['LOCAL_RANK']}"
-    return asked
 
 
 def _is_main() -> bool:

@@ -23,38 +23,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-import torch
-
-from lse_interp.activations import ActivationCounts
-from lse_interp.core.artifacts import RunPaths, provenance
-from lse_interp.core.cli import main_for, progress
-from lse_interp.core.dataset_card import check_license, write_release
-from lse_interp.core.errors import ArtifactError, LseError, MismatchError
-from lse_interp.core.languages import LANGUAGES, lookup
-from lse_interp.core.neurons import NeuronSets, mask_to_indices
-from lse_interp.core.selection import (
-    Selection,
-    check_n_languages,
-    check_parameters,
-    lape_scores,
-    select,
-)
-
-__all__ = [
-    "Config",
-    "Selection",
-    "depth",
-    "identify",
-    "lape_scores",
-    "main",
-    "run",
-    "select",
-    "table",
-]
-
-logger = logging.getLogger(__name__)
+from lse_interp.core.cli import answer_at_once, main_for, progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +54,44 @@ class Config:
     Without it the card says `unknown`, for you to fill in."""
     overwrite: bool = False
     """Do it again even if the neurons are there."""
+
+
+if __name__ == "__main__":
+    # Before the imports below, which take seconds.
+    answer_at_once(Config, description=__doc__)
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lse_interp.core.artifacts import RunPaths, provenance, read_checksum
+from lse_interp.core.dataset_card import check_license, write_release
+from lse_interp.core.errors import ArtifactError, LseError, MismatchError
+from lse_interp.core.languages import LANGUAGES, lookup
+from lse_interp.core.locks import find_or_make
+from lse_interp.core.neurons import NeuronSets, mask_to_indices
+from lse_interp.core.selection import (
+    Selection,
+    check_n_languages,
+    check_parameters,
+    lape_scores,
+    select,
+)
+from lse_interp.counting.counts import KIND, ActivationCounts
+
+__all__ = [
+    "Config",
+    "Selection",
+    "depth",
+    "identify",
+    "lape_scores",
+    "main",
+    "run",
+    "select",
+    "table",
+]
+
+logger = logging.getLogger(__name__)
 
 
 def identify(
@@ -202,18 +209,26 @@ def run(config: Config) -> NeuronSets:
     paths = RunPaths(config.root, config.model)
     out = config.out or paths.neurons
     languages = _languages(config, paths)
-    neurons = None if config.overwrite else _finished(out, config, paths, languages)
-    if neurons is None:
-        counts = _CountsOnDisk(paths, languages)
+
+    def find() -> NeuronSets | None:
+        return None if config.overwrite else _finished(out, config, paths, languages)
+
+    def make() -> NeuronSets:
         neurons = identify(
-            counts,
+            _CountsOnDisk(paths, languages),
             k=config.k,
             activity_quantile=config.activity_quantile,
             selectivity_quantile=config.selectivity_quantile,
         )
-        about = neurons.provenance | {"config": provenance(config)["config"]}
+        about = neurons.provenance | {
+            "config": provenance(config)["config"],
+            "counts": _checksums(paths, languages),
+        }
         neurons = dataclasses.replace(neurons, provenance=about)
         neurons.save(out)
+        return neurons
+
+    neurons = find_or_make(out, what="the neuron sets", find=find, make=make)
     _report(neurons, out)
     if config.parquet:
         folder = out.with_name(f"{out.stem}-release") if config.out else paths.release
@@ -283,11 +298,16 @@ def _finished(
                 f"{out} was made with {name} {_spell(found.get(name))}; asked for {_spell(value)}. "
                 "Pass --overwrite to make it again, or --out to write elsewhere."
             )
-    if any(paths.counts(code).stat().st_mtime > out.stat().st_mtime for code in languages):
-        logger.info("%s is older than its counts; making it again", out)
+    if neurons.provenance.get("counts") != _checksums(paths, languages):
+        logger.info("%s was made from other counts; making it again", out)
         return None
     logger.info("%s is finished; reusing it (--overwrite to make it again)", out)
     return neurons
+
+
+def _checksums(paths: RunPaths, languages: Iterable[str]) -> dict[str, str]:
+    """Return what tells counts from others, whatever the dates of their files."""
+    return {code: read_checksum(paths.counts(code), kind=KIND) for code in languages}
 
 
 def _spell(value: object) -> str:

@@ -21,6 +21,32 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lse_interp.core.cli import answer_at_once, main_for
+from lse_interp.core.languages import RELEASED_LANGUAGES, family_order
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Measure which languages share neurons."""
+
+    model: str = "embedded"
+    """The model whose run is read: `embedded`, a local folder, or a hub id."""
+    root: Path = Path("runs")
+    """Folder of all runs; this stage reads and writes `root/<model>/`."""
+    neurons: Path | None = None
+    """A neuron file; by default `root/<model>/neurons.safetensors`."""
+    masks: Path | None = None
+    """Instead: one of the paper's released files, `llama-3.1-5` or `nemo-5`."""
+    languages: tuple[str, ...] = RELEASED_LANGUAGES
+    """The languages of `--masks` in their order, which the file does not hold."""
+    out: Path | None = None
+    """Where to write; by default `root/<model>/overlap.safetensors`."""
+
+
+if __name__ == "__main__":
+    # Before the imports below, which take seconds.
+    answer_at_once(Config, description=__doc__)
+
 import numpy as np
 import pandas as pd
 import torch
@@ -34,10 +60,8 @@ from lse_interp.core.artifacts import (
     provenance,
     save_artifact,
 )
-from lse_interp.core.cli import main_for
 from lse_interp.core.errors import LanguageError, LseError, MismatchError, near_misses
-from lse_interp.core.languages import family_order
-from lse_interp.core.neuron_formats import RELEASED_LANGUAGES, released_model
+from lse_interp.core.neuron_formats import released_model
 from lse_interp.core.neurons import NeuronSets
 from lse_interp.core.relatedness import RelatedSummary, compare_relatives, relation
 
@@ -65,24 +89,6 @@ _PAIR_VALUES = (
     "expected_by_layer",
     "ratio_by_layer",
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Measure which languages share neurons."""
-
-    model: str = "embedded"
-    """The model whose run is read: `embedded`, a local folder, or a hub id."""
-    root: Path = Path("runs")
-    """Folder of all runs; this stage reads and writes `root/<model>/`."""
-    neurons: Path | None = None
-    """A neuron file; by default `root/<model>/neurons.safetensors`."""
-    masks: Path | None = None
-    """Instead: one of the paper's released files, `llama-3.1-5` or `nemo-5`."""
-    languages: tuple[str, ...] = RELEASED_LANGUAGES
-    """The languages of `--masks` in their order, which the file does not hold."""
-    out: Path | None = None
-    """Where to write; by default `root/<model>/overlap.safetensors`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

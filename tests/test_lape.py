@@ -393,12 +393,18 @@ def test_run_refuses_to_replace_neurons_made_with_other_settings(runs):
     assert lape.run(config_of(runs, k=0.1, overwrite=True)).thresholds["k"] == 0.1
 
 
-def test_run_follows_newer_counts(runs):
+@pytest.mark.parametrize("date", [0, 2**31])
+def test_run_follows_other_counts_whatever_their_date(runs, date):
     before = lape.run(config_of(runs))
-    os.utime(runs.neurons, (0, 0))
     for code, counts in random_counts(seed=1).items():
-        counts.save(runs.counts(code))
-    assert not lape.run(config_of(runs)).to_frame().equals(before.to_frame())
+        os.utime(counts.save(runs.counts(code)), (date, date))
+    after = lape.run(config_of(runs))
+    assert not after.to_frame().equals(before.to_frame())
+    written = runs.neurons.stat().st_mtime_ns
+    for code in after:
+        os.utime(runs.counts(code), (2 * date + 1, 2 * date + 1))
+    lape.run(config_of(runs))
+    assert runs.neurons.stat().st_mtime_ns == written
 
 
 def test_run_writes_a_folder_to_publish(runs):

@@ -10,11 +10,8 @@ import datetime
 import enum
 import hashlib
 import json
-import os
 import re
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError
+from lse_interp.core.settings import readable
+from lse_interp.core.writing import write_atomic, write_folder, write_together
 
 __all__ = [
     "ModelInfo",
@@ -32,6 +31,7 @@ __all__ = [
     "load_artifact",
     "projections",
     "provenance",
+    "read_checksum",
     "read_meta",
     "save_artifact",
     "write_atomic",
@@ -40,6 +40,7 @@ __all__ = [
 
 _META_KEY = "lse_interp"
 _CHECKSUM_KEY = "sha256"
+_META_CHECKSUM_KEY = "sha256_description"
 _WRITERS = {
     "ablation_matrix": "ablation",
     "activation_counts": "activations",
@@ -180,6 +181,7 @@ def save_artifact(
     version: int,
     tensors: Mapping[str, Tensor],
     meta: Mapping[str, Any],
+    beside: Mapping[str | Path, Callable[[Path], Any]] | None = None,
 ) -> Path:
     """Write an artefact atomically; an existing file survives until the new one is complete.
 
@@ -189,9 +191,13 @@ def save_artifact(
         version: format version of this kind.
         tensors: arrays by name.
         meta: everything else, JSON-ready (dataclasses, paths and tuples are converted).
+        beside: further files that belong to it, as `write_together` takes them.
 
     Returns:
         The path written.
+
+    Raises:
+        WriteError: the disk is full, or the folder cannot be written to; nothing was replaced.
     """
     path = Path(path)
     arrays = _unshared(tensors)
@@ -200,13 +206,20 @@ def save_artifact(
         ensure_ascii=False,
         sort_keys=True,
     )
-    header = {_META_KEY: description, _CHECKSUM_KEY: _checksum(arrays, description)}
-    write_atomic(path, lambda temporary: save_file(arrays, temporary, metadata=header))
+    header = {
+        _META_KEY: description,
+        _CHECKSUM_KEY: _checksum(arrays, description),
+        _META_CHECKSUM_KEY: _checksum({}, description),
+    }
     shapes = {name: {"shape": list(t.shape), "dtype": str(t.dtype)} for name, t in arrays.items()}
     twin = json.dumps(json.loads(description) | {"tensors": shapes}, indent=2, ensure_ascii=False)
-    write_atomic(
-        path.with_suffix(".json"),
-        lambda temporary: Path(temporary).write_text(twin + "\n", encoding="utf-8"),
+    # The artefact comes last: where it is, there is all that belongs to it.
+    write_together(
+        {
+            path.with_suffix(".json"): lambda out: out.write_text(twin + "\n", encoding="utf-8"),
+            **(beside or {}),
+            path: lambda out: save_file(arrays, out, metadata=header),
+        }
     )
     return path
 
@@ -240,52 +253,23 @@ def load_artifact(
 
 
 def read_meta(path: str | Path, *, kind: str, version: int) -> dict[str, Any]:
-    """Read the metadata alone, without touching the tensors (and without their checksum)."""
+    """Read the metadata alone, without touching the tensors (and without their checksum).
+
+    Raises:
+        ArtifactError: missing, truncated, of another kind or version; or the metadata altered.
+    """
     path = Path(path)
     header = _header(path, kind=kind)
     return _described(path, header, kind=kind, version=version)["meta"]
 
 
-def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> None:
-    """Call `write` on a temporary sibling, then rename it onto `path`.
+def read_checksum(path: str | Path, *, kind: str) -> str:
+    """Read the checksum that an artefact was written with; it differs whenever anything does.
 
-    A reader sees the old file or the new one, never a part; on failure the old file stays and
-    the temporary one is removed.
+    Raises:
+        ArtifactError: missing, truncated, or no artefact.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o644)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_folder(folder: str | Path, write: Callable[[Path], Any]) -> Path:
-    """Call `write` on a new temporary sibling folder, then put it in the place of `folder`.
-
-    On failure whatever stood at `folder` stays, and the temporary folder is removed.
-    """
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        write(temporary)
-        temporary.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    return folder
+    return _header(Path(path), kind=kind).get(_CHECKSUM_KEY, "")
 
 
 def provenance(config: Any = None, **extra: Any) -> dict[str, Any]:
@@ -336,6 +320,17 @@ def _described(path: Path, header: Mapping[str, str], *, kind: str, version: int
         raise _unreadable(path, error) from error
     if not isinstance(description, dict) or not {"kind", "version", "meta"} <= set(description):
         raise _unreadable(path, LseError("its header does not name kind, version and meta"))
+    if unknown := set(header) - {_META_KEY, _CHECKSUM_KEY, _META_CHECKSUM_KEY}:
+        raise ArtifactError(
+            f"{path} was altered after it was written: its header has {', '.join(sorted(unknown))}."
+            " Delete it and make it again."
+        )
+    expected = header.get(_META_CHECKSUM_KEY)
+    if expected is not None and expected != (found := _checksum({}, header[_META_KEY])):
+        raise ArtifactError(
+            f"{path} was altered after it was written: expected checksum {expected} of its "
+            f"description, found {found}. Delete it and make it again."
+        )
     if description["kind"] != kind:
         raise ArtifactError(
             f"{path} holds `{description['kind']}`; expected `{kind}`. Give the right file."
@@ -375,6 +370,8 @@ def _jsonable(value: Any) -> Any:
         return [_jsonable(item) for item in value]
     if isinstance(value, enum.Enum):
         return value.value
-    if isinstance(value, Path | torch.dtype | torch.device):
+    if isinstance(value, str | Path):
+        return readable(str(value))
+    if isinstance(value, torch.dtype | torch.device):
         return str(value)
     return value

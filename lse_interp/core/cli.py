@@ -6,14 +6,22 @@ import os
 import random
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 from tqdm.auto import tqdm
 
 from lse_interp.core.errors import LseError
 
-__all__ = ["CONFIG_FLAT", "CorpusArgs", "ModelArgs", "main_for", "progress", "seed_everything"]
+__all__ = [
+    "CONFIG_FLAT",
+    "CorpusArgs",
+    "ModelArgs",
+    "answer_at_once",
+    "main_for",
+    "progress",
+    "seed_everything",
+]
 
 CONFIG_FLAT = tyro.conf.OmitArgPrefixes
 """Annotation for a group of shared flags: `model: CONFIG_FLAT[ModelArgs]`."""
@@ -31,7 +39,8 @@ class ModelArgs:
     backend: str = "torch"
     """Hooking library: `torch`, `lens` (TransformerLens) or `nnsight`."""
     device: str | None = None
-    """`cpu`, `cuda`, `cuda:1`, ...; by default the GPU where there is one."""
+    """`cpu`, `cuda`, `cuda:1`, ...; by default the GPU where there is one. `auto` spreads a model
+    that is larger than one GPU over those of the machine; not for fine-tuning."""
     dtype: str | None = None
     """`float32`, `bfloat16`, `float16`; by default that of the checkpoint."""
     revision: str | None = None
@@ -47,6 +56,14 @@ class CorpusArgs:
     path stands for the language code), or `hf:<dataset>?config=...&split=...&field=...`."""
     split: Annotated[str | None, tyro.conf.arg(name="split")] = None
     """Split of the corpus; each corpus has its own default."""
+
+
+def answer_at_once(config_type: type[Any], *, description: str | None = None) -> None:
+    """Print the help, or refuse a wrong flag, and exit; return if the command line is in order.
+
+    For a module that is run as a command, between its `Config` and the imports that take seconds.
+    """
+    tyro.cli(config_type, description=description)
 
 
 def main_for(

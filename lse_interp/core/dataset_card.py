@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lse_interp.core.artifacts import write_atomic
 from lse_interp.core.errors import LseError
 from lse_interp.core.languages import LANGUAGES
 from lse_interp.core.neurons import NeuronSets
 from lse_interp.core.release_table import COLUMNS
+from lse_interp.core.writing import write_together
 
 __all__ = ["CARD_NAME", "TABLE_NAME", "check_license", "dataset_card", "write_release"]
 
@@ -63,8 +63,12 @@ def write_release(folder: str | Path, neurons: NeuronSets, *, license: str | Non
     """
     folder = Path(folder)
     card = dataset_card(neurons, license=license)
-    neurons.to_parquet(folder / TABLE_NAME)
-    write_atomic(folder / CARD_NAME, lambda path: path.write_text(card, encoding="utf-8"))
+    write_together(
+        {
+            folder / TABLE_NAME: neurons.to_parquet,
+            folder / CARD_NAME: lambda path: path.write_text(card, encoding="utf-8"),
+        }
+    )
     return folder
 
 

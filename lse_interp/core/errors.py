@@ -11,6 +11,7 @@ __all__ = [
     "LseError",
     "MismatchError",
     "UnsupportedModelError",
+    "WriteError",
     "near_misses",
 ]
 
@@ -37,6 +38,10 @@ class MismatchError(LseError):
 
 class UnsupportedModelError(LseError):
     """A model whose activation sites this package does not define."""
+
+
+class WriteError(LseError):
+    """A file that could not be written; what was there before is still there."""
 
 
 class ActivationError(LseError):

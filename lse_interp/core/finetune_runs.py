@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from lse_interp.core.artifacts import ModelInfo, load_artifact, save_artifact, write_atomic
+from lse_interp.core.artifacts import ModelInfo, load_artifact, save_artifact
 from lse_interp.core.errors import ArtifactError, LseError
+from lse_interp.core.neuron_checks import cut_indices
 from lse_interp.core.neurons import indices_to_mask
 
 __all__ = ["CURVE_COLUMNS", "FinetuneRun"]
@@ -137,12 +138,16 @@ class FinetuneRun:
             "provenance": dict(self.provenance),
         }
         path = folder / _FILES[self.is_subnetwork]
-        save_artifact(path, kind=_KIND, version=_VERSION, tensors=tensors, meta=meta)
+        save_artifact(
+            path,
+            kind=_KIND,
+            version=_VERSION,
+            tensors=tensors,
+            meta=meta,
+            beside={folder / "curves.csv": lambda file: self.curves.to_csv(file, index=False)},
+        )
         # What a run of another kind left here would be found first.
-        other = folder / _FILES[not self.is_subnetwork]
-        for stale in (other, other.with_suffix(".json")):
-            stale.unlink(missing_ok=True)
-        write_atomic(folder / "curves.csv", lambda file: self.curves.to_csv(file, index=False))
+        _remove(folder / _FILES[not self.is_subnetwork])
         return path
 
     @classmethod
@@ -162,7 +167,9 @@ class FinetuneRun:
         info = ModelInfo.from_dict(meta["model"])
         if model is not None:
             model.require_same(info, what=f"{path}")
-        parts = _unpack(tensors, info) if "neurons" in tensors else (None, None, None)
+        parts = (None, None, None)
+        if "neurons" in tensors:
+            parts = _unpack(tensors, info, where=f"{path}")
         return cls(
             language=meta["language"],
             method=meta["method"],
@@ -181,6 +188,12 @@ class FinetuneRun:
     def exists(cls, folder: str | Path) -> bool:
         """Say whether a folder holds a finished run."""
         return any((Path(folder) / name).is_file() for name in _FILES.values())
+
+    @classmethod
+    def discard(cls, folder: str | Path) -> None:
+        """Delete the record of a finished run, so that the folder holds none."""
+        for name in _FILES.values():
+            _remove(Path(folder) / name)
 
     def _check_rows(self) -> None:
         assert self.neurons is not None
@@ -216,6 +229,11 @@ def _check_neurons(layer: int, neurons: Int64[Tensor, " _neuron"], model: ModelI
         )
 
 
+def _remove(path: Path) -> None:
+    for file in (path, path.with_suffix(".json")):
+        file.unlink(missing_ok=True)
+
+
 def _find(path: Path) -> Path:
     if path.suffix == ".safetensors":
         return path
@@ -231,8 +249,11 @@ def _find(path: Path) -> Path:
 _Layers = tuple[Tensor, ...]
 
 
-def _unpack(tensors: Mapping[str, Tensor], info: ModelInfo) -> tuple[_Layers, _Layers, _Layers]:
-    neurons = tensors["neurons"].split(tensors["n_neurons"].tolist())
+def _unpack(
+    tensors: Mapping[str, Tensor], info: ModelInfo, *, where: str
+) -> tuple[_Layers, _Layers, _Layers]:
+    shape = (info.n_layers,)
+    neurons = cut_indices(tensors["neurons"], tensors["n_neurons"], shape=shape, where=where)
     dtype = next((t.dtype for name, t in tensors.items() if name.startswith("rows.")), None)
     none = torch.empty(len(info.projections), 0, info.d_model, dtype=dtype or torch.float32)
     rows = tuple(tensors.get(f"rows.{layer}", none) for layer in range(info.n_layers))

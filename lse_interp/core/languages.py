@@ -17,6 +17,7 @@ __all__ = [
     "PAPER_LANGUAGES",
     "PAPER_REFERENCE",
     "PAPER_TARGETS",
+    "RELEASED_LANGUAGES",
     "Language",
     "family_order",
     "lookup",
@@ -242,6 +243,22 @@ PAPER_REFERENCE: tuple[str, ...] = ("arb", "deu", "eng", "spa", "fra", "ita", "j
 """The 9 high-resource languages of the alignment analysis. Source: paper, section 6.2."""
 
 PAPER_LANGUAGES: tuple[str, ...] = PAPER_TARGETS + PAPER_REFERENCE
+
+RELEASED_LANGUAGES: tuple[str, ...] = (
+    "mlt",
+    "afr",
+    "isl",
+    "cym",
+    "mkd",
+    "lvs",
+    "lit",
+    "slv",
+    "slk",
+    "ekk",
+    "kat",
+    "npi",
+)
+"""Order of the languages in the paper's released masks, which carry no names."""
 
 
 def lookup(code: str) -> Language:

@@ -3,12 +3,36 @@
 import math
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from lse_interp.core.artifacts import ModelInfo
-from lse_interp.core.errors import LseError
+from lse_interp.core.errors import ArtifactError, LseError
 
-__all__ = ["check_grid", "check_layers"]
+__all__ = ["check_grid", "check_layers", "cut_indices"]
+
+
+def cut_indices(
+    neurons: Tensor, sizes: Tensor, *, shape: tuple[int, ...], where: str
+) -> tuple[Tensor, ...]:
+    """Cut the indices of a file into its sets: `sizes` of `shape` says how many each has.
+
+    Raises:
+        ArtifactError: The two do not fit each other.
+    """
+    whole = {neurons.dtype, sizes.dtype} == {torch.int64} and neurons.ndim == 1
+    if not whole or tuple(sizes.shape) != shape:
+        raise ArtifactError(
+            f"{where} should hold int64 indices along one axis, and the sizes of "
+            f"{list(shape)} sets; found {neurons.dtype} {list(neurons.shape)} and {sizes.dtype} "
+            f"{list(sizes.shape)}. Make it again."
+        )
+    if bool((sizes < 0).any()) or int(sizes.sum()) != len(neurons):
+        raise ArtifactError(
+            f"{where} holds {len(neurons)} neuron indices; its sets should have "
+            f"{int(sizes.sum())}. Make it again."
+        )
+    return neurons.split(sizes.flatten().tolist())
 
 
 def check_layers(language: str, layers: Sequence[Tensor], model: ModelInfo) -> None:

@@ -1,6 +1,8 @@
 """Foreign formats of neuron sets: lists of indices saved with torch, and the files released so."""
 
-import pickle
+import io
+import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from lse_interp.core.artifacts import ModelInfo, write_atomic
 from lse_interp.core.errors import ArtifactError, LanguageError, MismatchError, near_misses
-from lse_interp.core.languages import lookup
+from lse_interp.core.languages import RELEASED_LANGUAGES, lookup
 
 __all__ = [
     "RELEASED_LANGUAGES",
@@ -20,22 +22,6 @@ __all__ = [
     "released_model",
     "write_masks",
 ]
-
-RELEASED_LANGUAGES: tuple[str, ...] = (
-    "mlt",
-    "afr",
-    "isl",
-    "cym",
-    "mkd",
-    "lvs",
-    "lit",
-    "slv",
-    "slk",
-    "ekk",
-    "kat",
-    "npi",
-)
-"""Order of the languages in the paper's released masks, which carry no names."""
 
 RELEASED_MODELS: Mapping[str, ModelInfo] = {
     "llama-3.1-5": ModelInfo(
@@ -103,7 +89,10 @@ def write_masks(path: str | Path, masks: Sequence[Sequence[Int64[Tensor, " _neur
     """Write a list over languages of lists over layers of int64 index tensors."""
     # Cloned, because a view would take its whole storage into the file.
     plain = [[neurons.detach().cpu().clone() for neurons in layers] for layers in masks]
-    write_atomic(path, lambda temporary: torch.save(plain, temporary))
+    # By way of memory: torch.save reports a full disk as RuntimeError.
+    content = io.BytesIO()
+    torch.save(plain, content)
+    write_atomic(path, lambda temporary: temporary.write_bytes(content.getvalue()))
     return Path(path)
 
 
@@ -113,11 +102,17 @@ def _load(path: Path) -> list:
         hint = f"It is a folder; give one of its files: {', '.join(inside)}." if inside else ""
         raise ArtifactError(f"{path} is not a file of neuron masks. {hint}".strip())
     try:
-        masks = torch.load(path, weights_only=True, map_location="cpu")
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+        _check_zip(path)
+        with warnings.catch_warnings():
+            # What a damaged file holds makes the unpickler wonder aloud before it fails.
+            warnings.simplefilter("ignore")
+            masks = torch.load(path, weights_only=True, map_location="cpu")
+    # A damaged pickle raises whatever its opcodes run into.
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ArtifactError(
-            f"{path} cannot be read as neuron masks; it is truncated, or holds more than lists of "
-            f"tensors. Download or write it again. ({str(error).splitlines()[0]})"
+            f"{path} cannot be read as neuron masks; it is truncated or altered, or holds more "
+            f"than lists of tensors. Download or write it again. ({reason})"
         ) from error
     if not (isinstance(masks, list) and masks and all(isinstance(m, list) for m in masks)):
         raise ArtifactError(
@@ -125,6 +120,14 @@ def _load(path: Path) -> list:
             f"found {type(masks).__name__}."
         )
     return masks
+
+
+def _check_zip(path: Path) -> None:
+    """Compare what torch packed with its checksums, which torch itself does not."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as packed:
+            if (damaged := packed.testzip()) is not None:
+                raise zipfile.BadZipFile(f"{damaged} does not have its checksum")
 
 
 def _codes(languages: Sequence[str]) -> list[str]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lse_interp.core.artifacts import ModelInfo, load_artifact, provenance, save_artifact
 from lse_interp.core.errors import LanguageError, LseError, near_misses
-from lse_interp.core.neuron_checks import check_grid, check_layers
+from lse_interp.core.neuron_checks import check_grid, check_layers, cut_indices
 from lse_interp.core.neuron_controls import draw_control
 from lse_interp.core.neuron_formats import read_masks, write_masks
 from lse_interp.core.release_table import (
@@ -241,8 +241,9 @@ class NeuronSets:
         found = ModelInfo.from_dict(meta["model"])
         if model is not None:
             model.require_same(found, what=f"{path}")
-        n_neurons = tensors["n_neurons"]
-        pieces = iter(tensors["neurons"].split(n_neurons.flatten().tolist()))
+        shape = (len(meta["languages"]), found.n_layers)
+        sets = cut_indices(tensors["neurons"], tensors["n_neurons"], shape=shape, where=f"{path}")
+        pieces = iter(sets)
         return cls(
             indices={
                 language: tuple(next(pieces) for _ in range(found.n_layers))

@@ -4,7 +4,6 @@ import math
 
 import torch
 from jaxtyping import Float64
-from scipy import stats
 from torch import Tensor
 
 from lse_interp.core.errors import LseError
@@ -49,6 +48,9 @@ def mcnemar_p_value(a: Float64[Tensor, " document"], b: Float64[Tensor, " docume
     only_a, only_b = int((a > b).sum()), int((b > a).sum())
     if only_a + only_b == 0:
         return 1.0
+    # Here, because it takes a second that no other test needs.
+    from scipy import stats
+
     return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue)
 
 

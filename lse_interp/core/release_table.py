@@ -48,7 +48,13 @@ def write_table(path: str | Path, frame: pd.DataFrame, *, about: Mapping[str, An
     text = json.dumps(about).encode()
     described = {_KEY: text, _CHECKSUM_KEY: _checksum(table, text)}
     table = table.replace_schema_metadata((table.schema.metadata or {}) | described)
-    write_atomic(path, lambda temporary: pq.write_table(table, temporary))
+
+    def write(temporary: Path) -> None:
+        # Opened here, as pyarrow takes no path that is not UTF-8.
+        with temporary.open("wb") as file:
+            pq.write_table(table, file)
+
+    write_atomic(path, write)
     return Path(path)
 
 
@@ -68,7 +74,8 @@ def read_release_table(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
             "--parquet` wrote, or that was downloaded."
         )
     try:
-        table = pq.read_table(path)
+        with path.open("rb") as file:
+            table = pq.read_table(file)
         metadata = table.schema.metadata or {}
         missing = [name for name in COLUMNS if name not in table.column_names]
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -82,7 +89,8 @@ def read_release_table(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     table = table.select(list(COLUMNS)).replace_schema_metadata(None)
     try:
         found = _checksum(table, metadata[_KEY])
-    except (ValueError, pa.ArrowException) as error:
+    # TypeError: a column that an altered schema makes into one of bytes.
+    except (TypeError, ValueError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
     if found != metadata[_CHECKSUM_KEY]:
         raise ArtifactError(

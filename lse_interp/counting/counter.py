@@ -1,4 +1,6 @@
-"""Running counts of every neuron's activations, kept on the model's device."""
+"""Running counts of every neuron's activations, kept on the devices that the layers run on."""
+
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int64
@@ -18,36 +20,48 @@ NEURON_SITES: tuple[str, ...] = (
 """The sites whose last axis is neurons."""
 
 
+class _Counts(NamedTuple):
+    """What one device has counted; zero in layers that run on another."""
+
+    n_positive: Int64[Tensor, "layer neuron"]
+    activation_sum: Float64[Tensor, "layer neuron"]
+
+
 class NeuronCounter:
     """Adds up, for one site kind in every layer, how often and how strongly neurons fire.
 
-    Nothing is copied to the host until `finish`, so a forward pass never waits for a count.
+    Every layer is counted on the device it runs on, and nothing is copied to the host until
+    `finish`, so a forward pass never waits for a count.
 
     Args:
         model: The model to run.
         site: One of `NEURON_SITES`.
-
-    Attributes:
-        n_positive: Text tokens at which the value was > 0, int64.
-        activation_sum: Sum of the values at text tokens. Each batch is summed in float32, the
-            batches in float64.
     """
 
     def __init__(self, model: HookedModel, site: str) -> None:
         self._model = model
         self._layer_of = {site_name(site, layer): layer for layer in range(model.n_layers)}
         self._hooks = dict.fromkeys(self._layer_of, self._visit)
-        self._by_product = model.device.type == "cpu" and model.dtype == torch.float32
-        self._text: Bool[Tensor, " pos"] | None = None
+        self._is_text: Bool[Tensor, " pos"] | None = None
+        self._texts: dict[torch.device, Bool[Tensor, " pos"]] = {}
         self._weight = torch.empty(0)
         self._scratch = torch.empty(0)
-        shape = (model.n_layers, model.d_mlp)
-        self.n_positive: Int64[Tensor, "layer neuron"] = torch.zeros(
-            shape, dtype=torch.int64, device=model.device
-        )
-        self.activation_sum: Float64[Tensor, "layer neuron"] = torch.zeros(
-            shape, dtype=torch.float64, device=model.device
-        )
+        self._counts: dict[torch.device, _Counts] = {}
+        self._counts_on(model.device)
+
+    @property
+    def n_positive(self) -> Int64[Tensor, "layer neuron"]:
+        """Text tokens at which the value was > 0, so far."""
+        return sum(counts.n_positive.to(self._model.device) for counts in self._counts.values())
+
+    @property
+    def activation_sum(self) -> Float64[Tensor, "layer neuron"]:
+        """Sum of the values at text tokens, so far.
+
+        Each batch is summed in float32, the batches in float64.
+        """
+        device = self._model.device
+        return sum(counts.activation_sum.to(device) for counts in self._counts.values())
 
     def add(self, ids: Int[Tensor, "batch pos"], is_text: Bool[Tensor, "batch pos"]) -> None:
         """Run one batch, without the language-model head, and add its activations.
@@ -57,10 +71,7 @@ class NeuronCounter:
             is_text: Which positions to count; on the host, so that asking whether all of them
                 are text does not wait for the device.
         """
-        flat = is_text.flatten()
-        self._text = None if bool(flat.all()) else flat.to(self._model.device)
-        if self._by_product:
-            self._weight = flat.float()
+        self._leave_out(is_text)
         self._model.run_with_hooks(ids, self._hooks, stop_after=self._model.n_layers - 1)
 
     def finish(
@@ -77,9 +88,10 @@ class NeuronCounter:
         Raises:
             ActivationError: A layer gave values that are not finite.
         """
-        counted = self.n_positive.cpu().clone(), self.activation_sum.cpu().clone()
-        self.n_positive.zero_()
-        self.activation_sum.zero_()
+        counted = self.n_positive.cpu(), self.activation_sum.cpu()
+        for counts in self._counts.values():
+            counts.n_positive.zero_()
+            counts.activation_sum.zero_()
         broken = (~counted[1].isfinite()).any(dim=1).nonzero().flatten()
         if len(broken):
             site = list(self._layer_of)[int(broken[0])]
@@ -90,15 +102,37 @@ class NeuronCounter:
             )
         return counted
 
+    def _leave_out(self, is_text: Bool[Tensor, "batch pos"]) -> None:
+        flat = is_text.flatten()
+        self._is_text = None if bool(flat.all()) else flat
+        self._texts.clear()
+        self._weight = flat.float()
+
     def _visit(self, activation: Float[Tensor, "batch pos neuron"], site: str) -> None:
         rows = activation.flatten(0, 1)
         layer = self._layer_of[site]
-        if self._by_product and rows.dtype == torch.float32:
+        if rows.device.type == "cpu" and rows.dtype == torch.float32:
             positive, total = self._products(rows)
         else:
-            positive, total = add_up(rows, self._text)
-        self.n_positive[layer] += positive
-        self.activation_sum[layer] += total
+            positive, total = add_up(rows, self._text_on(rows.device))
+        counts = self._counts_on(rows.device)
+        counts.n_positive[layer] += positive
+        counts.activation_sum[layer] += total
+
+    def _text_on(self, device: torch.device) -> Bool[Tensor, " pos"] | None:
+        if self._is_text is not None and device not in self._texts:
+            # Where layers lie on several GPUs, waiting here for one would idle the others.
+            self._texts[device] = self._is_text.to(device, non_blocking=device.type == "cuda")
+        return self._texts.get(device)
+
+    def _counts_on(self, device: torch.device) -> _Counts:
+        if device not in self._counts:
+            shape = (self._model.n_layers, self._model.d_mlp)
+            self._counts[device] = _Counts(
+                torch.zeros(shape, dtype=torch.int64, device=device),
+                torch.zeros(shape, dtype=torch.float64, device=device),
+            )
+        return self._counts[device]
 
     def _products(
         self, rows: Float32[Tensor, "pos neuron"]

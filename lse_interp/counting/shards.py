@@ -1,6 +1,5 @@
 """Finished shards of an unfinished run, one file each, so that a killed run can go on."""
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,9 @@ from jaxtyping import Float64, Int64
 from torch import Tensor, tensor
 
 from lse_interp.core.artifacts import load_artifact, read_meta, save_artifact
-from lse_interp.core.errors import MismatchError
+from lse_interp.core.errors import ArtifactError, MismatchError
 from lse_interp.core.settings import differences
+from lse_interp.core.writing import remove_folder
 
 __all__ = ["Shard", "ShardStore"]
 
@@ -38,19 +38,39 @@ class ShardStore:
     folder: Path
     settings: Mapping[str, Any]
 
-    def load_all(self) -> dict[int, Shard]:
-        """Read the shards that are there, by index.
+    def indices(self) -> set[int]:
+        """Say which shards are there.
 
         Raises:
             MismatchError: A shard was counted with other settings.
-            ArtifactError: A shard was altered after it was written.
+            ArtifactError: A shard cannot be read.
         """
-        return {int(path.stem): self._load(path) for path in self._files()}
+        # Digits only: a process that was killed may have left a temporary file.
+        files = sorted(self.folder.glob("[0-9]*.safetensors"))
+        for path in files:
+            self._check(read_meta(path, kind=_KIND, version=_VERSION), path)
+        return {int(path.stem) for path in files}
+
+    def load(self, index: int) -> Shard:
+        """Read one shard.
+
+        Raises:
+            MismatchError: It was counted with other settings.
+            ArtifactError: It is not there, or was altered after it was written.
+        """
+        path = self._path(index)
+        tensors, meta = load_artifact(path, kind=_KIND, version=_VERSION)
+        self._check(meta, path)
+        return Shard(
+            n_positive=tensors["n_positive"],
+            activation_sum=tensors["activation_sum"],
+            n_tokens=int(tensors["n_tokens"]),
+        )
 
     def save(self, index: int, shard: Shard) -> None:
         """Write one shard."""
         save_artifact(
-            self.folder / f"{index:05d}.safetensors",
+            self._path(index),
             kind=_KIND,
             version=_VERSION,
             tensors={
@@ -63,23 +83,18 @@ class ShardStore:
 
     def clear(self) -> None:
         """Delete the folder."""
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
+        remove_folder(self.folder)
 
-    def _files(self) -> list[Path]:
-        # Digits only: a process that was killed may have left a temporary file.
-        return sorted(self.folder.glob("[0-9]*.safetensors"))
+    def _path(self, index: int) -> Path:
+        return self.folder / f"{index:05d}.safetensors"
 
-    def _load(self, path: Path) -> Shard:
-        found = read_meta(path, kind=_KIND, version=_VERSION)["settings"]
-        if changed := differences(found, self.settings):
+    def _check(self, meta: Mapping[str, Any], path: Path) -> None:
+        if meta["index"] != int(path.stem):
+            raise ArtifactError(
+                f"{path} holds shard {meta['index']}; it was renamed. Delete it and count it again."
+            )
+        if changed := differences(meta["settings"], self.settings):
             raise MismatchError(
-                f"{self.folder} holds shards of an unfinished run with other settings: {changed}. "
+                f"{path.parent} holds shards of an unfinished run with other settings: {changed}. "
                 "Repeat the command that began it, or pass --overwrite to start afresh."
             )
-        tensors, _ = load_artifact(path, kind=_KIND, version=_VERSION)
-        return Shard(
-            n_positive=tensors["n_positive"],
-            activation_sum=tensors["activation_sum"],
-            n_tokens=int(tensors["n_tokens"]),
-        )

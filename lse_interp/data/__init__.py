@@ -1,11 +1,16 @@
 """Text in, token blocks out: corpora, parallel sentences, packing.
 
-Nothing here knows a model; a tokenizer is the only thing taken from one.
+Nothing here knows a model; a tokenizer is the only thing taken from one. Names are imported on
+first use, so that reading an option needs no torch.
 """
 
-from lse_interp.data.blocks import Block, batches, pack
-from lse_interp.data.corpora import Corpus, load_corpus
-from lse_interp.data.parallel import ParallelText, load_parallel
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lse_interp.data.blocks import Block, batches, pack
+    from lse_interp.data.corpora import Corpus, load_corpus
+    from lse_interp.data.parallel import ParallelText, load_parallel
 
 __all__ = [
     "Block",
@@ -16,3 +21,21 @@ __all__ = [
     "load_parallel",
     "pack",
 ]
+
+_HOMES = {
+    "Block": "blocks",
+    "Corpus": "corpora",
+    "ParallelText": "parallel",
+    "batches": "blocks",
+    "load_corpus": "corpora",
+    "load_parallel": "parallel",
+    "pack": "blocks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

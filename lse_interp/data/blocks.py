@@ -16,6 +16,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from lse_interp.core.errors import CorpusError
+from lse_interp.data.options import Bos, Separator
 
 __all__ = ["IGNORE", "Block", "batches", "default_bos", "labels", "pack", "shards", "skip"]
 
@@ -23,9 +24,6 @@ IGNORE = -100
 """Label of a position that takes no part in the loss."""
 
 _DOCUMENTS_PER_CALL = 128
-
-Bos = Literal["block", "document", "none"]
-Separator = Literal["eos", "none"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lse_interp.core.artifacts import write_atomic
 from lse_interp.core.evaluations import EvaluationTable, Measure
+from lse_interp.core.locks import locked
 
 __all__ = ["Asked"]
 
@@ -26,7 +27,7 @@ class Asked:
     Args:
         folder: Where models are kept, one folder each.
         fingerprint: Hash of the weights.
-        fresh: Do not read what is there.
+        fresh: Do not find what is there.
 
     Raises:
         ArtifactError: scores that cannot be read.
@@ -35,11 +36,9 @@ class Asked:
     def __init__(self, folder: Path, fingerprint: str, *, fresh: bool = False) -> None:
         self.folder = folder / fingerprint[:16]
         self._path = self.folder / "scores.safetensors"
-        self._scores: dict[Measure, Tensor] = {}
-        if self._path.is_file() and not fresh:
-            table = EvaluationTable.load(self._path)
-            if table.fingerprints == (fingerprint,):
-                self._scores = dict(zip(table.measures, (s[0] for s in table.scores), strict=True))
+        self._fingerprint = fingerprint
+        known = self._read()
+        self._scores = {} if fresh else known
 
     def find(self, measures: Sequence[Measure]) -> dict[Measure, Tensor] | None:
         """Return the scores of these measures, None unless all are there."""
@@ -51,14 +50,15 @@ class Asked:
     def add(self, table: EvaluationTable) -> None:
         """Keep the scores of a table of this one model; newer scores of a measure win."""
         new = dict(zip(table.measures, (scores[0] for scores in table.scores), strict=True))
-        replaced = {(measure.task, measure.metric) for measure in new}
-        kept = {m: s for m, s in self._scores.items() if (m.task, m.metric) not in replaced}
-        self._scores = kept | new
-        dataclasses.replace(
-            table,
-            measures=tuple(self._scores),
-            scores=tuple(scores[None] for scores in self._scores.values()),
-        ).save(self._path)
+        self._scores = _without(self._scores, new) | new
+        # Another process may have asked the same model something else meanwhile.
+        with locked(self._path, what="the scores of one model"):
+            known = _without(self._read(), new) | new
+            dataclasses.replace(
+                table,
+                measures=tuple(known),
+                scores=tuple(scores[None] for scores in known.values()),
+            ).save(self._path)
 
     def write_answers(self, task: str, rows: Sequence[Mapping[str, Any]]) -> Path:
         """Write what the model answered to the questions of a task, one JSON object a line."""
@@ -66,6 +66,22 @@ class Asked:
         path = self.folder / f"{task}.jsonl"
         write_atomic(path, lambda out: out.write_text(lines, encoding="utf-8"))
         return path
+
+    def _read(self) -> dict[Measure, Tensor]:
+        if not self._path.is_file():
+            return {}
+        table = EvaluationTable.load(self._path)
+        if table.fingerprints != (self._fingerprint,):
+            return {}
+        return dict(zip(table.measures, (scores[0] for scores in table.scores), strict=True))
+
+
+def _without(
+    scores: Mapping[Measure, Tensor], others: Mapping[Measure, Tensor]
+) -> dict[Measure, Tensor]:
+    """Leave out the measures of the same task and metric as one of the others."""
+    replaced = {(measure.task, measure.metric) for measure in others}
+    return {m: kept for m, kept in scores.items() if (m.task, m.metric) not in replaced}
 
 
 def _key(measure: Measure) -> tuple[str, str, str]:

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from lse_interp.core.errors import ActivationError, UnsupportedModelError
 from lse_interp.models.hooked import HookedModel
 
-__all__ = ["FFN", "Source", "ffn", "ffn_sources"]
+__all__ = ["FFN", "Source", "ffn", "ffn_sources", "require_matrix"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def ffn(model: HookedModel, layer: int) -> FFN:
 
     Raises:
         ActivationError: The model has no such layer.
-        UnsupportedModelError: The weights are not plain floating-point matrices (quantised).
+        UnsupportedModelError: The weights are not plain floating-point matrices (quantised), or
+            are sharded over processes, so that no view shows them whole.
     """
     sources = ffn_sources(model, layer)
     views = {field: _view(model, source) for field, source in sources.items()}
@@ -101,6 +103,19 @@ def ffn_sources(model: HookedModel, layer: int) -> dict[str, Source]:
     return sources | _sources(model, "down", at.down)
 
 
+def require_matrix(weight: Shaped[Tensor, "..."], name: str) -> None:
+    """Refuse a weight that is not stored as floating-point numbers.
+
+    Raises:
+        UnsupportedModelError: A quantised weight.
+    """
+    if not weight.is_floating_point():
+        raise UnsupportedModelError(
+            f"{name} is stored as {weight.dtype}: a quantised weight has no rows to "
+            "view. Load the model in bfloat16 or float32."
+        )
+
+
 def _sources(
     model: HookedModel, field: str, module_path: str, *, start: int = 0
 ) -> dict[str, Source]:
@@ -117,10 +132,11 @@ def _sources(
 
 def _view(model: HookedModel, source: Source) -> Float[Tensor, "..."]:
     parameter = model.hf.get_parameter(source.name).detach()
-    if not parameter.is_floating_point():
+    require_matrix(parameter, source.name)
+    if isinstance(parameter, DTensor):
         raise UnsupportedModelError(
-            f"{source.name} is stored as {parameter.dtype}: a quantised weight has no rows to "
-            "view. Load the model in bfloat16 or float32."
+            f"{source.name} is sharded over processes and has no whole view. Read neurons with "
+            "`read_rows`, which gathers them."
         )
     if source.neuron_dim is None:
         return parameter

@@ -86,8 +86,8 @@ class HookedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where token ids are sent."""
-        return self.hf.device
+        """Where token ids are sent: the device of the embedding, where layers lie on several."""
+        return self.hf.get_input_embeddings().weight.device
 
     @property
     def dtype(self) -> torch.dtype:

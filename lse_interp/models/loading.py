@@ -1,5 +1,6 @@
 """Loading a model by name: the embedded one, a local folder, or a hub id."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 
 from lse_interp.core.cli import ModelArgs
 from lse_interp.core.errors import LseError, UnsupportedModelError
+from lse_interp.models.device_map import device_map
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.layout import SUPPORTED, check_supported
 
@@ -42,7 +44,9 @@ def load_model(
         name: `"embedded"` for the model inside this package, a local folder in transformers
             format, or a hub id such as `meta-llama/Llama-3.1-8B`.
         backend: `torch`, `lens` or `nnsight`.
-        device: Where the model runs; None takes the GPU if there is one.
+        device: Where the model runs; None takes the GPU if there is one. `auto` spreads the model
+            over the GPUs of the machine, which processes that were launched together divide, and
+            takes the CPU where there is none.
         dtype: Floating-point type, e.g. `"bfloat16"`; None keeps the checkpoint's own.
         revision: Hub branch, tag or commit.
 
@@ -50,15 +54,19 @@ def load_model(
         The model, in evaluation mode.
 
     Raises:
-        LseError: The folder or hub id cannot be read, or its weights are incomplete.
+        LseError: The folder or hub id cannot be read, its weights are incomplete, or they do not
+            fit on the GPUs that `auto` found.
         UnsupportedModelError: An encoder, encoder-decoder, mixture-of-experts or unknown model.
     """
     source = _resolve(str(name))
     options = {} if revision is None else {"revision": revision}
     config = _config(source, options)
-    hf = _weights(source, config, dtype, options)
+    places = device_map(config, dtype=dtype, name=str(name)) if device == "auto" else {}
+    hf = _weights(source, config, dtype, {**options, "device_map": places} if places else options)
     tokenizer = _tokenizer(source, options)
-    hf.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if not places:
+        device = None if device == "auto" else device
+        hf.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return HookedModel(hf.eval(), tokenizer, name=str(name), backend=backend)
 
 
@@ -136,6 +144,11 @@ def _read(auto: Any, source: str, what: str, **options: Any) -> Any:
 
     try:
         return auto.from_pretrained(source, **options)
+    except pickle.UnpicklingError as error:
+        raise LseError(
+            f"The {what} of {source} are a pickle that holds more than tensors, which may be code; "
+            "it was not run. Give a checkpoint in safetensors."
+        ) from error
     except (OSError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         if Path(source).is_dir():

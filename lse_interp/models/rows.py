@@ -7,20 +7,22 @@ projection; a model without a gate has the last two. Biases are not among them.
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from lse_interp.core.artifacts import projections
-from lse_interp.core.errors import ActivationError, MismatchError, UnsupportedModelError
-from lse_interp.models.ffn import FFN, Source, ffn, ffn_sources
+from lse_interp.core.errors import ActivationError, MismatchError
+from lse_interp.models.dtensors import local_part, whole
+from lse_interp.models.ffn import Source, ffn_sources, require_matrix
 from lse_interp.models.hooked import HookedModel
 
-__all__ = ["local_part", "projections", "read_rows", "row_sources", "write_rows"]
+__all__ = ["projections", "read_rows", "row_sources", "select_rows", "write_rows"]
 
 
 def read_rows(
     model: HookedModel, layer: int, neurons: Int64[Tensor, " _neuron"]
 ) -> Float[Tensor, "projection _neuron d_model"]:
     """Copy the weights of some neurons of one layer.
+
+    Weights that FSDP2 has sharded are gathered one by one: every process has to ask for them.
 
     Args:
         model: The model.
@@ -35,8 +37,12 @@ def read_rows(
         UnsupportedModelError: Quantised weights.
     """
     _require_neurons(model, neurons)
-    views = _views(ffn(model, layer))
-    return torch.stack([view[neurons.to(view.device)] for view in views])
+    rows = []
+    for source in row_sources(model, layer):
+        weight = model.hf.get_parameter(source.name).detach()
+        require_matrix(weight, source.name)
+        rows.append(select_rows(weight, source, neurons))
+    return torch.stack(rows)
 
 
 @torch.no_grad()
@@ -76,29 +82,14 @@ def row_sources(model: HookedModel, layer: int) -> tuple[Source, ...]:
     return tuple(sources[name] for name in projections(gated=model.gated))
 
 
-def local_part(parameter: Tensor) -> tuple[Tensor, int]:
-    """Return the part of a parameter this process holds, and where it begins along axis 0.
-
-    A parameter that is not sharded is its own part. Sharding along axis 0, the only kind that
-    FSDP2 makes, cuts it into pieces of ceil(size / processes).
-
-    Raises:
-        UnsupportedModelError: Sharding along another axis.
-    """
-    if not isinstance(parameter, DTensor):
-        return parameter, 0
-    start = 0
-    for mesh_dim, placement in enumerate(parameter.placements):
-        if placement.is_replicate():
-            continue
-        if not placement.is_shard(0):
-            raise UnsupportedModelError(
-                f"Neurons are written into weights sharded along axis 0 (FSDP2); found {placement}."
-            )
-        n_parts = parameter.device_mesh.size(mesh_dim)
-        rank = parameter.device_mesh.get_local_rank(mesh_dim)
-        start = min(rank * -(-parameter.shape[0] // n_parts), parameter.shape[0])
-    return parameter.to_local(), start
+def select_rows(
+    weight: Float[Tensor, "..."], source: Source, neurons: Int64[Tensor, " _neuron"]
+) -> Float[Tensor, "_neuron d_model"]:
+    """Copy the rows (or columns) of some neurons out of a weight, or out of its gradient."""
+    assert source.neuron_dim is not None
+    gathered = whole(weight)
+    rows = gathered.index_select(source.neuron_dim, neurons.to(gathered.device) + source.start)
+    return rows if source.neuron_dim == 0 else rows.mT
 
 
 def _require_neurons(model: HookedModel, neurons: Int64[Tensor, " _neuron"]) -> None:
@@ -108,10 +99,6 @@ def _require_neurons(model: HookedModel, neurons: Int64[Tensor, " _neuron"]) -> 
             f"neurons must be in 0 to {model.d_mlp - 1}; got {int(neurons.min())} to "
             f"{int(neurons.max())}."
         )
-
-
-def _views(view: FFN) -> list[Tensor]:
-    return [rows for rows in (view.gate, view.up, view.down) if rows is not None]
 
 
 def _write(

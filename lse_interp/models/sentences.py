@@ -112,8 +112,9 @@ def _pooled(
 
     def pool(values: Tensor, site: str) -> Tensor:
         # Values at padding are undefined: a weight of 0 would let a NaN through.
-        text = values.to(dtype).masked_fill(~is_text[..., None], 0)
-        return torch.einsum("bpd,bp->bd", text, weights)
+        text = values.to(dtype).masked_fill(~is_text.to(values.device)[..., None], 0)
+        pooled = torch.einsum("bpd,bp->bd", text, weights.to(values.device))
+        return pooled.to(model.device)
 
     gathered = model.collect(batch, sites, reduce=pool)
     return torch.stack([gathered[site] for site in sites])

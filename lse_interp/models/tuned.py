@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
+from lse_interp.core.checksums import SUMS, check_sums
 from lse_interp.core.cli import ModelArgs
 from lse_interp.core.errors import ArtifactError
 from lse_interp.core.finetune_runs import FinetuneRun
@@ -34,7 +35,7 @@ def load_tuned(
         The tuned model, named after base, language and method: `embedded+mlt:target`.
 
     Raises:
-        ArtifactError: No run there, or its adapter or model folder is missing.
+        ArtifactError: No run there, or its adapter or model folder is missing or damaged.
         MismatchError: The base model found is not the one the run was made from.
         LseError: The base model cannot be read.
     """
@@ -86,6 +87,8 @@ def _folder(run: FinetuneRun) -> Path:
             f"{run.folder / name} does not exist: a run of method {run.method} keeps its weights "
             f"there. Copy `{name}/` along with the run, or train it again."
         )
+    if (run.folder / name / SUMS).is_file():
+        check_sums(run.folder / name, remedy="Copy it anew, or train the run again.")
     return run.folder / name
 
 

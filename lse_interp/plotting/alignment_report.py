@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from lse_interp.core.artifacts import write_atomic
 from lse_interp.core.curves import AlignmentCurves
 from lse_interp.core.errors import LseError
+from lse_interp.core.writing import write_together
 from lse_interp.plotting.alignment import (
     alignment_frame,
     layer_average_frame,
@@ -133,8 +133,7 @@ def _write_table(
     )
     stem = _stem(folder, "table_alignment", curves)
     csv, md = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("csv", "md"))
-    write_atomic(csv, lambda path: flat.to_csv(path))
-    write_atomic(md, lambda path: path.write_text(markdown, encoding="utf-8"))
+    write_together({csv: flat.to_csv, md: lambda path: path.write_text(markdown, encoding="utf-8")})
     return [csv, md]
 
 

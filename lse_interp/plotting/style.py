@@ -20,10 +20,11 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from lse_interp.core.artifacts import ModelInfo, write_atomic
+from lse_interp.core.artifacts import ModelInfo
 from lse_interp.core.errors import LseError, near_misses
 from lse_interp.core.languages import LANGUAGES
 from lse_interp.core.logs import quiet
+from lse_interp.core.writing import write_together
 
 __all__ = [
     "COLUMN_INCHES",
@@ -241,7 +242,7 @@ def save_figure(
     command: str = "",
     close: bool = True,
 ) -> list[Path]:
-    """Write a figure as png and pdf, and its numbers as csv, each atomically.
+    """Write a figure as png and pdf, and its numbers as csv: all three, or on failure none.
 
     The source is printed small under the figure. The png carries title, caption, source and
     command as text chunks, from which the gallery is made. Equal figures give equal bytes.
@@ -270,11 +271,15 @@ def save_figure(
         # Embedding fonts into a pdf logs every glyph table.
         with theme(), quiet("fontTools"):
             fit = {"bbox_inches": "tight", "pad_inches": 0.05}
-            write_atomic(png, lambda path: figure.savefig(path, dpi=200, metadata=about, **fit))
-            write_atomic(pdf, lambda path: figure.savefig(path, metadata=undated, **fit))
+            write_together(
+                {
+                    png: lambda path: figure.savefig(path, dpi=200, metadata=about, **fit),
+                    pdf: lambda path: figure.savefig(path, metadata=undated, **fit),
+                    csv: lambda path: frame.to_csv(path, index=False),
+                }
+            )
     finally:
         line.remove()
-    write_atomic(csv, lambda path: frame.to_csv(path, index=False))
     if close:
         plt.close(figure)
     return [png, pdf, csv]

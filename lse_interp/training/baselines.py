@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from lse_interp.models import HookedModel
+from lse_interp.models.dtensors import stand_ins
 from lse_interp.models.ffn import ffn_sources
 from lse_interp.training.engines import frozen, master_dtype
 
@@ -107,7 +108,8 @@ def add_lora(
         fan_in_fan_out=_is_transposed(model),
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    # From sharded weights, peft would take the shape of this process's part.
+    with torch.random.fork_rng(), warnings.catch_warnings(), stand_ins(model.hf):
         # peft asks transformers whether it checkpoints by a name that is going away.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")
         torch.manual_seed(seed)

@@ -12,9 +12,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from lse_interp.core.artifacts import load_artifact, save_artifact, write_atomic
-from lse_interp.core.errors import LseError, MismatchError
+from lse_interp.core.artifacts import load_artifact, read_meta, save_artifact, write_atomic
+from lse_interp.core.checksums import check_sums, write_sums
+from lse_interp.core.errors import ArtifactError, LseError, MismatchError, WriteError
 from lse_interp.core.settings import differences
+from lse_interp.core.writing import remove_folder
 
 __all__ = ["CheckpointStore", "wait_for_all"]
 
@@ -45,13 +47,19 @@ class CheckpointStore:
 
         Raises:
             MismatchError: The folder belongs to a run with other settings.
+            ArtifactError: The settings or the checkpoint are damaged.
             LseError: It cannot be written to.
         """
         if overwrite and is_main:
             self.clear()
         record = self.folder / _SETTINGS
+        if not overwrite and not record.exists() and self.last() is not None:
+            raise ArtifactError(
+                f"{self.folder} holds checkpoints, but {_SETTINGS}, which says of what, is "
+                "missing. Pass --overwrite to start afresh."
+            )
         if record.exists() and not overwrite:
-            found = json.loads(record.read_text(encoding="utf-8"))
+            found = _read_settings(record)
             if changed := differences(found, self._settings):
                 raise MismatchError(
                     f"{self.folder} holds an unfinished run with other settings: {changed}. Repeat "
@@ -61,7 +69,10 @@ class CheckpointStore:
             text = json.dumps(self._settings, indent=2, ensure_ascii=False) + "\n"
             with self.guarded("the settings of the run"):
                 write_atomic(record, lambda path: path.write_text(text, encoding="utf-8"))
-        return None if overwrite else self.last()
+        last = None if overwrite else self.last()
+        if last is not None:
+            check_sums(last, remedy="Start the run afresh with --overwrite.")
+        return last
 
     def last(self) -> Path | None:
         """Return the newest complete checkpoint."""
@@ -89,6 +100,7 @@ class CheckpointStore:
         try:
             with self.guarded(f"the checkpoint of step {step}"):
                 yield staging
+                write_sums(staging / name)
                 shutil.rmtree(self.folder / name, ignore_errors=True)
                 (staging / name).rename(self.folder / name)
         finally:
@@ -104,18 +116,20 @@ class CheckpointStore:
         """
         with self.guarded(f"the best weights, of step {step}"):
             save_artifact(
-                self.folder / "best.safetensors",
+                self._best,
                 kind=_KIND,
                 version=_VERSION,
                 tensors=leaves,
                 meta={"step": step},
             )
 
-    def load_best(self) -> tuple[dict[str, Tensor], int]:
-        """Read the weights kept, and their step."""
-        path = self.folder / "best.safetensors"
-        tensors, meta = load_artifact(path, kind=_KIND, version=_VERSION)
-        return tensors, meta["step"]
+    def load_best(self) -> dict[str, Tensor]:
+        """Read the weights kept."""
+        return load_artifact(self._best, kind=_KIND, version=_VERSION)[0]
+
+    def best_step(self) -> int:
+        """Return the step of the weights kept."""
+        return read_meta(self._best, kind=_KIND, version=_VERSION)["step"]
 
     @contextlib.contextmanager
     def guarded(self, what: str, *, folder: Path | None = None) -> Iterator[None]:
@@ -127,28 +141,54 @@ class CheckpointStore:
         try:
             yield
         # torch.save reports a full disk as RuntimeError.
-        except (OSError, RuntimeError, SafetensorError) as error:
+        except (OSError, RuntimeError, SafetensorError, WriteError) as error:
             last = self.last()
             left = f"{last} is complete" if last else "there is no earlier checkpoint"
             folder = folder or self.folder
+            reason = error.__cause__ if isinstance(error, WriteError) else error
             there = next(path for path in (folder, *folder.parents) if path.exists())
             free = shutil.disk_usage(there).free / 1e6
             raise LseError(
-                f"Could not write {what} into {folder} ({error}); {free:,.0f} MB are free there. "
+                f"Could not write {what} into {folder} ({reason}); {free:,.0f} MB are free there. "
                 f"Nothing is lost: {left}. Make room, and repeat the command to go on."
             ) from error
 
     def clear(self) -> None:
         """Delete the folder."""
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
+        remove_folder(self.folder)
+
+    @property
+    def _best(self) -> Path:
+        return self.folder / "best.safetensors"
 
     def _complete(self) -> list[Path]:
         found = self.folder.glob("checkpoint-[0-9]*")
         return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f"{path}, which says what the unfinished run beside it depends on, cannot be read "
+            f"({error}). Pass --overwrite to start afresh."
+        ) from error
+    return found if isinstance(found, dict) else {}
+
+
 def wait_for_all() -> None:
-    """Wait until every process that was launched together has come this far."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    """Wait until every process that was launched together has come this far.
+
+    Raises:
+        LseError: One of them has ended.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    try:
         torch.distributed.barrier()
+    except RuntimeError as error:
+        raise LseError(
+            "Another process of this run has ended; its own message, or that of the launcher "
+            "(killed, out of memory), says why. Repeat the command to go on."
+        ) from error

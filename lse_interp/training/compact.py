@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lse_interp.models import HookedModel
+from lse_interp.models.dtensors import whole
 from lse_interp.models.layout import BlockLayout
 from lse_interp.models.rows import row_sources
 from lse_interp.training.engines import NeuronRows, frozen
@@ -96,13 +97,17 @@ def _gated_mlp(model: HookedModel, at: BlockLayout) -> nn.Module | None:
     linears = [model.hf.get_submodule(path) for path in (at.gate, at.up, at.down)]
     if any(type(linear) is not nn.Linear or linear.bias is not None for linear in linears):
         return None
-    gate, up, down = linears
+    # Sharded weights are gathered for as long as this takes.
+    weights = {name: whole(weight.detach()) for name, weight in mlp.named_parameters()}
+    parts = (path.rpartition(".")[2] for path in (at.gate, at.up, at.down))
+    gate, up, down = (weights[f"{part}.weight"] for part in parts)
     # What the module computes besides (a scale, a clamp, sparsity) shows in its values.
     x = torch.linspace(-2, 2, 2 * model.d_model).view(1, 2, model.d_model)
-    x = x.to(gate.weight)
+    x = x.to(gate)
     with torch.no_grad():
-        expected = down(model.hf.get_submodule(at.act)(gate(x)) * up(x))
-        found = mlp(x)
+        linear, act = nn.functional.linear, model.hf.get_submodule(at.act)
+        expected = linear(act(linear(x, gate)) * linear(x, up), down)
+        found = torch.func.functional_call(mlp, weights, (x,))
     return mlp if isinstance(found, Tensor) and torch.equal(found, expected) else None
 
 

@@ -11,11 +11,12 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from lse_interp.core.errors import LseError, MismatchError
 from lse_interp.models import HookedModel
+from lse_interp.models.dtensors import whole
 from lse_interp.models.rows import read_rows, write_rows
+from lse_interp.training.sharded import by_kind
 
 __all__ = ["Engine", "NeuronRows", "attach", "clip_gradients", "frozen", "master_dtype"]
 
@@ -80,9 +81,8 @@ class NeuronRows(nn.Module):
     def write(self) -> None:
         """Round the leaves to the model's dtype and write them into its weights."""
         for layer in self.layers:
-            leaf = self.leaf(layer).detach()
-            whole = leaf.full_tensor() if isinstance(leaf, DTensor) else leaf
-            write_rows(self.model, layer, self.neurons[layer], whole)
+            leaf = whole(self.leaf(layer).detach())
+            write_rows(self.model, layer, self.neurons[layer], leaf)
 
 
 def attach(engine: Engine, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
@@ -112,8 +112,17 @@ def clip_gradients(engine: Engine, max_norm: float) -> Float[Tensor, ""]:
         The norm before; `inf` as `max_norm` measures without clipping.
     """
     engine.before_step()
-    norm = nn.utils.clip_grad_norm_(list(engine.leaves().values()), max_norm)
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+    kinds = by_kind(engine.leaves().values())
+    if len(kinds) == 1:
+        return whole(nn.utils.clip_grad_norm_(kinds[0], max_norm))
+    norms = [
+        whole(nn.utils.get_total_norm([leaf.grad for leaf in kind if leaf.grad is not None]))
+        for kind in kinds
+    ]
+    norm = torch.linalg.vector_norm(torch.stack(norms))
+    for kind in kinds:
+        nn.utils.clip_grads_with_norm_(kind, max_norm, norm)
+    return norm
 
 
 def master_dtype(dtype: torch.dtype) -> torch.dtype:

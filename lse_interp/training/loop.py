@@ -1,31 +1,46 @@
 """The training loop: transformers' Trainer, over the leaves of an engine.
 
-Trainer does what it is good at: order of the text, accumulation, schedules, mixed devices, DDP,
-logging, state and resuming. What differs here: the optimizer sees the engine's leaves, checkpoints
-hold these alone and are written whole or not at all, the loss is exact over accumulation, the
-validation loss is a mean over tokens, and a loss that is not a number stops the run before it
-reaches the weights.
+Trainer does what it is good at: accumulation, schedules, mixed devices, DDP, logging, state and
+resuming. What differs here: the optimizer sees the engine's leaves, checkpoints hold these alone
+and are written whole or not at all, every block is read once per epoch, the loss is exact over
+accumulation and processes, the validation loss is a mean over tokens, and a loss that is not a
+number stops the run before it reaches the weights. A sharded model (FSDP2) is trained as it is.
 """
 
 import math
-from collections.abc import Mapping
+import pickle
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
-from lse_interp.core.errors import ActivationError
+from lse_interp.core.errors import ActivationError, ArtifactError
 from lse_interp.data.blocks import IGNORE
+from lse_interp.models.dtensors import whole
 from lse_interp.training.checkpoints import CheckpointStore, wait_for_all
 from lse_interp.training.engines import Engine, attach, clip_gradients
 from lse_interp.training.loss import check_chunked, total_loss
 from lse_interp.training.options import Hyperparameters
+from lse_interp.training.order import BatchesInTurn, training_batches
 from lse_interp.training.reporting import Progress, curves_from, peak_memory, tensorboard
+from lse_interp.training.sharded import (
+    average_gradients,
+    by_kind,
+    gathered_state,
+    hand_out,
+    is_sharded,
+    own_state,
+    release,
+    shard_root,
+)
 from lse_interp.training.text import TokenBlocks
 
 __all__ = ["Trainee", "Trained", "checkpoint_activations", "train"]
@@ -63,6 +78,10 @@ class Trainee(nn.Module):
             num_items_in_batch = (labels[:, 1:] != IGNORE).sum().clamp(min=1)
         return {"loss": total / num_items_in_batch}
 
+    def require_chunkable(self) -> None:
+        """Refuse `loss_chunk` where it would give another loss; see `check_chunked`."""
+        check_chunked(self.hf)
+
 
 def train(
     hf: nn.Module,
@@ -79,7 +98,7 @@ def train(
     """Train the leaves of an engine, and leave the best of them in the model.
 
     Args:
-        hf: A transformers model, or a peft model around one.
+        hf: A transformers model, or a peft model around one; its blocks may be sharded.
         engine: What is trained.
         training: Text to train on.
         validation: Language -> text; the first language decides which weights are best.
@@ -94,15 +113,20 @@ def train(
         LseError: A checkpoint could not be written.
         UnsupportedModelError: `loss_chunk` with a model that scales or caps its logits.
     """
+    trainee = Trainee(hf, engine, loss_chunk=options.loss_chunk)
+    if is_sharded(hf.parameters()):
+        shard_root(trainee, "require_chunkable")
+        # To accelerate: otherwise it would ask DDP to hold whole what is in parts.
+        trainee._is_accelerate_prepared = True
     if options.loss_chunk is not None:
-        check_chunked(hf)
+        trainee.require_chunkable()
     if options.checkpointing:
         checkpoint_activations(hf)
     progress = Progress()
     with store.guarded("the TensorBoard logs", folder=log_folder):
         callbacks = [progress, *tensorboard(log_folder)]
     trainer = _RowTrainer(
-        model=Trainee(hf, engine, loss_chunk=options.loss_chunk),
+        model=trainee,
         args=_arguments(options, store.folder, device=next(hf.parameters()).device),
         train_dataset=training,
         eval_dataset=dict(validation),
@@ -115,10 +139,15 @@ def train(
         torch.cuda.reset_peak_memory_stats()
     try:
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+    except pickle.UnpicklingError as error:
+        raise ArtifactError(
+            f"{resume_from} cannot be read: it holds more than tensors, which may be code; it was "
+            "not run. Start the run afresh with --overwrite."
+        ) from error
     finally:
         trainer.detach()
         if options.checkpointing:
-            hf.activation_checkpointing_disable()
+            _checkpointing(hf, "disable")()
     result = _result(trainer, engine, language=language, seconds=progress.seconds)
     # The main process may delete the checkpoints once all have read the best.
     wait_for_all()
@@ -131,8 +160,15 @@ def checkpoint_activations(hf: nn.Module) -> None:
     transformers makes the embeddings require gradients along with it, which would force the
     backward pass through every layer below the lowest that is trained.
     """
-    hf.activation_checkpointing_enable({"use_reentrant": False})
+    _checkpointing(hf, "enable")({"use_reentrant": False})
     hf.disable_input_require_grads()
+
+
+def _checkpointing(hf: nn.Module, change: Literal["enable", "disable"]) -> Callable[..., None]:
+    # transformers below 5.23 speaks of gradients, and 6 of activations alone.
+    return getattr(hf, f"activation_checkpointing_{change}", None) or getattr(
+        hf, f"gradient_checkpointing_{change}"
+    )
 
 
 class _RowTrainer(Trainer):
@@ -150,17 +186,42 @@ class _RowTrainer(Trainer):
         self._log_folder = log_folder
         self.detach = lambda: None
         self._folder = store.folder
+        self._blocks_in_parts = is_sharded(self.model.parameters())
+        self._leaves_in_parts = is_sharded(engine.leaves().values())
+
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        # What is sharded was made where it belongs, and cannot be moved.
+        if not is_sharded(model.parameters()):
+            super()._move_model_to_device(model, device)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             self.optimizer = torch.optim.AdamW(
-                list(self.engine.leaves().values()),
+                [{"params": kind} for kind in by_kind(self.engine.leaves().values())],
                 lr=self.args.learning_rate,
                 weight_decay=self.args.weight_decay,
                 fused=True,
             )
             self.detach = attach(self.engine, self.optimizer)
         return self.optimizer
+
+    def get_train_dataloader(self) -> DataLoader:
+        blocks, args = self.train_dataset, self.args
+        batches = BatchesInTurn(
+            len(blocks),
+            batch_size=args.train_batch_size,
+            seed=args.seed,
+            epoch=lambda: self.state.global_step // n_steps,
+            rank=args.process_index,
+            world=args.world_size,
+        )
+        n_steps = math.ceil(len(batches) / args.gradient_accumulation_steps)
+        return training_batches(
+            blocks,
+            batches,
+            collate=self.data_collator,
+            pin_memory=args.device.type == "cuda",
+        )
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         loss = super().training_step(*args, **kwargs)
@@ -169,6 +230,9 @@ class _RowTrainer(Trainer):
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
         self.accelerator.unscale_gradients(self.optimizer)
+        if self._blocks_in_parts:
+            self.engine.before_step()
+            average_gradients(self.engine.leaves().values())
         norm = clip_gradients(self.engine, self.args.max_grad_norm)
         self._require_number(norm, "The norm of the gradient")
         return norm
@@ -184,6 +248,8 @@ class _RowTrainer(Trainer):
             language: _mean_loss(self.model, blocks, batch_size=self.args.eval_batch_size)
             for language, blocks in self.eval_dataset.items()
         }
+        if self._blocks_in_parts:
+            release(self.model)
         for language, loss in losses.items():
             self._require_finite(
                 loss,
@@ -214,7 +280,7 @@ class _RowTrainer(Trainer):
         # The store knows the step; Trainer would look for a checkpoint of its own.
         self.state.best_global_step = None
         if is_best:
-            leaves = {name: leaf.detach() for name, leaf in self.engine.leaves().items()}
+            leaves = self._whole_leaves()
             if self.args.should_save:
                 self.store.save_best(leaves, step=self.state.global_step)
             if self.options.switches.rebuild_optimizer:
@@ -222,12 +288,14 @@ class _RowTrainer(Trainer):
         return is_best
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._to_save = self._whole_leaves()
         if self.args.should_save:
             with self.store.staged(self.state.global_step) as staging:
                 self._write_checkpoint(model, staging)
         else:
             self._write_checkpoint(model, self.store.staging)
         self._folder = self.store.folder
+        del self._to_save
 
     def _write_checkpoint(self, model: nn.Module, folder: Path) -> None:
         """Write this process's part; the main one makes the folder and renames it when all did."""
@@ -236,17 +304,47 @@ class _RowTrainer(Trainer):
         super()._save_checkpoint(model, None)
         wait_for_all()
 
+    def _whole_leaves(self) -> dict[str, Tensor]:
+        """Bring all leaves to the host of the main process; every process lends its parts."""
+        leaves = {}
+        for name, leaf in self.engine.leaves().items():
+            gathered = whole(leaf.detach())
+            if self.args.should_save:
+                leaves[name] = gathered.cpu()
+        return leaves
+
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._folder)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        # Trainer asks every process.
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or self._folder)
         folder.mkdir(parents=True, exist_ok=True)
-        leaves = {name: leaf.detach().cpu() for name, leaf in self.engine.leaves().items()}
-        save_file(leaves, folder / _LEAVES)
+        save_file(self._to_save, folder / _LEAVES)
 
     def _load_from_checkpoint(self, checkpoint: str, model: nn.Module | None = None) -> None:
-        _set_leaves(self.engine, load_file(Path(checkpoint) / _LEAVES))
+        leaves = load_file(Path(checkpoint) / _LEAVES) if self.args.should_save else None
+        _set_leaves(self.engine, leaves)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self._leaves_in_parts:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = gathered_state(self.optimizer, keep=self.args.should_save)
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if not self._leaves_in_parts:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        # Mapped, so that each process reads its own part alone.
+        state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", mmap=True)
+        self.optimizer.load_state_dict(own_state(self.optimizer, state))
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME))
 
     def _require_number(self, value: Tensor, what: str) -> None:
         self._require_finite(
@@ -313,22 +411,21 @@ def _mean_loss(model: Trainee, blocks: TokenBlocks, *, batch_size: int) -> float
     for start in range(0, len(blocks), batch_size):
         part = slice(start, start + batch_size)
         ids, labels = blocks.ids[part].long().to(device), blocks.labels[part].long().to(device)
-        total += float(total_loss(model.hf, ids, labels, chunk=model.loss_chunk))
+        total += float(model(ids, labels, num_items_in_batch=1)["loss"])
     model.train(was_training)
     return total / blocks.n_labels
 
 
-@torch.no_grad()
-def _set_leaves(engine: Engine, values: Mapping[str, Tensor]) -> None:
-    for name, leaf in engine.leaves().items():
-        leaf.copy_(values[name])
+def _set_leaves(engine: Engine, values: Mapping[str, Tensor] | None) -> None:
+    hand_out(values, engine.leaves())
     engine.after_step()
 
 
 def _result(trainer: _RowTrainer, engine: Engine, *, language: str, seconds: float) -> Trained:
     history = trainer.state.log_history
-    leaves, step = trainer.store.load_best()
-    _set_leaves(engine, leaves)
+    store, is_main = trainer.store, trainer.args.should_save
+    step = store.best_step()
+    _set_leaves(engine, store.load_best() if is_main else None)
     curves = curves_from(history, language=language)
     at_best = curves[(curves["split"] == "validation") & (curves["step"] == step)]
     at_start = curves[(curves["split"] == "validation") & (curves["step"] == 0)]
@@ -347,6 +444,6 @@ def _result(trainer: _RowTrainer, engine: Engine, *, language: str, seconds: flo
 
 def _decay_factor(trainer: _RowTrainer, step: int) -> float:
     """Multiply what weight decay leaves of a weight in each of the first `step` steps."""
-    (scale,) = trainer.lr_scheduler.lr_lambdas
+    scale = trainer.lr_scheduler.lr_lambdas[0]
     decay = trainer.args.learning_rate * trainer.args.weight_decay
     return math.prod(1.0 - decay * scale(taken) for taken in range(step))

@@ -12,12 +12,12 @@ Source: paper, section 3.2.
 import functools
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
+from lse_interp.models.dtensors import local_part
 from lse_interp.models.ffn import Source
-from lse_interp.models.rows import local_part, row_sources
+from lse_interp.models.rows import row_sources, select_rows
 from lse_interp.training.engines import NeuronRows, frozen
 
 __all__ = ["MaskedGradients"]
@@ -26,7 +26,7 @@ __all__ = ["MaskedGradients"]
 class MaskedGradients:
     """Train the rows of chosen neurons through masked dense gradients.
 
-    Under FSDP2, make the rows first, then shard the model, then make the engine.
+    Where the model is sharded (FSDP2), make the engine after that.
 
     Args:
         rows: The leaves.
@@ -62,7 +62,7 @@ class MaskedGradients:
             leaf = self.rows.leaf(layer)
             leaf.grad = torch.stack(
                 [
-                    _rows_of(weight.grad, source, self.rows.neurons[layer]).to(leaf)
+                    select_rows(weight.grad, source, self.rows.neurons[layer]).to(leaf)
                     for weight, source in zip(weights, sources, strict=True)
                 ]
             )
@@ -112,13 +112,6 @@ def _mask(weight: Tensor, *, chosen: tuple[int, Bool[Tensor, " _index"]]) -> Non
     # Filled, not multiplied: an infinite gradient of a frozen entry must not become NaN.
     others = ~marked.to(gradient.device)
     gradient.masked_fill_(others.unsqueeze(1 - axis), 0.0)
-
-
-def _rows_of(gradient: Tensor, source: Source, neurons: Tensor) -> Float[Tensor, "_neuron d_model"]:
-    whole = gradient.full_tensor() if isinstance(gradient, DTensor) else gradient
-    index = neurons.to(whole.device) + source.start
-    rows = whole.index_select(_axis(source), index)
-    return rows if source.neuron_dim == 0 else rows.mT
 
 
 def _axis(source: Source) -> int:

@@ -1,6 +1,7 @@
 """Method by method: what is trained, by which engine, and how the model is left plain again."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from lse_interp.core.artifacts import write_folder
+from lse_interp.core.checksums import write_sums
 from lse_interp.core.errors import LseError
 from lse_interp.core.neurons import NeuronSets
 from lse_interp.models import HookedModel
+from lse_interp.models.dtensors import local_part, whole
 from lse_interp.models.rows import read_rows, write_rows
 from lse_interp.training.baselines import DenseMasters, add_lora, trained_weights
 from lse_interp.training.compact import CompactRows
@@ -52,22 +55,31 @@ class Prepared:
         """Copy the weights that the trained neurons have now to the host."""
         return _rows(self.model, self.neurons)
 
-    def keep(self, folder: Path) -> None:
-        """Write what is not rows: `adapter/` of LoRA, `model/` of the dense methods."""
-        if self.method == "lora":
+    def keep(self, folder: Path, *, is_main: bool = True) -> None:
+        """Write what is not rows: `adapter/` of LoRA, `model/` of the dense methods.
+
+        Args:
+            folder: Where to.
+            is_main: Whether this process writes; the others lend their parts of the weights.
+        """
+        if self.method == "lora" and is_main:
             for adapter in self.hf.peft_config.values():
                 adapter.base_model_name_or_path = self.model.name
             write_folder(folder / "adapter", self._save_adapter)
         elif self.method in DENSE_METHODS:
-            write_folder(folder / "model", self._save_model)
+            weights = _whole_weights(self.model.hf, keep=is_main)
+            if is_main:
+                write_folder(folder / "model", functools.partial(self._save_model, weights=weights))
 
     def _save_adapter(self, folder: Path) -> None:
         # Left to itself, peft asks the hub whether the vocabulary grew; it never does here.
         self.hf.save_pretrained(folder, save_embedding_layers=False)
+        write_sums(folder)
 
-    def _save_model(self, folder: Path) -> None:
-        self.model.hf.save_pretrained(folder)
+    def _save_model(self, folder: Path, *, weights: dict[str, Tensor]) -> None:
+        self.model.hf.save_pretrained(folder, state_dict=weights)
         self.model.tokenizer.save_pretrained(folder)
+        write_sums(folder)
 
 
 def choose_neurons(
@@ -123,7 +135,7 @@ def prepared(
     """
     base = _rows(model, neurons)
     dense = trained_weights(model, method) if method in DENSE_METHODS else {}
-    before = {name: weight.detach().cpu().clone() for name, weight in dense.items()}
+    before = {n: local_part(weight.detach())[0].cpu().clone() for n, weight in dense.items()}
     was_training = model.hf.training
     # peft freezes the model before its engine is made.
     flags = [(weight, weight.requires_grad) for weight in model.hf.parameters()]
@@ -172,7 +184,20 @@ def _rows(
     return tuple(read_rows(model, layer, chosen).cpu() for layer, chosen in enumerate(neurons))
 
 
+def _whole_weights(hf: nn.Module, *, keep: bool) -> dict[str, Tensor]:
+    """Return a model's weights, those that are sharded gathered on the host; nothing to keep else.
+
+    Tied weights stay one tensor.
+    """
+    weights = {}
+    for name, weight in hf.state_dict().items():
+        gathered = whole(weight)
+        if keep:
+            weights[name] = weight if gathered is weight else gathered.cpu()
+    return weights
+
+
 @torch.no_grad()
 def _put_back(model: HookedModel, weights: dict[str, Tensor]) -> None:
     for name, value in weights.items():
-        model.hf.get_parameter(name).copy_(value)
+        local_part(model.hf.get_parameter(name).detach())[0].copy_(value)

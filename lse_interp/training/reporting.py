@@ -14,7 +14,9 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
+from lse_interp.core.errors import LseError
 from lse_interp.core.finetune_runs import CURVE_COLUMNS
+from lse_interp.core.settings import readable
 
 __all__ = ["Progress", "curves_from", "peak_memory", "tensorboard"]
 
@@ -74,12 +76,22 @@ class Progress(TrainerCallback):
 
 
 def tensorboard(folder: Path | None) -> list[TrainerCallback]:
-    """Return the callback that writes TensorBoard logs into a folder; none for None."""
+    """Return the callback that writes TensorBoard logs into a folder; none for None.
+
+    Raises:
+        LseError: The folder has letters that the locale of this process does not.
+    """
     if folder is None:
         return []
     from torch.utils.tensorboard import SummaryWriter
 
-    return [TensorBoardCallback(SummaryWriter(log_dir=str(folder)))]
+    try:
+        return [TensorBoardCallback(SummaryWriter(log_dir=str(folder)))]
+    except UnicodeEncodeError as error:
+        raise LseError(
+            f"TensorBoard cannot write into {readable(str(folder))} under a locale that lacks its "
+            f"letters ({sys.getfilesystemencoding()}). Set PYTHONUTF8=1, or a UTF-8 locale."
+        ) from error
 
 
 def curves_from(history: list[dict[str, float]], *, language: str) -> pd.DataFrame:

@@ -56,6 +56,19 @@ def test_run_reuses_what_is_finished(configure, caplog):
     assert all(path.stat().st_mtime_ns > before[lang] for lang, path in written.items())
 
 
+def test_run_removes_what_a_killed_run_left_of_finished_counts(configure):
+    path = run(configure())["mlt"]
+    # Killed before the shards were deleted, and while they were.
+    for name in ("mlt.safetensors.shards", ".mlt.safetensors.shards.0123abcd"):
+        (path.parent / name).mkdir()
+        (path.parent / name / "00000.safetensors").write_bytes(b"anything")
+    (path.parent / ".mlt.safetensors.lock").touch()
+    run(configure())
+    assert sorted(file.name for file in path.parent.iterdir()) == [
+        f"{language}.{suffix}" for language in ("ekk", "mlt") for suffix in ("json", "safetensors")
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -8,7 +8,7 @@ from lse_interp.core.errors import LanguageError, LseError, near_misses
 
 def test_every_error_is_an_lse_error():
     kinds = [getattr(errors, name) for name in errors.__all__ if name.endswith("Error")]
-    assert len(kinds) == 7
+    assert len(kinds) == 8
     assert all(issubclass(kind, LseError) for kind in kinds)
 
 

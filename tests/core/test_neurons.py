@@ -453,7 +453,7 @@ def test_from_masks_refuses_what_it_cannot_read(tmp_path):
         read(tmp_path)
     whole = hand_made().to_masks(tmp_path / "whole")
     (tmp_path / "half").write_bytes(whole.read_bytes()[:200])
-    with pytest.raises(ArtifactError, match="truncated, or holds more than lists of tensors"):
+    with pytest.raises(ArtifactError, match="truncated or altered, or holds more than lists of"):
         read(tmp_path / "half")
     torch.save([model_info()], tmp_path / "object")
     with pytest.raises(ArtifactError, match="holds more than lists of tensors"):

@@ -7,7 +7,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from lse_interp.core.errors import ArtifactError, LseError, MismatchError
+from lse_interp.core.errors import ArtifactError, LseError, MismatchError, WriteError
 from lse_interp.models import HookedModel
 from lse_interp.models.exporting import export, export_hf, export_lora
 from lse_interp.models.subnetworks import apply_subnetwork, subnetworks
@@ -148,7 +148,7 @@ def test_export_leaves_nothing_behind_when_it_fails(tmp_path):
             raise OSError("disk full")
 
     broken = HookedModel(model.hf, Broken(), name="tiny")
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(WriteError, match="disk full"):
         export_hf(broken, run, tmp_path / "out")
     assert not any(tmp_path.iterdir())
     assert all(torch.equal(before[name], w) for name, w in model.hf.state_dict().items())

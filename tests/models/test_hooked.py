@@ -74,7 +74,7 @@ def test_shapes_are_batch_pos_width(load, ids, family, backend):
 def test_run_with_hooks_never_runs_the_head_unless_asked(load, ids, family):
     model = load(family)
     calls = []
-    model.hf.lm_head.register_forward_hook(lambda *args: calls.append("head"))
+    model.hf.get_output_embeddings().register_forward_hook(lambda *args: calls.append("head"))
     assert model.run_with_hooks(ids, {}) is None
     assert calls == []
     logits = model.run_with_hooks(ids, {}, logits=True)

@@ -15,33 +15,54 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from lse_interp.models import HookedModel
+from lse_interp.models.dtensors import local_part
+from lse_interp.models.sharding import load_sharded
 from lse_interp.training.compact import CompactRows
 from lse_interp.training.engines import NeuronRows, attach, clip_gradients
 from lse_interp.training.loop import Trainee
 from lse_interp.training.masking import MaskedGradients
+from lse_interp.training.sharded import average_gradients, shard_root
 
 ENGINES = {"hooks": MaskedGradients, "compact": CompactRows}
 
 
 def train(job, *, folder, strategy, engine, deferred):
     """Train on this process's share of every batch; return losses, norms and whole weights."""
-    hf = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float64, attn_implementation="eager"
-    )
-    model = HookedModel(hf, name=folder.name)
+    model = load(folder, replicas=REPLICAS.get(strategy))
+    hf, info = model.hf, model.info
+    held = sum(local_part(weight)[0].nbytes for weight in hf.parameters())
     rows = NeuronRows(model, job["neurons"])
-    opened, trainee, root = {"ddp": replicated, "fsdp": sharded}[strategy](rows, engine=engine)
+    opened, trainee, root = STRATEGIES[strategy](rows, engine=engine)
     optimizer = torch.optim.AdamW(opened.leaves().values(), lr=job["lr"], weight_decay=job["decay"])
     attach(opened, optimizer)
     losses, norms = [], []
     for step in job["batches"]:
         losses.append(backward(trainee, step, root=root, deferred=deferred))
+        if strategy in REPLICAS:
+            opened.before_step()
+            average_gradients(opened.leaves().values())
         norms.append(clip_gradients(opened, job["max_norm"]).item())
         optimizer.step()
         optimizer.zero_grad()
     opened.close()
     weights = {name: whole(weight) for name, weight in hf.named_parameters()}
-    return {"losses": losses, "norms": norms, "weights": weights}
+    return {
+        "trajectory": {"losses": losses, "norms": norms, "weights": weights},
+        "fingerprint": info.fingerprint,
+        "held": held,
+    }
+
+
+def load(folder, *, replicas):
+    def whole_model():
+        hf = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float64, attn_implementation="eager"
+        )
+        return HookedModel(hf, name=folder.name)
+
+    if replicas is None:
+        return whole_model()
+    return load_sharded(whole_model, device=torch.device("cpu"), replicas=replicas)
 
 
 def replicated(rows, *, engine):
@@ -52,7 +73,7 @@ def replicated(rows, *, engine):
 
 
 def sharded(rows, *, engine):
-    """Return the same under FSDP2; the leaves of `compact` are sharded with the rest."""
+    """Return the same under FSDP2 by hand; the leaves of `compact` are sharded with the rest."""
     hf = rows.model.hf
     if engine == "hooks":
         root = shard(hf, model=rows.model)
@@ -61,6 +82,19 @@ def sharded(rows, *, engine):
     opened = ENGINES[engine](rows)
     trainee = shard(Trainee(hf, opened, loss_chunk=5), model=rows.model)
     return opened, trainee, trainee
+
+
+def in_parts(rows, *, engine):
+    """Return the same for a model that was loaded in parts; leaves are whole."""
+    opened = ENGINES[engine](rows)
+    trainee = Trainee(rows.model.hf, opened, loss_chunk=5)
+    shard_root(trainee)
+    return opened, trainee, trainee
+
+
+STRATEGIES = {"ddp": replicated, "by hand": sharded, "parts": in_parts, "replicas": in_parts}
+# Groups of processes, each with a model of its own to share.
+REPLICAS = {"parts": 1, "replicas": 2}
 
 
 def shard(root, *, model):

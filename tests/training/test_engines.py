@@ -216,8 +216,9 @@ def _gradients_into(counts):
 
     def watch(_, args, kwargs):
         x = args[0] if args else kwargs["hidden_states"]
-        counts["needs"] = x.requires_grad
-        if x.requires_grad:
+        # Older transformers call the block again, on the same tensor, where it is computed again.
+        again, counts["needs"] = counts["needs"] is not None, x.requires_grad
+        if x.requires_grad and not again:
             x.register_hook(count)
 
     return watch

@@ -7,7 +7,7 @@ import sys
 import time
 
 from lse_interp.core.artifacts import RunPaths
-from tests.models.conftest import tiny_hf, tiny_tokenizer
+from tests.models.conftest import tiny_tokenizer
 
 from .tiny_runs import counting, neuron_sets, noise, tiny_model
 
@@ -15,15 +15,16 @@ from .tiny_runs import counting, neuron_sets, noise, tiny_model
 class Place:
     """A folder with a model, text, neurons, and the runs made of them."""
 
-    def __init__(self, root):
+    def __init__(self, root, *, model=None):
+        model = model or tiny_model()
         self.root = root
         self.model = root / "model"
-        tiny_hf("llama").save_pretrained(self.model)
+        model.hf.save_pretrained(self.model)
         tiny_tokenizer().save_pretrained(self.model)
         self.write("train", mlt=counting(range(24)))
         self.write("valid", mlt=counting(range(24, 30)), eng=noise(4))
         self.neurons = root / "neurons.safetensors"
-        neuron_sets(tiny_model()).save(self.neurons)
+        neuron_sets(model).save(self.neurons)
 
     def write(self, name, **texts):
         for code, documents in texts.items():
@@ -57,11 +58,11 @@ def environment():
     return os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def start(arguments, *, launcher=("-m", "lse_interp.finetune")):
+def start(arguments, *, launcher=("-m", "lse_interp.finetune"), log=subprocess.PIPE):
     return subprocess.Popen(
-        [sys.executable, *launcher, *arguments],
+        [sys.executable, *launcher, *map(str, arguments)],
         env=environment(),
-        stderr=subprocess.PIPE,
+        stderr=log,
         stdout=subprocess.DEVNULL,
         text=True,
     )

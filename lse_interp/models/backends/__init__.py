@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lse_interp.core.errors import LseError, near_misses
 from lse_interp.models.backends.firing import HookFn
+from lse_interp.models.device_map import is_spread
 from lse_interp.models.layout import Layout
 
 __all__ = ["BACKENDS", "Backend", "make_backend"]
@@ -45,8 +46,13 @@ def make_backend(name: str, hf: nn.Module, layout: Layout, tokenizer: Any) -> Ba
         The backend.
 
     Raises:
-        LseError: `name` is not a backend.
+        LseError: `name` is not a backend, or cannot run a model that is spread over devices.
     """
+    if name in ("lens", "nnsight") and is_spread(hf):
+        raise LseError(
+            f"Backend {name} holds a model on one device, and this one is spread over several. "
+            "Use backend='torch', or --device cuda for a model that fits on one GPU."
+        )
     if name == "torch":
         from lse_interp.models.backends.torch import TorchBackend
 

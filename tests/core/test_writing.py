@@ -1,0 +1,98 @@
+"""Files and folders are replaced whole, and a failed write costs nothing."""
+
+import os
+import resource
+
+import pytest
+
+from lse_interp.core.errors import WriteError
+from lse_interp.core.writing import remove_folder, remove_leftovers, write_atomic, write_folder
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def full_disk():
+    """No file of this process may grow beyond 1000 bytes, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_write_atomic_keeps_the_old_file_on_a_full_disk(tmp_path, full_disk):
+    path = tmp_path / "file.txt"
+    write_atomic(path, lambda out: out.write_text("old"))
+    with pytest.raises(WriteError) as caught:
+        write_atomic(path, lambda out: out.write_text("x" * 2000))
+    message = str(caught.value)
+    assert message.startswith(f"Could not write {path} ([Errno 27] File too large); ")
+    assert message.endswith("Nothing that was there before is lost. Make room, and repeat the comm"
+                            "and.")  # fmt: skip
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["file.txt"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_write_atomic_says_where_nothing_can_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(WriteError, match="Permission denied.*Give a folder that can be written to"):
+        write_atomic(tmp_path / "file.txt", lambda out: out.write_text("x"))
+
+
+def test_write_atomic_says_that_a_file_is_in_the_way_of_the_folder(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match="Could not write .*file/a.txt .*; .* MB are free there"):
+        write_atomic(tmp_path / "file" / "a.txt", lambda out: out.write_text("x"))
+
+
+def test_write_atomic_passes_other_errors_on(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        write_atomic(tmp_path / "file", lambda out: 1 / 0)
+    assert names(tmp_path) == []
+
+
+def test_write_folder_replaces_the_whole_folder(tmp_path):
+    folder = tmp_path / "model"
+    write_folder(folder, lambda out: (out / "old").touch())
+    assert write_folder(folder, lambda out: (out / "new").touch()) == folder
+    assert names(folder) == ["new"]
+    assert names(tmp_path) == ["model"]
+
+
+def test_write_folder_keeps_the_old_folder_on_a_full_disk(tmp_path, full_disk):
+    folder = tmp_path / "model"
+    write_folder(folder, lambda out: (out / "old").write_text("x"))
+    with pytest.raises(WriteError, match=f"Could not write {folder} .*File too large"):
+        write_folder(folder, lambda out: (out / "new").write_text("x" * 2000))
+    assert names(folder) == ["old"]
+    assert names(tmp_path) == ["model"]
+
+
+def test_remove_folder_leaves_no_part_in_place_when_it_is_cut_off(tmp_path, monkeypatch):
+    folder = tmp_path / "checkpoints"
+    (folder / "checkpoint-2").mkdir(parents=True)
+
+    def cut_off(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            remove_folder(folder)
+    assert not folder.exists()
+    assert len(names(tmp_path)) == 1
+    remove_leftovers(folder)
+    assert names(tmp_path) == []
+    remove_folder(folder)
+
+
+def test_remove_leftovers_of_a_file_takes_its_twin_and_no_other(tmp_path):
+    left = [".mlt.safetensors.a1b2c3d4.safetensors", ".mlt.json.a1b2c3d4.json"]
+    kept = [".mlt.safetensors.lock", ".eng.json.a1b2c3d4.json", "mlt.json", "mlt.safetensors"]
+    for name in left + kept:
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path / "mlt.safetensors")
+    assert names(tmp_path) == sorted(kept)
