@@ -1,31 +1,22 @@
 """Files and folders are replaced whole, and a failed write costs nothing."""
 
 import os
-import resource
 
 import pytest
 
 from lse_interp.core.errors import WriteError
 from lse_interp.core.writing import remove_folder, remove_leftovers, write_atomic, write_folder
+from tests.full_disk import largest_file
 
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.fixture
-def full_disk():
-    """No file of this process may grow beyond 1000 bytes, as on a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_write_atomic_keeps_the_old_file_on_a_full_disk(tmp_path, full_disk):
+def test_write_atomic_keeps_the_old_file_on_a_full_disk(tmp_path):
     path = tmp_path / "file.txt"
     write_atomic(path, lambda out: out.write_text("old"))
-    with pytest.raises(WriteError) as caught:
+    with largest_file(1000), pytest.raises(WriteError) as caught:
         write_atomic(path, lambda out: out.write_text("x" * 2000))
     message = str(caught.value)
     assert message.startswith(f"Could not write {path} ([Errno 27] File too large); ")
@@ -62,10 +53,11 @@ def test_write_folder_replaces_the_whole_folder(tmp_path):
     assert names(tmp_path) == ["model"]
 
 
-def test_write_folder_keeps_the_old_folder_on_a_full_disk(tmp_path, full_disk):
+def test_write_folder_keeps_the_old_folder_on_a_full_disk(tmp_path):
     folder = tmp_path / "model"
     write_folder(folder, lambda out: (out / "old").write_text("x"))
-    with pytest.raises(WriteError, match=f"Could not write {folder} .*File too large"):
+    match = f"Could not write {folder} .*File too large"
+    with largest_file(1000), pytest.raises(WriteError, match=match):
         write_folder(folder, lambda out: (out / "new").write_text("x" * 2000))
     assert names(folder) == ["old"]
     assert names(tmp_path) == ["model"]

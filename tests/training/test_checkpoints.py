@@ -1,6 +1,5 @@
 """Checkpoints: whole or not at all, of one run alone, and a disk that is full."""
 
-import contextlib
 import json
 import resource
 
@@ -11,6 +10,7 @@ from lse_interp.core.errors import LseError, MismatchError
 from lse_interp.core.finetune_runs import FinetuneRun
 from lse_interp.finetune import main
 from lse_interp.training.checkpoints import CheckpointStore
+from tests.full_disk import largest_file
 
 from .tiny_runs import same_run, stopped_at, tiny_model, tune
 from .tiny_stage import Place, start, wait_for_checkpoint
@@ -33,17 +33,6 @@ def write(store, step, content="x"):
 
 def files(store):
     return sorted(path.name for path in store.folder.iterdir())
-
-
-@contextlib.contextmanager
-def largest_file(n_bytes):
-    """Refuse to write more than so much into any file, as a full disk would."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_open_claims_the_folder(store):
