@@ -3,7 +3,7 @@
 # make test-minimum  the same with the oldest versions allowed, in an environment of its own
 # make figures  regenerate figures/ from finished artefacts
 # make bench    quick side-by-side timings
-# make lint     format and lint
+# make lint     format, lint and check types; `pre-commit install` does so at every commit
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -51,6 +51,7 @@ bench: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 clean:
 	rm -rf runs .pytest_cache .ruff_cache .hypothesis

@@ -183,7 +183,12 @@ def measure_ablation(
     model.info.require_same(neurons.model, what="The neuron set")
     ablated, measured = setup["ablated"], setup["measured"]
     chosen = neurons.select(*ablated)
-    draws = [chosen.random_like(seed=seed + i, match=control) for i in range(setup["n_controls"])]
+    # None of them without a control.
+    draws = [
+        chosen.random_like(seed=seed + i, match=control)
+        for i in range(setup["n_controls"])
+        if control is not None
+    ]
     sentences = [sentence for code in measured for sentence in parallel.sentences[code]]
 
     def losses() -> Float64[Tensor, "measured sentence"]:
@@ -240,7 +245,7 @@ def run(config: Config) -> AblationMatrix:
         split=config.split,
         n_sentences=config.n_sentences,
     )
-    options = {
+    options: dict[str, Any] = {
         "languages": langs,
         "control": config.control,
         "n_controls": config.n_controls,
@@ -253,8 +258,9 @@ def run(config: Config) -> AblationMatrix:
 
     def find() -> AblationMatrix | None:
         earlier = AblationMatrix.load(out) if out.exists() and not config.overwrite else None
-        same = earlier and earlier.model.fingerprint == model.info.fingerprint
-        if not same or earlier.setup != setup:
+        if earlier is None or earlier.setup != setup:
+            return None
+        if earlier.model.fingerprint != model.info.fingerprint:
             return None
         logger.info("%s is finished; --overwrite measures again", out)
         return earlier

@@ -368,6 +368,7 @@ def _same_language(corpus: Corpus | Iterable[str], language: str) -> str:
 
 
 def _pack(corpus: Corpus | Iterable[str], tokenizer: Any, settings: Settings) -> list[Block]:
+    assert settings.bos != "auto"
     # All of it at once, so that text too short is refused before the first forward pass.
     return list(
         pack(

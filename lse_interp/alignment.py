@@ -157,9 +157,8 @@ def measure_alignment(
     lang, *others = _codes(parallel, lang=lang, against=against)
     parts = []
     for label, model in models.items():
-        vectors = {"model": model, "site": site, "pooling": pooling, "batch_size": batch_size}
         values = _measure(
-            lambda code, vectors=vectors: embed(sentences=parallel.sentences[code], **vectors),
+            _embedder(model, parallel, site=site, pooling=pooling, batch_size=batch_size),
             lang=lang,
             against=progress(others, desc=label, unit="language"),
             n_bootstrap=n_bootstrap,
@@ -214,7 +213,7 @@ def run(config: Config) -> AlignmentCurves:
     out = paths.alignment(lang)
     with locked(out, what=f"the alignment curves of {lang}"):
         earlier = AlignmentCurves.load(out) if out.exists() and not config.overwrite else None
-        parts = []
+        parts: list[AlignmentCurves] = []
         for label, source in sources.items():
             model = source.load()
             if not parts:
@@ -240,6 +239,17 @@ def run(config: Config) -> AlignmentCurves:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage from the command line."""
     return main_for(Config, run, argv, description=__doc__)
+
+
+def _embedder(
+    model: HookedModel, parallel: ParallelText, *, site: str, pooling: str, batch_size: int
+) -> Callable[[str], Float[Tensor, "layer sentence d_model"]]:
+    def vectors(code: str) -> Float[Tensor, "layer sentence d_model"]:
+        return embed(
+            model, parallel.sentences[code], site=site, pooling=pooling, batch_size=batch_size
+        )
+
+    return vectors
 
 
 def _measure(
@@ -315,7 +325,7 @@ def _measured(
     A model is known by its weights, as the base has another label where it stands alone.
     """
     ((label, model),) = models.items()
-    options = {
+    options: dict[str, Any] = {
         "lang": lang,
         "against": against,
         "site": config.site,

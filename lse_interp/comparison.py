@@ -16,6 +16,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, answer_at_once, main_for, progress
 
@@ -125,7 +126,7 @@ def run(config: Config) -> LossComparison:
     out = paths.comparison(language)
     with locked(out, what=f"the loss comparison of {language}"):
         earlier = LossComparison.load(out) if out.exists() and not config.overwrite else None
-        parts = []
+        parts: list[LossComparison] = []
         for label, source in progress(sources.items(), desc=language, unit="model"):
             model = source.load()
             if not parts:
@@ -179,12 +180,13 @@ def _only(comparison: LossComparison, at: int) -> LossComparison:
 
 
 def _joined(parts: Sequence[LossComparison]) -> LossComparison:
+    labels: dict[str, Any] = {
+        name: tuple(value for part in parts for value in getattr(part, name))
+        for name in ("models", "methods", "seeds", "fingerprints")
+    }
     return dataclasses.replace(
         parts[0],
-        **{
-            name: tuple(value for part in parts for value in getattr(part, name))
-            for name in ("models", "methods", "seeds", "fingerprints")
-        },
+        **labels,
         losses=torch.cat([part.losses for part in parts]),
     )
 

@@ -208,11 +208,11 @@ def _case(
     language: str | None,
     args: ModelArgs,
 ) -> _Case:
-    is_run = isinstance(tuned, FinetuneRun)
-    model = _tuned_model(base, tuned, args) if is_run else tuned
+    run = tuned if isinstance(tuned, FinetuneRun) else None
+    model = tuned if isinstance(tuned, HookedModel) else _tuned_model(base, tuned, args)
     require_same_shapes(base, model)
     if language is None:
-        language = tuned.language if is_run else UNDETERMINED
+        language = UNDETERMINED if run is None else run.language
     elif language != UNDETERMINED:
         language = lookup(language).code
     if selected is None:
@@ -226,9 +226,9 @@ def _case(
     return _Case(
         model=model,
         language=language,
-        name=_run_name(tuned) if is_run else Path(tuned.name).name,
-        method=tuned.method if is_run else "models",
-        decay_factor=_decay_factor(tuned) if is_run else None,
+        name=Path(model.name).name if run is None else _run_name(run),
+        method="models" if run is None else run.method,
+        decay_factor=None if run is None else _decay_factor(run),
         neurons=mask_to_indices(selected),
         lape=lape,
         probability=probability,
@@ -385,6 +385,7 @@ def _find_run(config: Config, paths: RunPaths) -> FinetuneRun:
 
 
 def _load_tuned(config: Config) -> HookedModel:
+    assert config.tuned is not None
     # A revision belongs to the hub id of the base model.
     return load_from_args(dataclasses.replace(config.model, model=config.tuned, revision=None))
 

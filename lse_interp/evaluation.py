@@ -197,7 +197,7 @@ def _run_language(config: Config, language: str) -> EvaluationTable:
     questions, parallel = _texts(config, language)
     path = paths.evaluation(language)
     out = path.parent / config.name / path.name
-    parts = []
+    parts: list[EvaluationTable] = []
     with locked(out, what=f"the scores of {language}"):
         for label, source in progress(sources.items(), desc=language, unit="model"):
             model = source.load()
@@ -343,8 +343,11 @@ def _losses(
 def _loss_measures(parallel: ParallelText, language: str) -> dict[Measure, tuple[str, ...]]:
     """Return what is measured on parallel sentences, and in which languages each."""
     others = tuple(code for code in PAPER_REFERENCE if code not in (language, _GENERAL))
-    groups = {language: ((language,), "Loss"), _GENERAL: ((_GENERAL,), "Loss in English")}
-    groups["others"] = (others, f"Loss in {len(others)} other languages")
+    groups: dict[str, tuple[tuple[str, ...], str]] = {
+        language: ((language,), "Loss"),
+        _GENERAL: ((_GENERAL,), "Loss in English"),
+        "others": (others, f"Loss in {len(others)} other languages"),
+    }
     return {
         loss_measure(
             name,

@@ -232,8 +232,9 @@ def finetune_language(
             rows=rows,
             base=ready.base,
             curves=trained.curves,
-            settings=settings | {"n_training_tokens": text.training.n_labels, "tokens": tokens},
-            results=trained.results | {"n_trainable": n_trainable},
+            settings=dict(settings)
+            | {"n_training_tokens": text.training.n_labels, "tokens": tokens},
+            results=dict(trained.results) | {"n_trainable": n_trainable},
             provenance=provenance(
                 corpus=_source(corpus),
                 device=model.device,
@@ -377,7 +378,7 @@ def _check(config: Config, launch: Launch, *, embedded: bool) -> None:
 
 
 def _name(config: Config, tokens: int | None) -> str:
-    parts = [config.method]
+    parts: list[str] = [config.method]
     if config.method == "random":
         parts.append(config.random_match or "size")
     if config.training.profile != "fixed":

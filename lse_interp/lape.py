@@ -220,7 +220,7 @@ def run(config: Config) -> NeuronSets:
             activity_quantile=config.activity_quantile,
             selectivity_quantile=config.selectivity_quantile,
         )
-        about = neurons.provenance | {
+        about = dict(neurons.provenance) | {
             "config": provenance(config)["config"],
             "counts": _checksums(paths, languages),
         }

@@ -208,14 +208,13 @@ class AblationMatrix:
             ArtifactError: missing, truncated, altered or of another kind.
         """
         tensors, meta = load_artifact(path, kind=_KIND, version=_VERSION)
-        setup = {name: meta[name] for name in _SETUP}
-        setup |= {name: tuple(meta[name]) for name in ("ablated", "measured")}
+        fields: dict[str, Any] = {name: meta[name] for name in _SETUP}
+        fields |= {name: tuple(meta[name]) for name in ("ablated", "measured")}
         return cls(
             model=ModelInfo.from_dict(meta["model"]),
             method=meta["method"],
             provenance=meta["provenance"],
-            **setup,
-            **({"without_random": None} | tensors),
+            **({"without_random": None} | fields | tensors),
         )
 
     def _own(self, rise: Float64[Tensor, "*batch ablated measured"]) -> Float64[Tensor, "..."]:

@@ -23,10 +23,10 @@ __all__ = [
     "seed_everything",
 ]
 
-CONFIG_FLAT = tyro.conf.OmitArgPrefixes
-"""Annotation for a group of shared flags: `model: CONFIG_FLAT[ModelArgs]`."""
-
 _T = TypeVar("_T")
+
+CONFIG_FLAT = Annotated[_T, tyro.conf.OmitArgPrefixes]
+"""Annotation for a group of shared flags: `model: CONFIG_FLAT[ModelArgs]`."""
 _ConfigT = TypeVar("_ConfigT")
 
 

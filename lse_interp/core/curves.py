@@ -114,12 +114,15 @@ class AlignmentCurves:
         measured: dict[str, Any] = {}
         for part in parts:
             measured |= part.provenance.get("measured", {})
+        curves: dict[str, Any] = {
+            name: torch.cat([getattr(part, name) for part in parts]) for name in _CURVES
+        }
         return dataclasses.replace(
             first,
             models=models,
             infos=tuple(info for part in parts for info in part.infos),
             provenance=provenance(measured=measured),
-            **{name: torch.cat([getattr(part, name) for part in parts]) for name in _CURVES},
+            **curves,
         )
 
     def to_frame(self) -> pd.DataFrame:
@@ -176,13 +179,13 @@ class AlignmentCurves:
             ArtifactError: missing, truncated, altered or of another kind.
         """
         tensors, meta = load_artifact(path, kind=_KIND, version=_VERSION)
-        setup = {name: meta[name] for name in _SETUP} | {"against": tuple(meta["against"])}
+        fields: dict[str, Any] = {name: meta[name] for name in _SETUP} | tensors
+        fields["against"] = tuple(meta["against"])
         return cls(
             models=tuple(meta["models"]),
             infos=tuple(ModelInfo.from_dict(info) for info in meta["infos"]),
             provenance=meta["provenance"],
-            **setup,
-            **tensors,
+            **fields,
         )
 
 

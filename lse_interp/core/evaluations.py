@@ -140,9 +140,12 @@ class EvaluationTable:
             if label not in self.models:
                 raise LseError(f"No model {label!r} here. {near_misses(label, self.models)}")
         at = [self.models.index(label) for label in models]
+        labels: dict[str, Any] = {
+            name: tuple(getattr(self, name)[i] for i in at) for name in _LABELS
+        }
         return dataclasses.replace(
             self,
-            **{name: tuple(getattr(self, name)[i] for i in at) for name in _LABELS},
+            **labels,
             scores=tuple(scores[at] for scores in self.scores),
         )
 
@@ -161,11 +164,12 @@ class EvaluationTable:
                     f"{', '.join(table.models)} was asked others than {', '.join(first.models)}. "
                     "Evaluate them with the same tasks and limits."
                 )
+        labels: dict[str, Any] = {
+            name: tuple(v for table in tables for v in getattr(table, name)) for name in _LABELS
+        }
         return dataclasses.replace(
             first,
-            **{
-                name: tuple(v for table in tables for v in getattr(table, name)) for name in _LABELS
-            },
+            **labels,
             scores=tuple(
                 torch.cat(parts) for parts in zip(*(t.scores for t in tables), strict=True)
             ),

@@ -167,9 +167,8 @@ class FinetuneRun:
         info = ModelInfo.from_dict(meta["model"])
         if model is not None:
             model.require_same(info, what=f"{path}")
-        parts = (None, None, None)
-        if "neurons" in tensors:
-            parts = _unpack(tensors, info, where=f"{path}")
+        has_rows = "neurons" in tensors
+        parts = _unpack(tensors, info, where=f"{path}") if has_rows else (None, None, None)
         return cls(
             language=meta["language"],
             method=meta["method"],

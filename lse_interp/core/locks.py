@@ -139,7 +139,11 @@ def _refusal(error: Exception, path: Path, *, what: str) -> LseError:
 
 
 def _has_no_locks(error: Exception) -> bool:
-    return isinstance(error, NotImplementedError) or error.errno in _CANNOT_LOCK
+    return (
+        isinstance(error, NotImplementedError)
+        or isinstance(error, OSError)
+        and error.errno in _CANNOT_LOCK
+    )
 
 
 def _sign(note: Path) -> None:

@@ -353,16 +353,16 @@ class NeuronSets:
         layer = torch.arange(self.model.n_layers).repeat_interleave(self.counts(language))
         neuron = torch.cat(self[language])
         unknown = np.full(len(neuron), np.nan)
-        known = self.probability is not None
+        probability = self.probability
         return pd.DataFrame(
             {
                 "language": pd.Series([language] * len(neuron), dtype="str"),
                 "layer": layer.numpy(),
                 "neuron": neuron.numpy(),
                 "lape": unknown if self.lape is None else self.lape[layer, neuron].numpy(),
-                "probability": self.probability[position][layer, neuron].numpy()
-                if known
-                else unknown,
+                "probability": unknown
+                if probability is None
+                else probability[position][layer, neuron].numpy(),
             }
         )
 

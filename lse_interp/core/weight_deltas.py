@@ -32,8 +32,8 @@ OTHER_COLUMNS = ("parameter", "n_entries", "n_changed", "l2", "max_abs")
 """Columns of `WeightDeltas.others`."""
 
 _KIND, _VERSION = "weight_deltas", 1
-_PER_CELL = ("mean", "std", "base_l2", "dot", "n_changed")
-_PER_CELL += ("rest_n_changed", "rest_l2", "rest_max_abs")
+_OF_REST = ("rest_n_changed", "rest_l2", "rest_max_abs")
+_PER_CELL = ("mean", "std", "base_l2", "dot", "n_changed", *_OF_REST)
 _ARRAYS = ("quantiles", "histogram", *_PER_CELL)
 _LABELS = ("language", "name", "method", "decay_factor", "limit")
 
@@ -269,9 +269,11 @@ class WeightDeltas:
         """
         tensors, meta = load_artifact(path, kind=_KIND, version=_VERSION)
         sizes = tensors["n_neurons"].tolist()
-        known = {
-            name: tensors[name].split(sizes) for name in ("lape", "probability") if name in tensors
-        }
+        fields: dict[str, Any] = {name: meta[name] for name in _LABELS}
+        fields |= {name: tensors[name] for name in _ARRAYS}
+        for name in ("lape", "probability"):
+            if name in tensors:
+                fields[name] = tensors[name].split(sizes)
         return cls(
             base=ModelInfo.from_dict(meta["base"]),
             tuned=ModelInfo.from_dict(meta["tuned"]),
@@ -279,9 +281,7 @@ class WeightDeltas:
             neuron_norms=tensors["neuron_norms"].split(sizes, dim=-1),
             others=pd.DataFrame(meta["others"], columns=list(OTHER_COLUMNS)),
             provenance=meta["provenance"],
-            **{name: meta[name] for name in _LABELS},
-            **{name: tensors[name] for name in _ARRAYS},
-            **known,
+            **fields,
         )
 
     @property

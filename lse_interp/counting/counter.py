@@ -1,9 +1,10 @@
 """Running counts of every neuron's activations, kept on the devices that the layers run on."""
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int64, Shaped
 from torch import Tensor
 
 from lse_interp.core.errors import ActivationError
@@ -52,7 +53,7 @@ class NeuronCounter:
     @property
     def n_positive(self) -> Int64[Tensor, "layer neuron"]:
         """Text tokens at which the value was > 0, so far."""
-        return sum(counts.n_positive.to(self._model.device) for counts in self._counts.values())
+        return self._total([counts.n_positive for counts in self._counts.values()])
 
     @property
     def activation_sum(self) -> Float64[Tensor, "layer neuron"]:
@@ -60,8 +61,7 @@ class NeuronCounter:
 
         Each batch is summed in float32, the batches in float64.
         """
-        device = self._model.device
-        return sum(counts.activation_sum.to(device) for counts in self._counts.values())
+        return self._total([counts.activation_sum for counts in self._counts.values()])
 
     def add(self, ids: Int[Tensor, "batch pos"], is_text: Bool[Tensor, "batch pos"]) -> None:
         """Run one batch, without the language-model head, and add its activations.
@@ -124,6 +124,10 @@ class NeuronCounter:
             # Where layers lie on several GPUs, waiting here for one would idle the others.
             self._texts[device] = self._is_text.to(device, non_blocking=device.type == "cuda")
         return self._texts.get(device)
+
+    def _total(self, parts: Iterable[Shaped[Tensor, "layer neuron"]]) -> Any:
+        # Of each device that layers lie on; a copy, as `finish` sets the parts to zero.
+        return torch.stack([part.to(self._model.device) for part in parts]).sum(dim=0)
 
     def _counts_on(self, device: torch.device) -> _Counts:
         if device not in self._counts:

@@ -109,7 +109,7 @@ class Ranks:
         """
         if self.world == 1:
             return choose()
-        chosen = [choose() if self.is_main else None]
+        chosen: list[Any] = [choose() if self.is_main else None]
         with _told():
             distributed.broadcast_object_list(chosen)
         return chosen[0]

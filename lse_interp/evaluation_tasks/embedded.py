@@ -151,7 +151,8 @@ def _options(right: str, mains: list[str], endings: dict[str, str], turn: int) -
     Clause `at` is offered with `at` + 1 + turn, `at` + 2 + turn, ... (mod the number of clauses),
     leaving out those that end like one that is there.
     """
-    at, chosen = mains.index(right), []
+    at = mains.index(right)
+    chosen: list[str] = []
     for step in range(len(mains) - 1):
         other = mains[(at + 1 + (turn + step) % (len(mains) - 1)) % len(mains)]
         if endings[other] not in {endings[main] for main in (right, *chosen)}:

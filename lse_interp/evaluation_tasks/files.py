@@ -236,7 +236,7 @@ def _template(task: Task, prompt_style: prompts.Style) -> str:
     benchmark, _ = benchmark_of(task.name)
     assert benchmark.to_document is not None
     texts = [f"{{option {number}}}" for number in range(1, 5)]
-    row = {column: f"{{{column}}}" for column in benchmark.columns}
+    row: dict[str, Any] = {column: f"{{{column}}}" for column in benchmark.columns}
     # 1 is the position of an option whether a benchmark counts from 0 or from 1.
     row |= dict.fromkeys(("correct_answer_num", "label", "answer"), "1")
     row |= {"endings": texts, "choices": texts, "category": "travel", "answerKey": "A"}

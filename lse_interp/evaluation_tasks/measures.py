@@ -23,7 +23,7 @@ def measures(task: Task, *, text: str) -> tuple[Measure, ...]:
     >>> [measure.metric for measure in measures(task, text="")]
     ['letter_accuracy', 'loglikelihood_accuracy', 'format_failure']
     """
-    metrics = METRICS[task.kind] | (_CONTROL if task.kind == "translation" else {})
+    metrics = dict(METRICS[task.kind]) | (_CONTROL if task.kind == "translation" else {})
     return tuple(
         Measure(
             task=task.name,

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Shaped
@@ -60,7 +61,7 @@ def stand_ins(module: nn.Module) -> Iterator[None]:
 
     What is set of `requires_grad` meanwhile holds for the weights afterwards.
     """
-    held = [
+    held: list[tuple[nn.Module, str, Any]] = [
         (owner, name, weight)
         for owner in module.modules()
         for name, weight in owner._parameters.items()
@@ -74,6 +75,5 @@ def stand_ins(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         for owner, name, weight in held:
-            stand_in = owner._parameters[name]
+            weight.requires_grad_(owner.get_parameter(name).requires_grad)
             owner._parameters[name] = weight
-            weight.requires_grad_(stand_in.requires_grad)

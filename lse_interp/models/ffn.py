@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float, Shaped
 from torch import Tensor
@@ -79,8 +80,8 @@ def ffn(model: HookedModel, layer: int) -> FFN:
     """
     sources = ffn_sources(model, layer)
     views = {field: _view(model, source) for field, source in sources.items()}
-    optional = dict.fromkeys(("gate", "gate_bias", "up_bias", "down_bias"))
-    return FFN(layer=layer, sources=sources, **(optional | views))
+    fields: dict[str, Any] = dict.fromkeys(("gate", "gate_bias", "up_bias", "down_bias"))
+    return FFN(layer=layer, sources=sources, **(fields | views))
 
 
 def ffn_sources(model: HookedModel, layer: int) -> dict[str, Source]:

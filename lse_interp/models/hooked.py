@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
 from lse_interp.core.artifacts import ModelInfo
 from lse_interp.core.errors import ActivationError, LseError
@@ -16,7 +16,7 @@ from lse_interp.models.backends import Backend, make_backend
 from lse_interp.models.backends.firing import HookFn
 from lse_interp.models.backends.torch import hooked
 from lse_interp.models.fingerprint import fingerprint, n_parameters
-from lse_interp.models.layout import Layout, find_layout
+from lse_interp.models.layout import HFModel, Layout, find_layout
 from lse_interp.models.sites import parse_site
 
 __all__ = ["Batch", "HookedModel"]
@@ -48,7 +48,7 @@ class HookedModel:
 
     def __init__(
         self,
-        hf: nn.Module,
+        hf: HFModel,
         tokenizer: Any = None,
         *,
         name: str | None = None,
@@ -123,12 +123,14 @@ class HookedModel:
         Built on first use. Architectures with interleaved attention projections (GPT-NeoX, BLOOM)
         get their attention weights copied, so take a fresh HookedModel after training those.
         """
-        return self._backend("lens").bridge
+        backend: Any = self._backend("lens")
+        return backend.bridge
 
     @property
     def nnsight(self) -> Any:
         """The model as an nnsight model, sharing this model's tensors. Built on first use."""
-        return self._backend("nnsight").nnsight
+        backend: Any = self._backend("nnsight")
+        return backend.nnsight
 
     def run_with_hooks(
         self,
@@ -307,7 +309,7 @@ def _chain(first: HookFn, second: HookFn) -> HookFn:
 
 
 @contextlib.contextmanager
-def _dropout_off(hf: nn.Module) -> Iterator[None]:
+def _dropout_off(hf: HFModel) -> Iterator[None]:
     if not hf.training:
         yield
         return

@@ -4,14 +4,29 @@ A layout holds module paths, so it fits any copy of the model it was read from.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from torch import nn
 
 from lse_interp.core.errors import ActivationError, UnsupportedModelError, near_misses
 from lse_interp.models.sites import SITES, parse_site
 
-__all__ = ["SUPPORTED", "BlockLayout", "Layout", "Point", "check_supported", "find_layout"]
+__all__ = [
+    "SUPPORTED",
+    "BlockLayout",
+    "HFModel",
+    "Layout",
+    "Point",
+    "check_supported",
+    "find_layout",
+]
+
+# A transformers model, or peft's around one. Type checkers take any attribute of a torch module for
+# `Tensor | Module`, which theirs are not.
+if TYPE_CHECKING:
+    HFModel: TypeAlias = Any
+else:
+    HFModel = nn.Module
 
 SUPPORTED = (
     "Supported: causal decoder-only models with one dense MLP per block, such as Llama, Mistral, "
@@ -112,14 +127,15 @@ class Layout:
                 f"{near_misses('', others)}"
             )
         at = self.blocks[layer]
-        module, side = {
+        sides: dict[str, tuple[str, Literal["input", "output"]]] = {
             "mlp.hook_pre": (at.act, "input"),
             "mlp.hook_pre_linear": (at.up, "output"),
             "mlp.hook_act": (at.act, "output"),
             "mlp.hook_post": (at.down, "input"),
             "hook_mlp_out": (at.down, "output"),
             "hook_resid_post": (at.block, "output"),
-        }[kind]
+        }
+        module, side = sides[kind]
         return Point(
             module,
             side,
@@ -156,7 +172,7 @@ def check_supported(config: Any, architecture: str) -> None:
             )
 
 
-def find_layout(hf: nn.Module) -> Layout:
+def find_layout(hf: HFModel) -> Layout:
     """Read the layout of a transformers causal language model.
 
     Args:
@@ -182,7 +198,7 @@ def find_layout(hf: nn.Module) -> Layout:
     return Layout(architecture, tuple(found), d_model, d_mlp)
 
 
-def _find_blocks(hf: nn.Module, architecture: str) -> tuple[str, nn.ModuleList]:
+def _find_blocks(hf: HFModel, architecture: str) -> tuple[str, nn.ModuleList]:
     decoder = hf.get_decoder()
     root = next(name for name, module in hf.named_modules() if module is decoder)
     n_layers = hf.config.get_text_config().num_hidden_layers
@@ -234,7 +250,7 @@ def _projections(mlp: nn.Module, *, closed: bool) -> tuple[str, ...] | None:
     return None
 
 
-def _features(module: nn.Module) -> tuple[int, int] | None:
+def _features(module: Any) -> tuple[int, int] | None:
     """Give (inputs, outputs) of a linear map, whichever way its weight lies; None for others."""
     if hasattr(module, "in_features"):
         return module.in_features, module.out_features
@@ -244,9 +260,12 @@ def _features(module: nn.Module) -> tuple[int, int] | None:
     return None
 
 
-def _sizes(hf: nn.Module, at: BlockLayout, architecture: str) -> tuple[int, int]:
-    d_model, up_width = _features(hf.get_submodule(at.up))
-    d_mlp, _ = down = _features(hf.get_submodule(at.down))
+def _sizes(hf: HFModel, at: BlockLayout, architecture: str) -> tuple[int, int]:
+    up, down = (_features(hf.get_submodule(path)) for path in (at.up, at.down))
+    assert up is not None
+    assert down is not None
+    d_model, up_width = up
+    d_mlp, _ = down
     expected = 2 * d_mlp if at.fused else d_mlp
     if up_width != expected or down[1] != d_model:
         raise UnsupportedModelError(

@@ -19,6 +19,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from lse_interp.core.errors import MismatchError
 from lse_interp.models.hooked import HookedModel
+from lse_interp.models.layout import HFModel
 
 __all__ = ["load_sharded", "shard_blocks"]
 
@@ -106,7 +107,7 @@ class _Skeleton:
         from accelerate import init_empty_weights
 
         with init_empty_weights(include_buffers=False):
-            hf = self.hf_type(self.config)
+            hf: HFModel = self.hf_type(self.config)
         hf.tie_weights()
         for name, tensor in _tensors(hf):
             if name in self.dtypes:
@@ -120,11 +121,11 @@ class _Skeleton:
         return HookedModel(hf.eval(), self.tokenizer, name=self.name)
 
 
-def _dtypes(hf: nn.Module) -> dict[str, torch.dtype]:
+def _dtypes(hf: HFModel) -> dict[str, torch.dtype]:
     return {name: tensor.dtype for name, tensor in _tensors(hf)}
 
 
-def _tensors(hf: nn.Module) -> list[tuple[str, Tensor]]:
+def _tensors(hf: HFModel) -> list[tuple[str, Tensor]]:
     return [*hf.named_parameters(), *hf.named_buffers()]
 
 
@@ -142,8 +143,9 @@ def _hand_out(modules: Iterable[nn.Module], *, device: torch.device) -> None:
             module._parameters[name] = brought[id(weight)]
         for name, buffer in module._buffers.items():
             if buffer is not None:
-                module._buffers[name] = buffer.to(device).contiguous()
-                _broadcast(module._buffers[name])
+                here = buffer.to(device).contiguous()
+                module._buffers[name] = here
+                _broadcast(here)
 
 
 def _brought(weight: nn.Parameter, *, device: torch.device) -> nn.Parameter:

@@ -5,6 +5,7 @@ Source: paper, Figure 7, Tables 27 to 38. The gap beside each cosine is an addit
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -86,7 +87,7 @@ def write_alignment(
         f"{', '.join(curves.models)} of {curves.infos[0].name}; {sentences}; {curves.site}, "
         f"{curves.pooling} pooling"
     )
-    about = {"source": source, "command": command}
+    about: dict[str, Any] = {"source": source, "command": command}
     written = save_figure(
         plot_alignment(frame).figure,
         _stem(folder, "fig07_alignment", curves),

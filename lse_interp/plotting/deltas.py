@@ -3,6 +3,8 @@
 Source: paper, Figure 6 (`plot_deltas`); densities, norms and neurons are additions.
 """
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -182,7 +184,7 @@ def plot_delta_norms(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ]
     decay = (frame["decay_l2"] / frame["base_l2"]).dropna()
     if len(decay):
-        style = {"color": "0.35", "linewidth": 1.0, "linestyle": (0, (3, 2))}
+        style: dict[str, Any] = {"color": "0.35", "linewidth": 1.0, "linestyle": (0, (3, 2))}
         ax.axhline(decay.mean(), **style)
         handles.append(Line2D([], [], label="decay alone", **style))
     _decorate(ax, n_layers=n_layers)
@@ -226,6 +228,7 @@ def plot_neuron_deltas(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("LAPE (nats)")
     ax.set_ylabel("L2 of the neuron's change")
     bar = ax.figure.colorbar(dots, ax=ax, aspect=30, pad=0.02, label="Layer")
+    assert bar.solids is not None
     bar.solids.set_alpha(1)
     bar.outline.set_visible(False)
     bar.locator = MaxNLocator(nbins=6, integer=True)
@@ -297,7 +300,7 @@ def _violin(ax: Axes, cell: pd.DataFrame, *, at: int, color: str) -> None:
     ax.fill_betweenx(middle, at - half, at + half, color=color, alpha=0.85, linewidth=0)
 
 
-def _box_style(color: str) -> dict[str, dict[str, object]]:
+def _box_style(color: str) -> dict[str, Any]:
     line = {"color": color, "linewidth": 0.8}
     return {
         "boxprops": {"facecolor": color, "edgecolor": color, "linewidth": 0.6},

@@ -6,6 +6,7 @@ Source: paper, Figures 8 and 9 (counts); Jaccard and the ratio to chance are add
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -311,17 +312,19 @@ def _name_families(ax: Axes, codes: Sequence[str], *, cell: float, n_points: flo
         n_points: room to leave for the names of languages.
     """
     size = 6.0
-    beside = offset_copy(ax.get_yaxis_transform(), ax.figure, x=-n_points, units="points")
-    below = offset_copy(ax.get_xaxis_transform(), ax.figure, y=-n_points, units="points")
-    line = {"color": "0.55", "linewidth": 0.6, "solid_capstyle": "butt", "clip_on": False}
-    text = {"textcoords": "offset points", "fontsize": size, "color": "0.3"}
+    figure = ax.figure.figure
+    beside = offset_copy(ax.get_yaxis_transform(), figure, x=-n_points, units="points")
+    below = offset_copy(ax.get_xaxis_transform(), figure, y=-n_points, units="points")
+    line: dict[str, Any] = {"color": "0.55", "linewidth": 0.6, "clip_on": False}
+    line["solid_capstyle"] = "butt"
+    text: dict[str, Any] = {"textcoords": "offset points", "fontsize": size, "color": "0.3"}
     for name, start, stop in _blocks(codes, _family):
         inside = (start + 0.15, stop - 0.15)
         ax.plot((0, 0), inside, transform=beside, **line)
         ax.plot(inside, (0, 0), transform=below, **line)
         if (stop - start) * cell >= size:
             middle = (start + stop) / 2
-            place = {"xy": (0, middle), "xycoords": beside, "xytext": (-3, 0)}
+            place: dict[str, Any] = {"xy": (0, middle), "xycoords": beside, "xytext": (-3, 0)}
             ax.annotate(name, **place, ha="right", va="center", **text)
             place = {"xy": (middle, 0), "xycoords": below, "xytext": (0, -3)}
             ax.annotate(name, **place, ha="center", va="top", rotation=90, **text)
@@ -345,6 +348,7 @@ def _add_colorbar(ax: Axes, picture: _Picture, norm: Normalize) -> None:
     )
     bar.outline.set_visible(False)
     if isinstance(norm, LogNorm):
+        assert norm.vmax is not None
         steps = _log_steps(norm.vmax)
         bar.locator, bar.minorlocator = FixedLocator(list(steps)), NullLocator()
         bar.formatter = FuncFormatter(lambda value, _: steps.get(value, ""))

@@ -5,6 +5,7 @@ Source: paper, Figure 1, whose neurons are made up; here every mark is a neuron 
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -194,7 +195,7 @@ def _mark(
     ax: Axes, box: _Box, places: Sequence[float], *, color: str, upright: bool, linewidth: float
 ) -> None:
     """Mark neurons across a box: upright lines from the left, or level ones from the top."""
-    look = {"color": color, "linewidth": linewidth, "snap": False}
+    look: dict[str, Any] = {"color": color, "linewidth": linewidth, "snap": False}
     if upright:
         ax.vlines([box.left + box.width * x for x in places], box.bottom, box.top, **look)
     else:
@@ -295,10 +296,10 @@ def _draw_matrix(ax: Axes, box: _Box, places: Sequence[float], *, name: str) -> 
     """Draw a projection in its true orientation, with its trained rows or columns."""
     ax.add_patch(_rectangle(box, edgecolor=_EDGE))
     color, is_down = PROJECTION_COLORS[name], name == "down"
-    look = {"linewidth": _line_width(box.width if is_down else box.height, len(places))}
-    _mark(ax, box, places, color=color, upright=is_down, **look)
+    width = _line_width(box.width if is_down else box.height, len(places))
+    _mark(ax, box, places, color=color, upright=is_down, linewidth=width)
     part = "columns" if is_down else "rows"
-    look = {"color": color, "fontweight": "bold"}
+    look: dict[str, Any] = {"color": color, "fontweight": "bold"}
     _text(ax, box.middle[0], box.top + 0.06, f"{name} {part}", **look)
 
 
@@ -343,7 +344,7 @@ def _line() -> dict:
     return {"color": "0.45", "linewidth": 0.7, "solid_capstyle": "butt", "zorder": 1}
 
 
-def _rectangle(box: _Box, **look: object) -> Rectangle:
+def _rectangle(box: _Box, **look: Any) -> Rectangle:
     look = {"facecolor": _FROZEN, "edgecolor": "none", "linewidth": 0.5, **look}
     return Rectangle((box.left, box.bottom), box.width, box.height, **look)
 
@@ -354,8 +355,9 @@ def _box(ax: Axes, box: _Box, text: str) -> None:
         _text(ax, *box.middle, text)
 
 
-def _text(ax: Axes, x: float, y: float, text: str, **look: object) -> None:
-    look = {"fontsize": _SMALL, "color": "0.35", "ha": "center", "va": "center", **look}
+def _text(ax: Axes, x: float, y: float, text: str, **look: Any) -> None:
+    defaults: dict[str, Any] = {"fontsize": _SMALL, "color": "0.35", "ha": "center", "va": "center"}
+    look = defaults | look
     if look["va"] == "center":
         look["va"] = "center_baseline" if not look.get("rotation") else "center"
     ax.text(x, y, text, **look)
@@ -363,7 +365,7 @@ def _text(ax: Axes, x: float, y: float, text: str, **look: object) -> None:
 
 def _words(ax: Axes, x: float, y: float, words: Sequence[tuple[str, str]]) -> None:
     """Write words of several colours on one line."""
-    look = {"fontsize": _SMALL, "va": "center_baseline"}
+    look: dict[str, Any] = {"fontsize": _SMALL, "va": "center_baseline"}
     before = ax.text(x, y, words[0][0], color=words[0][1], **look)
     for word, color in words[1:]:
         before = ax.annotate(

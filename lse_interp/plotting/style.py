@@ -18,7 +18,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from lse_interp.core.artifacts import ModelInfo
 from lse_interp.core.errors import LseError, near_misses
@@ -94,7 +94,7 @@ LANGUAGE_STYLES: Mapping[str, tuple[str, int]] = {
 }
 """Language -> colour and position of its dash; other languages get theirs from their code."""
 
-_THEME = {
+_THEME: dict[Any, Any] = {
     "axes.edgecolor": "0.3",
     "axes.grid": True,
     "axes.labelcolor": "0.15",
@@ -134,7 +134,7 @@ def theme() -> Iterator[None]:
 
     Settings outside the context stay as they are.
     """
-    with mpl.rc_context({**sns.axes_style("ticks"), **_THEME}):
+    with mpl.rc_context(dict(sns.axes_style("ticks")) | _THEME):
         yield
         interactive = mpl.is_interactive()
     # The first figure loads the backend. That of Jupyter switches interactive mode on, without
@@ -232,7 +232,7 @@ def figure_stem(folder: Path, name: str, model: ModelInfo) -> Path:
 
 
 def save_figure(
-    figure: Figure,
+    figure: Figure | SubFigure,
     stem: Path,
     *,
     frame: pd.DataFrame,
@@ -260,17 +260,17 @@ def save_figure(
     Returns:
         The png, the pdf and the csv.
     """
-    stem = Path(stem)
+    figure, stem = figure.figure, Path(stem)
     # Not `with_suffix`, which would cut the name of a model such as llama-3.1.
     png, pdf, csv = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "pdf", "csv"))
-    about = {"Title": title or stem.name, "Description": caption}
+    about: dict[str, str | None] = {"Title": title or stem.name, "Description": caption}
     about |= {"Source": source, "Comment": command, "Software": None}
     undated = {"Title": title or stem.name, "CreationDate": None, "Creator": None, "Producer": None}
     line = _source_line(figure, source)
     try:
         # Embedding fonts into a pdf logs every glyph table.
         with theme(), quiet("fontTools"):
-            fit = {"bbox_inches": "tight", "pad_inches": 0.05}
+            fit: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.05}
             write_together(
                 {
                     png: lambda path: figure.savefig(path, dpi=200, metadata=about, **fit),

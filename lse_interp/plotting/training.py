@@ -5,6 +5,7 @@ single seeds and the point of the weights kept are additions.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -244,7 +245,7 @@ def _draw_method(ax: Axes, rows: pd.DataFrame, *, trained: pd.DataFrame, zorder:
     method = rows["method"].iloc[0]
     if rows["run"].nunique() > 1:
         for _, one in rows.groupby("run"):
-            thin = {"color": method_color(method), "linewidth": 0.6, "alpha": 0.45}
+            thin: dict[str, Any] = {"color": method_color(method), "linewidth": 0.6, "alpha": 0.45}
             ax.plot(*_xy(one), zorder=zorder, **thin)
     mean, own = _mean_curve(rows), _mean_curve(trained)
     ax.plot(*_xy(mean), label=method_label(method), zorder=zorder, **method_line(method))
@@ -310,7 +311,7 @@ def _legend(frame: pd.DataFrame) -> list[Line2D]:
         Line2D([], [], label=method_label(method), **method_line(method))
         for method in method_order(frame["method"])
     ]
-    grey = {"color": "0.3", "linestyle": "none", "marker": "o", "markersize": 3.5}
+    grey: dict[str, Any] = {"color": "0.3", "linestyle": "none", "marker": "o", "markersize": 3.5}
     return [
         *lines,
         Line2D([], [], color="0.3", linewidth=0.9, linestyle=":", label="Base model"),

@@ -21,6 +21,7 @@ from torch import nn
 from lse_interp.models import HookedModel
 from lse_interp.models.dtensors import stand_ins
 from lse_interp.models.ffn import ffn_sources
+from lse_interp.models.layout import HFModel
 from lse_interp.training.engines import frozen, master_dtype
 
 __all__ = ["DenseMasters", "add_lora", "trained_weights"]
@@ -34,9 +35,9 @@ class DenseMasters:
         weights: The parameters to train, by name.
     """
 
-    module = None
+    module: nn.Module | None = None
 
-    def __init__(self, hf: nn.Module, weights: Mapping[str, nn.Parameter]) -> None:
+    def __init__(self, hf: HFModel, weights: Mapping[str, nn.Parameter]) -> None:
         self._weights = dict(weights)
         self._restore = frozen(hf, self._weights)
         self._masters = {name: _master(weight) for name, weight in self._weights.items()}
@@ -102,7 +103,7 @@ def add_lora(
 
     config = LoraConfig(
         r=rank,
-        lora_alpha=alpha,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # peft divides it by r, whole or not
         lora_dropout=0.0,
         target_modules=_adapted(model, down=down),
         fan_in_fan_out=_is_transposed(model),

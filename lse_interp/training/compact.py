@@ -42,7 +42,8 @@ class CompactRows:
     """
 
     def __init__(self, rows: NeuronRows) -> None:
-        self.rows = self.module = rows
+        self.rows = rows
+        self.module: nn.Module | None = rows
         self._restore = frozen(rows.model.hf, {})
         self._patched: list[nn.Module] = []
         for layer in rows.layers:
@@ -112,7 +113,7 @@ def _gated_mlp(model: HookedModel, at: BlockLayout) -> nn.Module | None:
 
 
 def _mlp_forward(
-    mlp: nn.Module, act: nn.Module, rows: NeuronRows, layer: int
+    mlp: Any, act: nn.Module, rows: NeuronRows, layer: int
 ) -> Callable[[Tensor], Tensor]:
     plain = type(mlp).forward
     chosen = rows.neurons[layer]

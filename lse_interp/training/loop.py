@@ -25,6 +25,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from lse_interp.core.errors import ActivationError, ArtifactError
 from lse_interp.data.blocks import IGNORE
 from lse_interp.models.dtensors import whole
+from lse_interp.models.layout import HFModel
 from lse_interp.training.checkpoints import CheckpointStore, wait_for_all
 from lse_interp.training.engines import Engine, attach, clip_gradients
 from lse_interp.training.loss import check_chunked, total_loss
@@ -62,8 +63,9 @@ class Trainee(nn.Module):
     """What Trainer trains: a model, its loss, and the leaves where the forward pass reads them."""
 
     accepts_loss_kwargs = True
+    _is_accelerate_prepared = False
 
-    def __init__(self, hf: nn.Module, engine: Engine, *, loss_chunk: int | None = None) -> None:
+    def __init__(self, hf: HFModel, engine: Engine, *, loss_chunk: int | None = None) -> None:
         super().__init__()
         self.hf = hf
         self.rows = engine.module
@@ -84,7 +86,7 @@ class Trainee(nn.Module):
 
 
 def train(
-    hf: nn.Module,
+    hf: HFModel,
     engine: Engine,
     *,
     training: TokenBlocks,
@@ -154,7 +156,7 @@ def train(
     return result
 
 
-def checkpoint_activations(hf: nn.Module) -> None:
+def checkpoint_activations(hf: HFModel) -> None:
     """Recompute activations in the backward pass, without asking for gradients of the input.
 
     transformers makes the embeddings require gradients along with it, which would force the
@@ -164,7 +166,7 @@ def checkpoint_activations(hf: nn.Module) -> None:
     hf.disable_input_require_grads()
 
 
-def _checkpointing(hf: nn.Module, change: Literal["enable", "disable"]) -> Callable[..., None]:
+def _checkpointing(hf: HFModel, change: Literal["enable", "disable"]) -> Callable[..., None]:
     # transformers below 5.23 speaks of gradients, and 6 of activations alone.
     return getattr(hf, f"activation_checkpointing_{change}", None) or getattr(
         hf, f"gradient_checkpointing_{change}"
@@ -173,6 +175,12 @@ def _checkpointing(hf: nn.Module, change: Literal["enable", "disable"]) -> Calla
 
 class _RowTrainer(Trainer):
     """Trainer whose optimizer and checkpoints hold an engine's leaves."""
+
+    model: Trainee
+    optimizer: Any
+    lr_scheduler: Any
+    train_dataset: Any
+    eval_dataset: Any
 
     def set_up(
         self,
@@ -338,7 +346,7 @@ class _RowTrainer(Trainer):
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if not self._leaves_in_parts:
+        if checkpoint is None or not self._leaves_in_parts:
             super()._load_optimizer_and_scheduler(checkpoint)
             return
         # Mapped, so that each process reads its own part alone.
@@ -364,7 +372,8 @@ def _arguments(
     options: Hyperparameters, folder: Path, *, device: torch.device
 ) -> TrainingArguments:
     assert options.validate_every is not None
-    schedule = options.schedule
+    assert options.lr is not None
+    schedule: str = options.schedule
     if schedule == "constant" and options.warmup_steps:
         schedule = "constant_with_warmup"
     args = TrainingArguments(

@@ -16,12 +16,13 @@ from torch.utils.checkpoint import checkpoint
 
 from lse_interp.core.errors import UnsupportedModelError
 from lse_interp.data.blocks import IGNORE
+from lse_interp.models.layout import HFModel
 
 __all__ = ["check_chunked", "total_loss"]
 
 
 def total_loss(
-    hf: nn.Module,
+    hf: HFModel,
     ids: Int64[Tensor, "batch pos"],
     labels: Int64[Tensor, "batch pos"],
     *,
@@ -53,7 +54,7 @@ def total_loss(
     return _FrozenHead.apply(flat, targets, head, chunk)
 
 
-def check_chunked(hf: nn.Module) -> None:
+def check_chunked(hf: HFModel) -> None:
     """Refuse models whose logits are more than a linear map of the last hidden state.
 
     Raises:

@@ -32,7 +32,7 @@ class MaskedGradients:
         rows: The leaves.
     """
 
-    module = None
+    module: nn.Module | None = None
 
     def __init__(self, rows: NeuronRows) -> None:
         self.rows = rows
@@ -106,6 +106,7 @@ def _chosen(rows: NeuronRows, name: str) -> tuple[int, Bool[Tensor, " _index"]]:
 @torch.no_grad()
 def _mask(weight: Tensor, *, chosen: tuple[int, Bool[Tensor, " _index"]]) -> None:
     axis, marked = chosen
+    assert weight.grad is not None
     gradient, start = local_part(weight.grad)
     if axis == 0:
         marked = marked[start : start + gradient.shape[0]]

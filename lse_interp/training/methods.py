@@ -2,14 +2,14 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from lse_interp.core.artifacts import write_folder
 from lse_interp.core.checksums import write_sums
@@ -17,6 +17,7 @@ from lse_interp.core.errors import LseError
 from lse_interp.core.neurons import NeuronSets
 from lse_interp.models import HookedModel
 from lse_interp.models.dtensors import local_part, whole
+from lse_interp.models.layout import HFModel
 from lse_interp.models.rows import read_rows, write_rows
 from lse_interp.training.baselines import DenseMasters, add_lora, trained_weights
 from lse_interp.training.compact import CompactRows
@@ -26,7 +27,10 @@ from lse_interp.training.options import DENSE_METHODS, NEURON_METHODS, Hyperpara
 
 __all__ = ["Prepared", "choose_neurons", "prepared"]
 
-_ENGINES = {"compact": CompactRows, "hooks": MaskedGradients}
+_ENGINES: dict[str, Callable[[NeuronRows], Engine]] = {
+    "compact": CompactRows,
+    "hooks": MaskedGradients,
+}
 
 
 _Rows = tuple[Float[Tensor, "projection _neuron d_model"], ...]
@@ -38,7 +42,7 @@ class Prepared:
 
     model: HookedModel
     method: str
-    hf: nn.Module
+    hf: HFModel
     """The transformers model, or the peft model around it."""
     engine: Engine
     neurons: tuple[Int64[Tensor, " _neuron"], ...] | None
@@ -83,7 +87,12 @@ class Prepared:
 
 
 def choose_neurons(
-    neurons: NeuronSets | None, *, language: str, method: str, match: str, seed: int
+    neurons: NeuronSets | None,
+    *,
+    language: str,
+    method: str,
+    match: Literal["size", "layer", "activity"],
+    seed: int,
 ) -> tuple[Int64[Tensor, " _neuron"], ...] | None:
     """Return the neurons that a method trains, per layer; None if it chooses none.
 
@@ -149,8 +158,8 @@ def prepared(
             hf.unload()
         for weight, flag in flags:
             weight.requires_grad_(flag)
-        for layer, rows in enumerate(base or ()):
-            write_rows(model, layer, neurons[layer], rows)
+        for layer, (chosen, rows) in enumerate(zip(neurons or (), base or (), strict=True)):
+            write_rows(model, layer, chosen, rows)
         _put_back(model, before)
 
 
@@ -184,7 +193,7 @@ def _rows(
     return tuple(read_rows(model, layer, chosen).cpu() for layer, chosen in enumerate(neurons))
 
 
-def _whole_weights(hf: nn.Module, *, keep: bool) -> dict[str, Tensor]:
+def _whole_weights(hf: HFModel, *, keep: bool) -> dict[str, Tensor]:
     """Return a model's weights, those that are sharded gathered on the host; nothing to keep else.
 
     Tied weights stay one tensor.

@@ -87,7 +87,7 @@ class Hyperparameters:
     def switches(self) -> Profile:
         """What the profile stands for, with the LoRA flags applied."""
         chosen = _PROFILES[self.profile]
-        given = {"lora_rank": self.lora_rank, "lora_alpha": self.lora_alpha}
+        given: dict[str, Any] = {"lora_rank": self.lora_rank, "lora_alpha": self.lora_alpha}
         return dataclasses.replace(chosen, **{k: v for k, v in given.items() if v is not None})
 
     def completed(self, method: str, *, embedded: bool) -> "Hyperparameters":
@@ -98,7 +98,7 @@ class Hyperparameters:
         """
         self._check(method)
         lr = 1e-5 if method in DENSE_METHODS else 1e-4
-        defaults = {
+        defaults: dict[str, Any] = {
             "lr": 10 * lr if embedded else lr,
             "block_size": 128 if embedded else 512,
             "validate_every": 20 if embedded else 500,

@@ -55,12 +55,11 @@ class Progress(TrainerCallback):
         if self._bar is not None:
             self._bar.update()
 
-    def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any
-    ) -> None:
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Log the losses."""
         if not state.is_world_process_zero:
             return
+        metrics: dict[str, float] = kwargs["metrics"]
         losses = {name: value for name, value in metrics.items() if name.startswith(_LOSS)}
         logger.info(
             "step %4d  %9s tokens  validation %s",

@@ -249,9 +249,10 @@ def _packing(model: HookedModel, options: Hyperparameters) -> Packing:
             f"{model.name} has no tokenizer, so there is no text to train on. Give "
             "HookedModel(hf, tokenizer) one."
         )
+    assert options.block_size is not None
     check_block_size(model, options.block_size)
     bos = "document" if model.name == "embedded" else default_bos(model.tokenizer)
-    separator = "none" if model.tokenizer.eos_token_id is None else "eos"
+    separator: Separator = "none" if model.tokenizer.eos_token_id is None else "eos"
     return Packing(block_size=options.block_size, bos=bos, separator=separator)
 
 

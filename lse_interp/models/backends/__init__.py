@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from lse_interp.core.errors import LseError, near_misses
 from lse_interp.models.backends.firing import HookFn
 from lse_interp.models.device_map import is_spread
-from lse_interp.models.layout import Layout
+from lse_interp.models.layout import HFModel, Layout
 
 __all__ = ["BACKENDS", "Backend", "make_backend"]
 
@@ -32,7 +32,7 @@ class Backend(Protocol):
         ...
 
 
-def make_backend(name: str, hf: nn.Module, layout: Layout, tokenizer: Any) -> Backend:
+def make_backend(name: str, hf: HFModel, layout: Layout, tokenizer: Any) -> Backend:
     """Build a backend for a model; its hooking library is imported here, not before.
 
     Args:

@@ -17,7 +17,7 @@ from lse_interp.models.backends.firing import (
     apply_hook,
     share_tensors,
 )
-from lse_interp.models.layout import Layout
+from lse_interp.models.layout import HFModel, Layout
 from lse_interp.models.sites import parse_site, site_name
 
 __all__ = ["LensBackend"]
@@ -37,7 +37,7 @@ class LensBackend:
         UnsupportedModelError: TransformerLens has no adapter for the architecture.
     """
 
-    def __init__(self, hf: nn.Module, layout: Layout, tokenizer: Any) -> None:
+    def __init__(self, hf: HFModel, layout: Layout, tokenizer: Any) -> None:
         shared = share_tensors(hf)
         # Found before the bridge rewrites the module tree of the copy.
         self._activations = [shared.get_submodule(at.act) for at in layout.blocks]
@@ -93,7 +93,7 @@ class LensBackend:
                 handle.remove()
 
 
-def _boot(shared: nn.Module, tokenizer: Any) -> Any:
+def _boot(shared: HFModel, tokenizer: Any) -> Any:
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
     shared.set_attn_implementation("eager")

@@ -14,7 +14,7 @@ from lse_interp.models.backends.firing import (
     apply_hook,
     share_tensors,
 )
-from lse_interp.models.layout import Layout, Point
+from lse_interp.models.layout import HFModel, Layout, Point
 from lse_interp.models.sites import parse_site
 
 __all__ = ["NNsightBackend"]
@@ -40,7 +40,7 @@ class NNsightBackend:
         tokenizer: Where given, `nnsight` also traces text; otherwise only token ids.
     """
 
-    def __init__(self, hf: nn.Module, layout: Layout, tokenizer: Any) -> None:
+    def __init__(self, hf: HFModel, layout: Layout, tokenizer: Any) -> None:
         import nnsight
 
         shared = share_tensors(hf)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lse_interp.models.backends.firing import Firings, HookFn, StopForward, apply_hook
-from lse_interp.models.layout import Layout, Point
+from lse_interp.models.layout import HFModel, Layout, Point
 
 __all__ = ["TorchBackend", "hooked"]
 
@@ -22,7 +22,7 @@ class TorchBackend:
         layout: Its module paths.
     """
 
-    def __init__(self, hf: nn.Module, layout: Layout) -> None:
+    def __init__(self, hf: HFModel, layout: Layout) -> None:
         self._hf = hf
         self._layout = layout
 
@@ -52,7 +52,7 @@ class TorchBackend:
 
 @contextlib.contextmanager
 def hooked(
-    hf: nn.Module, layout: Layout, hooks: Mapping[str, HookFn]
+    hf: HFModel, layout: Layout, hooks: Mapping[str, HookFn]
 ) -> Iterator[list[RemovableHandle]]:
     """Attach hooks to a model's sites for the length of a `with` block.
 
@@ -74,7 +74,7 @@ def hooked(
             handle.remove()
 
 
-def _attach(hf: nn.Module, point: Point, site: str, fn: HookFn) -> list[RemovableHandle]:
+def _attach(hf: HFModel, point: Point, site: str, fn: HookFn) -> list[RemovableHandle]:
     handles = []
     sizes: list[Sequence[int]] = []
     if point.flat_in is not None:
