@@ -183,17 +183,17 @@ def measure_ablation(
     model.info.require_same(neurons.model, what="The neuron set")
     ablated, measured = setup["ablated"], setup["measured"]
     chosen = neurons.select(*ablated)
-    # None of them without a control.
-    draws = [
-        chosen.random_like(seed=seed + i, match=control)
-        for i in range(setup["n_controls"])
-        if control is not None
-    ]
+    seeds = range(seed, seed + setup["n_controls"])
+    draws = [chosen.random_like(seed=s, match=control) for s in seeds if control is not None]
     sentences = [sentence for code in measured for sentence in parallel.sentences[code]]
 
     def losses() -> Float64[Tensor, "measured sentence"]:
         flat = sentence_losses(model, sentences, batch_size=batch_size)
         return flat.view(len(measured), len(parallel))
+
+    def losses_without(sets: NeuronSets, code: str) -> Float64[Tensor, "measured sentence"]:
+        with ablate(model, sets.mask(code)):
+            return losses()
 
     intact = losses()
     without, without_random = [], []
@@ -202,13 +202,9 @@ def measure_ablation(
             without.append(intact)
             without_random.append(intact)
             continue
-        with ablate(model, chosen.mask(code)):
-            without.append(losses())
-        controls = []
-        for drawn in draws:
-            with ablate(model, drawn.mask(code)):
-                controls.append(losses())
-        if controls:
+        without.append(losses_without(chosen, code))
+        if draws:
+            controls = [losses_without(drawn, code) for drawn in draws]
             without_random.append(torch.stack(controls).mean(dim=0))
     return AblationMatrix(
         intact=intact,

@@ -19,16 +19,12 @@ and after), `curves.csv`, TensorBoard logs; `adapter/` for LoRA and `model/` for
 run that was killed goes on from its last checkpoint when the command is repeated.
 """
 
-import contextlib
 import gc
-import hashlib
 import logging
-import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from lse_interp.core.cli import (
     CONFIG_FLAT,
@@ -78,34 +74,25 @@ if __name__ == "__main__":
     answer_at_once(Config, description=__doc__)
 
 import torch
-from torch import Tensor
 
-from lse_interp.core.artifacts import RunPaths, provenance
-from lse_interp.core.errors import LseError, MismatchError
+from lse_interp.core.artifacts import RunPaths
+from lse_interp.core.errors import LseError
 from lse_interp.core.finetune_runs import FinetuneRun
 from lse_interp.core.languages import lookup
-from lse_interp.core.locks import locked
 from lse_interp.core.neurons import NeuronSets
-from lse_interp.core.settings import differences
 from lse_interp.counting.ranks import Ranks, require_one_folder
 from lse_interp.data import Corpus, load_corpus
 from lse_interp.data.parallel import load_parallel
 from lse_interp.models import HookedModel, load_from_args
 from lse_interp.models.sharding import load_sharded
-from lse_interp.training.checkpoints import CheckpointStore, wait_for_all
+from lse_interp.training.job import Job, check_folder
 from lse_interp.training.launch import Launch
-from lse_interp.training.loop import train
-from lse_interp.training.methods import choose_neurons, prepared
-from lse_interp.training.sharded import is_sharded
+from lse_interp.training.methods import choose_neurons
 from lse_interp.training.text import pack_text
 
 __all__ = ["Config", "FinetuneRun", "Hyperparameters", "finetune_language", "main", "run"]
 
 logger = logging.getLogger(__name__)
-
-_CHECKPOINTS = "checkpoints"
-_RECORDED = ("n_training_tokens", "tokens")
-"""Settings of a run that follow from others."""
 
 
 def finetune_language(
@@ -158,12 +145,10 @@ def finetune_language(
     if neurons is not None:
         model.info.require_same(neurons.model, what="The neuron set")
     options = (options or Hyperparameters()).completed(method, embedded=model.name == "embedded")
-    if folder is None and method not in NEURON_METHODS:
-        raise LseError(f"Method {method} changes whole matrices; give a `folder` to keep them in.")
+    check_folder(folder, method=method)
     chosen = choose_neurons(
         neurons, language=language, method=method, match=random_match, seed=options.seed
     )
-    label = f"random:{random_match}" if method == "random" else method
     text = pack_text(
         model,
         _reader(corpus),
@@ -172,83 +157,20 @@ def finetune_language(
         tokens=tokens,
         options=options,
     )
-    info = model.info
-    settings = {
-        "language": language,
-        "method": label,
-        "model": info.fingerprint,
-        "dtype": str(model.dtype),
-        "neurons": None if chosen is None else _digest(chosen),
-        "training_text": text.training.digest,
-        "validation_text": {code: blocks.digest for code, blocks in text.validation.items()},
-        **options.describe(method),
-    }
-    if (n_processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
-        settings["n_processes"] = n_processes
-        if folder is None:
-            raise LseError("Several processes meet in one folder; give them a `folder`.")
-
-    def finished() -> FinetuneRun | None:
-        if folder is None or overwrite or not FinetuneRun.exists(folder):
-            return None
-        return _finished(Path(folder), settings)
-
-    # Several processes look together, below, so that they find the same; and what a process left
-    # that was killed when it had finished is removed there.
-    is_clean = folder is None or not (Path(folder) / _CHECKPOINTS).exists()
-    if n_processes == 1 and is_clean and (found := finished()) is not None:
-        return found
-    with _work_folder(folder, what=f"the run {label} of {language}") as work:
-        store = CheckpointStore(work / _CHECKPOINTS, settings)
-        if (found := finished()) is not None:
-            if _is_main():
-                store.clear()
-            return found
-        resume_from = store.open(overwrite=overwrite, is_main=_is_main())
-        with prepared(model, method=method, neurons=chosen, options=options) as ready:
-            trained = train(
-                ready.hf,
-                ready.engine,
-                training=text.training,
-                validation=text.validation,
-                options=options,
-                language=language,
-                store=store,
-                resume_from=resume_from,
-                log_folder=None if folder is None or not _is_main() else work / "tensorboard",
-            )
-            rows, n_trainable = ready.rows(), ready.n_trainable
-            if folder is not None:
-                with store.guarded("the result", folder=work):
-                    if method not in NEURON_METHODS and _is_main():
-                        # An earlier run would seem to have made the matrices of this one.
-                        FinetuneRun.discard(work)
-                    ready.keep(work, is_main=_is_main())
-        result = FinetuneRun(
-            language=language,
-            method=label,
-            model=info,
-            neurons=chosen,
-            rows=rows,
-            base=ready.base,
-            curves=trained.curves,
-            settings=dict(settings)
-            | {"n_training_tokens": text.training.n_labels, "tokens": tokens},
-            results=dict(trained.results) | {"n_trainable": n_trainable},
-            provenance=provenance(
-                corpus=_source(corpus),
-                device=model.device,
-                n_processes=n_processes,
-                sharded=is_sharded(model.hf.parameters()),
-            ),
-            folder=None if folder is None else work,
-        )
-        if folder is not None and _is_main():
-            with store.guarded("the result", folder=work):
-                result.save(work)
-            store.clear()
-        wait_for_all()
-    return result
+    job = Job(
+        model=model,
+        language=language,
+        method=method,
+        label=f"random:{random_match}" if method == "random" else method,
+        neurons=chosen,
+        text=text,
+        tokens=tokens,
+        source=corpus.source if isinstance(corpus, Corpus) else "in memory",
+        options=options,
+        folder=None if folder is None else Path(folder),
+        overwrite=overwrite,
+    )
+    return job.run()
 
 
 def run(config: Config) -> list[FinetuneRun]:
@@ -309,33 +231,6 @@ def _run(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage from the command line."""
     return main_for(Config, run, argv, description=__doc__)
-
-
-def _finished(folder: Path, settings: Mapping[str, Any]) -> FinetuneRun:
-    found = FinetuneRun.load(folder)
-    before = {name: value for name, value in found.settings.items() if name not in _RECORDED}
-    if changed := differences(before, settings):
-        raise MismatchError(
-            f"{folder} holds a finished run with other settings: {changed}. Pass --name to keep "
-            "both, or --overwrite to train again."
-        )
-    logger.info("%s is finished; --overwrite trains again", folder)
-    return found
-
-
-@contextlib.contextmanager
-def _work_folder(folder: str | Path | None, *, what: str) -> Iterator[Path]:
-    """Keep the folder for this run; the main process does so for all that were launched."""
-    if folder is not None:
-        alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
-        # A launch would lose patience while its main process waits, so it is told at once.
-        lock = locked(folder, what=what, wait=alone)
-        with lock if _is_main() else contextlib.nullcontext():
-            wait_for_all()
-            yield Path(folder)
-        return
-    with tempfile.TemporaryDirectory(prefix="lse_interp-") as temporary:
-        yield Path(temporary)
 
 
 def _load(args: ModelArgs, launch: Launch, *, device: torch.device) -> HookedModel:
@@ -414,22 +309,6 @@ def _reader(corpus: Corpus | Iterable[str]) -> Callable[[], Iterable[str]]:
         return corpus.documents
     documents = list(corpus)
     return lambda: documents
-
-
-def _source(corpus: Corpus | Iterable[str]) -> str:
-    return corpus.source if isinstance(corpus, Corpus) else "in memory"
-
-
-def _digest(neurons: Sequence[Tensor]) -> str:
-    found = hashlib.sha256()
-    for layer in neurons:
-        found.update(f"{len(layer)} ".encode())
-        found.update(layer.numpy().tobytes())
-    return found.hexdigest()[:16]
-
-
-def _is_main() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _report(result: FinetuneRun, folder: Path) -> None:
