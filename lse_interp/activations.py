@@ -23,7 +23,7 @@ import copy
 import functools
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -182,7 +182,7 @@ def run(config: Config) -> dict[str, Path]:
     ranks = Ranks.find()
     if not ranks.is_main:
         logging.disable(logging.WARNING)
-    with ranks.together(), contextlib.ExitStack() as locks:
+    with ranks.together(), _locks() as locks:
         languages = tuple(dict.fromkeys(lookup(code).code for code in config.langs))
         settings = _settings(config)
         chosen = config.model
@@ -196,7 +196,9 @@ def run(config: Config) -> dict[str, Path]:
         )
         _warn_of_idle(len(unfinished) * settings.n_shards, ranks)
         began = time.monotonic()
-        written = _run_languages(config, settings, model, unfinished, ranks=ranks, paths=paths)
+        written = _run_languages(
+            config, settings, model, unfinished, ranks=ranks, paths=paths, locks=locks
+        )
         _report(written, paths, n_languages=len(languages), seconds=time.monotonic() - began)
     return {language: paths.counts(language) for language in languages}
 
@@ -204,6 +206,17 @@ def run(config: Config) -> dict[str, Path]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage from the command line."""
     return main_for(Config, run, argv, description=__doc__)
+
+
+@contextlib.contextmanager
+def _locks() -> Iterator[dict[str, contextlib.ExitStack]]:
+    """Keep the lock of each language until its counts are written, or this run ends."""
+    locks: dict[str, contextlib.ExitStack] = {}
+    try:
+        yield locks
+    finally:
+        for lock in locks.values():
+            lock.close()
 
 
 def _settings(config: Config) -> Settings:
@@ -244,6 +257,7 @@ def _run_languages(
     *,
     ranks: Ranks,
     paths: RunPaths,
+    locks: Mapping[str, contextlib.ExitStack],
 ) -> list[Mapping[str, Any]]:
     """Count languages; in the main process, write them and return their provenance."""
     # A copy, as a tokenizer serves one thread.
@@ -271,19 +285,25 @@ def _run_languages(
         # Another process may still be at its last shard of a language: nobody waits for it.
         complete = [counted for counted in begun if counted.is_complete]
         begun = [counted for counted in begun if counted not in complete]
-        written += [_write(config, counted, paths) for counted in complete]
+        written += [_write(config, counted, paths, locks) for counted in complete]
     ranks.wait()
-    written += [_write(config, counted, paths) for counted in begun]
+    written += [_write(config, counted, paths, locks) for counted in begun]
     ranks.wait()
     return written
 
 
-def _write(config: Config, counted: SharedCount, paths: RunPaths) -> Mapping[str, Any]:
-    """Merge the shards of a language, write its counts and delete the shards."""
+def _write(
+    config: Config,
+    counted: SharedCount,
+    paths: RunPaths,
+    locks: Mapping[str, contextlib.ExitStack],
+) -> Mapping[str, Any]:
+    """Merge the shards of a language, write its counts, delete the shards and let go of it."""
     counts, path = counted.merged(), paths.counts(counted.language)
     about = {**counts.provenance, "config": provenance(config)["config"]}
     replace(counts, provenance=about).save(path)
     remove_folder(shards_of(path))
+    locks[counted.language].close()
     n_new, n_reused = about["n_tokens_counted"], about["n_shards_reused"]
     logger.info(
         "%s: %s tokens (%s tokens/s%s) in %s",

@@ -29,7 +29,7 @@ def take(
     paths: RunPaths,
     *,
     overwrite: bool,
-    locks: contextlib.ExitStack,
+    locks: dict[str, contextlib.ExitStack],
 ) -> list[str]:
     """Lock the languages whose counts are not there yet, on behalf of all processes of this run.
 
@@ -37,7 +37,7 @@ def take(
         asked: What the counts of each language should have been made with.
         paths: Where they are.
         overwrite: Whether to take finished ones too, and to delete shards that are there.
-        locks: Receives the locks.
+        locks: Receives the lock of each of them, which its `close` lets go of.
 
     Returns:
         The languages to count, in the order of `asked`.
@@ -57,7 +57,9 @@ def take(
     todo = unfinished(asked)
     # In one order for everyone, so that no two runs wait for each other.
     for language in sorted(todo):
-        locks.enter_context(locked(paths.counts(language), what=f"the counts of {language}"))
+        lock = locked(paths.counts(language), what=f"the counts of {language}")
+        locks[language] = contextlib.ExitStack()
+        locks[language].enter_context(lock)
     # Another run may have finished some of them before it let go.
     todo = unfinished(todo) if not overwrite else todo
     for language in asked:
@@ -65,6 +67,8 @@ def take(
             _remove_left(paths.counts(language), shards=overwrite)
         else:
             _tidy(paths.counts(language), language)
+            if language in locks:
+                locks.pop(language).close()
     return todo
 
 

@@ -44,6 +44,25 @@ def test_run_writes_counts_of_every_language(configure, caplog):
     assert "runs" in caplog.text and "counts: 2 (400 tokens counted now" in caplog.text
 
 
+def test_run_lets_go_of_a_language_when_its_counts_are_written(configure, tmp_path):
+    held = {}
+
+    class Watch(logging.Handler):
+        def emit(self, record):
+            locks = (tmp_path / "runs").rglob(".*.safetensors.lock")
+            held[record.getMessage().partition(":")[0]] = {lock.name[1:4] for lock in locks}
+
+    logger, watch = logging.getLogger("lse_interp.activations"), Watch()
+    logger.addHandler(watch)
+    logger.setLevel(logging.INFO)
+    try:
+        run(configure())
+    finally:
+        logger.removeHandler(watch)
+        logger.setLevel(logging.NOTSET)
+    assert (held["mlt"], held["ekk"]) == ({"ekk"}, set())
+
+
 def test_run_reuses_what_is_finished(configure, caplog):
     written = run(configure())
     before = {language: path.stat().st_mtime_ns for language, path in written.items()}
