@@ -79,16 +79,14 @@ from lse_interp.counting.folder import shards_of, take
 from lse_interp.counting.ranks import Ranks, require_one_folder
 from lse_interp.counting.settings import Settings
 from lse_interp.counting.shards import ShardStore
-from lse_interp.data import Block, Corpus, load_corpus, pack
+from lse_interp.counting.texts import PackedText, pack_corpus, packed_texts, text_is_over
+from lse_interp.data import Corpus, load_corpus
 from lse_interp.data.blocks import Bos, Separator
-from lse_interp.data.prefetch import one_ahead
 from lse_interp.models import HookedModel, load_from_args
 
 __all__ = ["ActivationCounts", "Config", "count_activations", "main", "merge", "run"]
 
 logger = logging.getLogger(__name__)
-
-_IN_MEMORY = "in memory"
 
 
 def count_activations(
@@ -151,11 +149,9 @@ def count_activations(
         if overwrite:
             ranks.once(functools.partial(remove_folder, workdir))
     began = time.monotonic()
-    blocks = _pack(corpus, model.tokenizer, settings)
-    counted = _count_blocks(
+    counted = _count_text(
         model,
-        blocks,
-        corpus=corpus,
+        pack_corpus(corpus, model.tokenizer, settings),
         language=language,
         settings=settings,
         workdir=workdir,
@@ -242,11 +238,9 @@ def _asked(config: Config, settings: Settings, model: HookedModel, language: str
     return asked
 
 
-def _read(
-    config: Config, settings: Settings, tokenizer: Any, language: str
-) -> tuple[Corpus, list[Block]]:
+def _read(config: Config, settings: Settings, tokenizer: Any, language: str) -> PackedText:
     corpus = load_corpus(config.text.corpus, language=language, split=config.text.split)
-    return corpus, _pack(corpus, tokenizer, settings)
+    return pack_corpus(corpus, tokenizer, settings)
 
 
 def _run_languages(
@@ -262,17 +256,20 @@ def _run_languages(
     """Count languages; in the main process, write them and return their provenance."""
     # A copy, as a tokenizer serves one thread.
     tokenizer = copy.deepcopy(model.tokenizer)
-    texts = one_ahead(
-        functools.partial(_read, config, settings, tokenizer, language) for language in languages
+    texts = packed_texts(
+        languages,
+        functools.partial(_read, config, settings, tokenizer),
+        ranks=ranks,
+        folder=lambda language: shards_of(paths.counts(language)),
     )
     begun: list[SharedCount] = []
     written: list[Mapping[str, Any]] = []
-    for language, text in zip(languages, texts, strict=True):
-        (corpus, blocks), seconds_waiting = text.result()
-        counted = _count_blocks(
+    for language, text, seconds_waiting in texts:
+        if text is None:
+            continue
+        counted = _count_text(
             model,
-            blocks,
-            corpus=corpus,
+            text,
             language=language,
             settings=settings,
             workdir=shards_of(paths.counts(language)),
@@ -285,9 +282,9 @@ def _run_languages(
         # Another process may still be at its last shard of a language: nobody waits for it.
         complete = [counted for counted in begun if counted.is_complete]
         begun = [counted for counted in begun if counted not in complete]
-        written += [_write(config, counted, paths, locks) for counted in complete]
+        written += [_write(config, counted, paths, locks, ranks) for counted in complete]
     ranks.wait()
-    written += [_write(config, counted, paths, locks) for counted in begun]
+    written += [_write(config, counted, paths, locks, ranks) for counted in begun]
     ranks.wait()
     return written
 
@@ -297,11 +294,13 @@ def _write(
     counted: SharedCount,
     paths: RunPaths,
     locks: Mapping[str, contextlib.ExitStack],
+    ranks: Ranks,
 ) -> Mapping[str, Any]:
     """Merge the shards of a language, write its counts, delete the shards and let go of it."""
     counts, path = counted.merged(), paths.counts(counted.language)
     about = {**counts.provenance, "config": provenance(config)["config"]}
     replace(counts, provenance=about).save(path)
+    text_is_over(counted.language, ranks)
     remove_folder(shards_of(path))
     locks[counted.language].close()
     n_new, n_reused = about["n_tokens_counted"], about["n_shards_reused"]
@@ -316,11 +315,10 @@ def _write(
     return about
 
 
-def _count_blocks(
+def _count_text(
     model: HookedModel,
-    blocks: list[Block],
+    text: PackedText,
     *,
-    corpus: Corpus | Iterable[str],
     language: str,
     settings: Settings,
     workdir: str | Path | None,
@@ -328,18 +326,19 @@ def _count_blocks(
     show_progress: bool,
     seconds_waiting: float,
 ) -> SharedCount:
-    """Count this process's part of packed text, for which the model has waited."""
-    described = _describe(corpus, blocks, settings, model=model, language=language)
+    """Count this process's part of a text, for which the model has waited."""
+    described = _describe(text, settings, model=model, language=language)
     counted = SharedCount(
         model,
         language=language,
         site=settings.site,
         batch_size=settings.batch_size,
         settings=described,
-        source=corpus.source if isinstance(corpus, Corpus) else _IN_MEMORY,
+        source=text.source,
         ranks=ranks,
         store=None if workdir is None else ShardStore(Path(workdir), described),
     )
+    blocks = text.blocks
     total = blocks[-1].start + blocks[-1].n_text
     with _bar(language, total, show=show_progress and ranks.is_main) as bar:
         counted.count(
@@ -387,35 +386,14 @@ def _same_language(corpus: Corpus | Iterable[str], language: str) -> str:
     return code
 
 
-def _pack(corpus: Corpus | Iterable[str], tokenizer: Any, settings: Settings) -> list[Block]:
-    assert settings.bos != "auto"
-    # All of it at once, so that text too short is refused before the first forward pass.
-    return list(
-        pack(
-            corpus.documents() if isinstance(corpus, Corpus) else corpus,
-            tokenizer,
-            block_size=settings.block_size,
-            n_tokens=settings.n_tokens,
-            bos=settings.bos,
-            separator=settings.separator,
-        )
-    )
-
-
 def _describe(
-    corpus: Corpus | Iterable[str],
-    blocks: list[Block],
-    settings: Settings,
-    *,
-    model: HookedModel,
-    language: str,
+    text: PackedText, settings: Settings, *, model: HookedModel, language: str
 ) -> dict[str, Any]:
     """Return everything that the counts depend on."""
-    spec, split = (corpus.spec, corpus.split) if isinstance(corpus, Corpus) else (_IN_MEMORY, None)
     return {
-        **settings.statistic(model, language=language, corpus=spec),
-        "split": split,
-        "text": text_digest(blocks),
+        **settings.statistic(model, language=language, corpus=text.spec),
+        "split": text.split,
+        "text": text_digest(text.blocks),
         **settings.numerics(model),
     }
 

@@ -13,6 +13,7 @@ from lse_interp.core.locks import locked
 from lse_interp.core.settings import differences
 from lse_interp.core.writing import remove_folder
 from lse_interp.counting.counts import KIND, VERSION
+from lse_interp.counting.texts import TEXT
 
 __all__ = ["shards_of", "take"]
 
@@ -96,5 +97,7 @@ def _tidy(path: Path, language: str) -> None:
 def _remove_left(path: Path, *, shards: bool) -> None:
     for left in path.parent.glob(f".{shards_of(path).name}.*"):
         shutil.rmtree(left, ignore_errors=True)
+    # The corpus may have changed since.
+    (shards_of(path) / TEXT).unlink(missing_ok=True)
     if shards:
         remove_folder(shards_of(path))

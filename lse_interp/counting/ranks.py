@@ -97,9 +97,17 @@ class Ranks:
         Raises:
             LseError: Another process has failed, so that there is no more work.
         """
+        self.require_all()
+        return self.add(counter, 1) - 1
+
+    def require_all(self) -> None:
+        """Go on only while no process has failed.
+
+        Raises:
+            LseError: One has.
+        """
         if self.add(_FAILURES, 0):
             raise LseError(_ENDED)
-        return self.add(counter, 1) - 1
 
     def decide(self, choose: Callable[[], _T]) -> _T:
         """Let the main process choose something, which all of them return.
