@@ -10,7 +10,7 @@ from pathlib import Path
 
 from analyses.sources import NeuronArgs, read_neurons, save_neuron_figure
 from lse_interp.core.cli import main_for
-from lse_interp.plotting.neurons import layer_frame, plot_layers
+from lse_interp.plotting.neurons import describe_layers, layer_frame, plot_layers
 
 __all__ = ["Config", "main", "run"]
 
@@ -35,7 +35,7 @@ def run(config: Config, *, script: str = "fig02_neurons_by_layer") -> list[Path]
         neurons=neurons,
         args=config,
         title=f"Language neurons over the layers of {neurons.model.name}",
-        caption=f"Neurons of {len(neurons)} languages in each layer. Form of Figures 2 and 10.",
+        caption=f"{describe_layers(frame)} Form of Figures 2 and 10.",
     )
     logger.info("wrote %s", written[0])
     return written

@@ -31,7 +31,7 @@ TEXT = "text.safetensors"
 
 _IN_MEMORY = "in memory"
 # Then the process that should pack a text may be gone, on a machine that nobody hears from.
-_PATIENCE_SECONDS = 120.0
+_PATIENCE_SECONDS = 600.0
 _SECONDS_BETWEEN_LOOKS = 0.05
 
 

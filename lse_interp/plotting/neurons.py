@@ -20,7 +20,7 @@ from lse_interp.plotting.style import (
     themed,
 )
 
-__all__ = ["layer_frame", "plot_layers", "plot_small_multiples"]
+__all__ = ["describe_layers", "layer_frame", "plot_layers", "plot_small_multiples"]
 
 _Y_LABELS = {"n_neurons": "Language neurons", "share": "Share of the language's neurons"}
 _LEGEND_ROWS = 24
@@ -51,6 +51,15 @@ def layer_frame(neurons: NeuronSets) -> pd.DataFrame:
             )
         )
     return pd.concat(frames, ignore_index=True)
+
+
+def describe_layers(frame: pd.DataFrame) -> str:
+    """Say in a sentence or two what the lines of `plot_layers` are."""
+    n_languages = frame["language"].nunique()
+    text = f"Neurons of {n_languages} languages in each layer."
+    if n_languages <= _MOST_NAMED:
+        return text
+    return f"{text} Thin, one line per language; thick, the median of each larger family."
 
 
 @themed

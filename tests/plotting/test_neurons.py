@@ -12,6 +12,7 @@ from lse_interp.core.errors import LseError
 from lse_interp.core.languages import LANGUAGES, family_order
 from lse_interp.plotting.neurons import (
     _n_columns,
+    describe_layers,
     layer_frame,
     plot_layers,
     plot_small_multiples,
@@ -75,6 +76,12 @@ def test_plot_layers_of_many_languages_names_families_and_their_medians(many):
     assert sum(counted) == 128
     small = families.value_counts()
     assert list(named)[-1] == f"other families ({small[small < 3].sum()})"
+
+
+def test_describe_layers_says_what_a_thick_line_is_where_there_are_any(neurons, many):
+    assert describe_layers(layer_frame(neurons)) == "Neurons of 4 languages in each layer."
+    found = describe_layers(layer_frame(many))
+    assert found.startswith("Neurons of 128 languages in each layer. Thin, one line per language; ")
 
 
 def test_plot_layers_draws_a_language_of_many_in_the_colour_of_its_family(many):
