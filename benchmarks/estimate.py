@@ -135,7 +135,7 @@ def run(config: Config) -> None:
         "| activations per copy, GB | counts of a language, MB | of all languages, GB |\n"
         f"|---|{'---:|' * 7}\n" + "\n".join(sizes(one, config) for one in found),
         f"Each process holds two languages of text on the host, {text_mb:.0f} MB: one that is "
-        "counted, and the next.",
+        "counted, and one that is packed.",
     ]
     section = "\n\n".join(parts)
     logger.info("%s", section)

@@ -7,7 +7,8 @@ Counts the languages one by one, each read and packed before it is counted, and 
 language read meanwhile, as the stage does; the two take turns. Then puts a clock in the place of
 the model, which takes as long as a model of so many tokens per second would and leaves the CPU
 alone, as a GPU does. Then times the batches of a training, and embeds parallel sentences in batches
-of similar length and in batches as they come. The result replaces the section between the
+of similar length and in batches as they come. Two processes with a core each then take the text of
+all languages, each packing all of it, or sharing. The result replaces the section between the
 `<!-- throughput -->` markers of `docs/benchmarks.md`.
 """
 
@@ -25,6 +26,7 @@ from typing import Any
 
 import torch
 from common import DOCS, machine, write_section
+from torch.distributed import TCPStore
 from torch.utils.data import DataLoader
 from transformers import default_data_collator
 
@@ -32,7 +34,9 @@ from lse_interp.activations import ActivationCounts, count_activations
 from lse_interp.activations import Config as CountConfig
 from lse_interp.activations import run as count
 from lse_interp.core.cli import CorpusArgs, ModelArgs, main_for
-from lse_interp.data import load_corpus, load_parallel, pack
+from lse_interp.counting.ranks import Ranks
+from lse_interp.counting.texts import PackedText, packed_texts
+from lse_interp.data import Block, load_corpus, load_parallel, pack
 from lse_interp.data.prefetch import one_ahead
 from lse_interp.models import HookedModel, load_model
 from lse_interp.models.sentences import bos_ids, embed, token_ids
@@ -41,6 +45,7 @@ from lse_interp.training.text import Packing, token_blocks
 logger = logging.getLogger(__name__)
 
 MARKER = "<!-- throughput -->"
+_WORLD = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +102,7 @@ def run(config: Config) -> None:
             config.langs,
             config.clock_tokens,
         ),
+        processes(model, config),
         training_batches(model, config),
         sentences(model, config),
     ]
@@ -141,6 +147,21 @@ def clock(model: HookedModel, config: Config, *, speed: int) -> dict[str, list[W
         return _consume((text.result() for text in one_ahead(jobs)), speed)
 
     return _in_turns({"one after the other": plainly, "next language read ahead": ahead}, config)
+
+
+def processes(model: HookedModel, config: Config) -> str:
+    """Time how soon several processes, with a core each, have the text of all languages."""
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(config.rounds):
+        for shares, found in seconds.items():
+            found.append(_together(model.tokenizer, config, shares=shares))
+    alone, shared = (statistics.median(seconds[shares]) for shares in (False, True))
+    return (
+        f"{_WORLD} processes with a core each have read {len(config.langs)} languages x "
+        f"{config.clock_tokens:,} tokens in {alone:.1f} s where each packs all of it, and in "
+        f"{shared:.1f} s where each text is packed once for both, as counting does: "
+        f"{shared / alone:.2f} of the time."
+    )
 
 
 def training_batches(model: HookedModel, config: Config) -> str:
@@ -198,6 +219,52 @@ def sentences(model: HookedModel, config: Config, *, batch_size: int = 32) -> st
     )
 
 
+def _together(tokenizer: Any, config: Config, *, shares: bool) -> float:
+    """Return the seconds until the slower of the processes has all of the text."""
+    os.environ["RAYON_NUM_THREADS"] = "1"
+    context = torch.multiprocessing.get_context("spawn")
+    counters = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    times = context.SimpleQueue()
+    with tempfile.TemporaryDirectory() as folder:
+        started = [
+            context.Process(
+                target=_process,
+                args=(rank, counters.port, tokenizer, config, Path(folder), shares, times),
+            )
+            for rank in range(_WORLD)
+        ]
+        for process in started:
+            process.start()
+        for process in started:
+            process.join()
+    del os.environ["RAYON_NUM_THREADS"]
+    return max(times.get() for _ in started)
+
+
+def _process(
+    rank: int, port: int, tokenizer: Any, config: Config, folder: Path, shares: bool, times: Any
+) -> None:
+    ranks = Ranks(rank, _WORLD, counters=TCPStore("127.0.0.1", port, is_master=False))
+    ranks.add("here", 1)
+    while ranks.add("here", 0) < _WORLD:
+        time.sleep(0.01)
+    began = time.perf_counter()
+    texts = packed_texts(
+        config.langs,
+        functools.partial(_pack, tokenizer, config),
+        ranks=ranks if shares else Ranks(),
+        folder=lambda language: folder / language,
+    )
+    n_tokens = sum(text.blocks[-1].start for _, text, _ in texts if text is not None)
+    assert n_tokens, "nothing was read"
+    times.put(time.perf_counter() - began)
+
+
+def _pack(tokenizer: Any, config: Config, language: str) -> PackedText:
+    blocks = _blocks(tokenizer, config.corpus, language, n_tokens=config.clock_tokens)
+    return PackedText(blocks, config.corpus, None, config.corpus)
+
+
 def _count_plainly(model: HookedModel, config: Config) -> Waiting:
     began, waited = time.perf_counter(), 0.0
     for language in config.langs:
@@ -238,10 +305,14 @@ def _consume(texts: Iterable[tuple[int, float]], speed: int) -> Waiting:
 
 
 def _read(model: HookedModel, config: Config, language: str, n_tokens: int) -> int:
-    corpus = load_corpus(config.corpus, language=language)
+    blocks = _blocks(model.tokenizer, config.corpus, language, n_tokens=n_tokens)
+    return sum(block.n_text for block in blocks)
+
+
+def _blocks(tokenizer: Any, spec: str, language: str, *, n_tokens: int) -> list[Block]:
+    corpus = load_corpus(spec, language=language)
     documents = itertools.chain.from_iterable(corpus.documents() for _ in itertools.count())
-    blocks = pack(documents, model.tokenizer, block_size=512, n_tokens=n_tokens, bos="document")
-    return sum(block.n_text for block in list(blocks))
+    return list(pack(documents, tokenizer, block_size=512, n_tokens=n_tokens, bos="document"))
 
 
 def _timed(job: Callable[[], int]) -> tuple[int, float]:

@@ -277,6 +277,8 @@ def _run_languages(
             show_progress=True,
             seconds_waiting=seconds_waiting,
         )
+        # Before another one is there.
+        del text
         if ranks.is_main:
             begun.append(counted)
         # Another process may still be at its last shard of a language: nobody waits for it.

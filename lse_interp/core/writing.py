@@ -95,7 +95,8 @@ def remove_folder(folder: str | Path) -> None:
     if folder.exists():
         aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
         folder.rename(aside)
-        shutil.rmtree(aside)
+        # What another process has open stays on some network mounts, for `remove_leftovers`.
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def remove_leftovers(path: str | Path) -> None:

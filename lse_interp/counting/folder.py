@@ -97,7 +97,8 @@ def _tidy(path: Path, language: str) -> None:
 def _remove_left(path: Path, *, shards: bool) -> None:
     for left in path.parent.glob(f".{shards_of(path).name}.*"):
         shutil.rmtree(left, ignore_errors=True)
-    # The corpus may have changed since.
-    (shards_of(path) / TEXT).unlink(missing_ok=True)
+    # The corpus may have changed since; and a part of its text may be left.
+    for left in (shards_of(path) / TEXT, *shards_of(path).glob(f".{TEXT}.*")):
+        left.unlink(missing_ok=True)
     if shards:
         remove_folder(shards_of(path))

@@ -1,9 +1,11 @@
-"""The packed text of many languages, one ahead of the model, and tokenised once for all processes.
+"""The packed text of many languages, ahead of the model, and tokenised once for all processes.
 
-Of w processes, process r packs languages r, r + w, ..., so that w of them are packed at a time. The
-others read what it packed from a file beside the shards, which goes with these.
+Each process packs the next language that nobody has claimed while it counts, so that as many are
+packed at a time as there are processes. The others read it from a file beside the shards, which
+goes with these.
 """
 
+import contextlib
 import functools
 import json
 import threading
@@ -14,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
+from lse_interp.core.errors import LseError, WriteError
 from lse_interp.core.writing import write_atomic
 from lse_interp.counting.ranks import Ranks
 from lse_interp.counting.settings import Settings
@@ -30,7 +32,10 @@ TEXT = "text.safetensors"
 """Name of the file, in the folder of a language's shards."""
 
 _IN_MEMORY = "in memory"
-# Then the process that should pack a text may be gone, on a machine that nobody hears from.
+_CLAIMED = "texts claimed"
+_AHEAD = 2
+"""Texts that are packed ahead, per process."""
+# Then the process that claimed a text may be gone, on a machine that nobody hears from.
 _PATIENCE_SECONDS = 600.0
 _SECONDS_BETWEEN_LOOKS = 0.05
 
@@ -53,21 +58,22 @@ class PackedText:
             "is_text": torch.cat([block.is_text for block in self.blocks]),
             "length": torch.tensor([len(block.ids) for block in self.blocks]),
         }
-        about = {"spec": self.spec, "split": self.split, "source": self.source}
-        metadata = {"about": json.dumps(about)}
-        write_atomic(path, lambda out: save_file(tensors, out, metadata=metadata))
+        about = json.dumps([self.spec, self.split, self.source]).encode()
+        tensors["about"] = torch.frombuffer(bytearray(about), dtype=torch.uint8)
+        write_atomic(path, lambda out: save_file(tensors, out))
 
     @classmethod
     def load(cls, path: Path) -> "PackedText":
         """Read what `save` wrote.
 
         Raises:
-            FileNotFoundError: It is not there.
+            OSError: It is not there.
         """
-        with safe_open(path, "pt") as file:
-            about = json.loads(file.metadata()["about"])
-            ids, is_text, length = (file.get_tensor(n) for n in ("ids", "is_text", "length"))
-        return cls(list(_blocks(ids.long(), is_text, length)), **about)
+        # Not mapped into memory: another process may delete the file while this one counts.
+        tensors = load(path.read_bytes())
+        about = json.loads(tensors["about"].numpy().tobytes())
+        blocks = _blocks(tensors["ids"].long(), tensors["is_text"], tensors["length"])
+        return cls(list(blocks), *about)
 
 
 def pack_corpus(corpus: Corpus | Iterable[str], tokenizer: Any, settings: Settings) -> PackedText:
@@ -119,51 +125,95 @@ def packed_texts(
         for language, ahead in zip(languages, one_ahead(jobs), strict=True):
             yield language, *ahead.result()
         return
-    one_at_a_time = threading.Lock()
-
-    def read_alone(language: str) -> PackedText:
-        with one_at_a_time:
-            return read(language)
-
-    def publish(language: str) -> None:
-        read_alone(language).save(folder(language) / TEXT)
-        ranks.add(_packed(language), 1)
-
-    own = languages[ranks.rank :: ranks.world]
-    published = one_ahead([functools.partial(publish, language) for language in own])
-    # Begins with the first two of them, long before their turn.
-    following = next(published, None)
-    for language in languages:
-        began = time.monotonic()
-        if language in own:
-            assert following is not None
-            following.result()
-            following = next(published, None)
-        text = _fetch(language, ranks=ranks, path=folder(language) / TEXT, read=read_alone)
-        yield language, text, time.monotonic() - began
+    sharing = _Sharing(languages, read, ranks=ranks, folder=folder)
+    with sharing.packing_ahead():
+        for position, language in enumerate(languages):
+            began = time.monotonic()
+            sharing.position = position
+            yield language, sharing.fetch(language), time.monotonic() - began
 
 
 def text_is_over(language: str, ranks: Ranks) -> None:
     """Tell processes that come late for a text that its counts are there; it may be deleted."""
-    ranks.add(_over(language), 1)
+    ranks.add(_key("over", language), 1)
 
 
-def _fetch(
-    language: str, *, ranks: Ranks, path: Path, read: Callable[[str], PackedText]
-) -> PackedText | None:
-    give_up = time.monotonic() + _PATIENCE_SECONDS
-    while not ranks.add(_over(language), 0):
-        ranks.require_all()
-        if ranks.add(_packed(language), 0):
-            try:
-                return PackedText.load(path)
-            except FileNotFoundError:
-                # It is over by now, or this machine does not see the file yet.
-                pass
-        if time.monotonic() > give_up:
-            return read(language)
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
-    return None
+class _Sharing:
+    """What one process packs for all of them, and gets from them."""
+
+    def __init__(
+        self,
+        languages: Sequence[str],
+        read: Callable[[str], PackedText],
+        *,
+        ranks: Ranks,
+        folder: Callable[[str], Path],
+    ) -> None:
+        self.position = 0
+        self._languages, self._read, self._ranks, self._folder = languages, read, ranks, folder
+        self._reading = threading.Lock()
+        self._failed: dict[str, Exception] = {}
+        self._stopped = threading.Event()
+
+    @contextlib.contextmanager
+    def packing_ahead(self) -> Iterator[None]:
+        """Pack in the background as long as the `with` block lasts."""
+        # A daemon: a caller that fails is not held up by a download it no longer needs.
+        threading.Thread(target=self._pack_ahead, daemon=True, name="packing").start()
+        try:
+            yield
+        finally:
+            self._stopped.set()
+
+    def fetch(self, language: str) -> PackedText | None:
+        """Wait for a text; None if its counts are there already."""
+        give_up = time.monotonic() + _PATIENCE_SECONDS
+        while not self._is("over", language):
+            self._ranks.require_all()
+            if language in self._failed:
+                raise self._failed[language]
+            if self._is("packed", language):
+                # Where it is not there: it is over by now, or not yet seen on this machine.
+                with contextlib.suppress(OSError):
+                    return PackedText.load(self._folder(language) / TEXT)
+            if time.monotonic() > give_up and self._reading.acquire(blocking=False):
+                try:
+                    return self._read(language)
+                finally:
+                    self._reading.release()
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        return None
+
+    def _pack_ahead(self) -> None:
+        # Where the counters are gone, the caller finds out by itself.
+        with contextlib.suppress(LseError):
+            while not self._stopped.is_set():
+                n_claimed = self._ranks.add(_CLAIMED, 0)
+                if n_claimed >= len(self._languages):
+                    return
+                if n_claimed >= self.position + _AHEAD * self._ranks.world:
+                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+                    continue
+                claimed = self._ranks.add(_CLAIMED, 1) - 1
+                # Another may have taken the last one meanwhile.
+                if claimed < len(self._languages):
+                    self._publish(self._languages[claimed])
+
+    def _publish(self, language: str) -> None:
+        try:
+            with self._reading:
+                text = self._read(language)
+            # Whoever lost patience may have packed it, and the folder be gone.
+            if not self._is("over", language):
+                text.save(self._folder(language) / TEXT)
+        except Exception as error:
+            if not (isinstance(error, WriteError) and self._is("over", language)):
+                self._failed[language] = error
+            return
+        self._ranks.add(_key("packed", language), 1)
+
+    def _is(self, state: str, language: str) -> bool:
+        return self._ranks.add(_key(state, language), 0) > 0
 
 
 def _blocks(ids: Tensor, is_text: Tensor, length: Tensor) -> Iterator[Block]:
@@ -174,9 +224,5 @@ def _blocks(ids: Tensor, is_text: Tensor, length: Tensor) -> Iterator[Block]:
         start += block.n_text
 
 
-def _packed(language: str) -> str:
-    return f"{language} packed"
-
-
-def _over(language: str) -> str:
-    return f"{language} over"
+def _key(state: str, language: str) -> str:
+    return f"text of {language} {state}"

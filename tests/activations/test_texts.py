@@ -96,22 +96,23 @@ def test_every_process_gets_every_text_which_is_read_once(read, tmp_path, world)
     assert sorted(read.calls) == sorted(LANGUAGES)
 
 
-def test_a_process_packs_two_of_its_own_before_their_turn(read, tmp_path):
+def test_a_process_packs_two_texts_per_process_ahead(read, tmp_path):
+    """The other process is slow, or has not begun."""
+    counters = HashStore()
     stream = packed_texts(
         LANGUAGES,
         read,
-        ranks=Ranks(1, 2, counters=HashStore()),
+        ranks=Ranks(1, 2, counters=counters),
         folder=lambda language: tmp_path / language,
     )
-    waiting = threading.Thread(target=lambda: next(stream), daemon=True)
-    waiting.start()
-    # It waits for `mlt`, which nobody packs here.
+    assert next(stream)[0] == "mlt"
     deadline = time.monotonic() + 20
-    while not (tmp_path / "kat" / texts.TEXT).exists() and time.monotonic() < deadline:
+    while len(list(tmp_path.iterdir())) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert waiting.is_alive()
-    assert read.calls == ["isl", "kat"]
-    assert not (tmp_path / "mlt").exists()
+    time.sleep(0.2)
+    assert read.calls == ["mlt", "isl", "cym", "kat"]
+    assert [language for language, _, _ in stream] == ["isl", "cym", "kat", "lit"]
+    assert read.calls == list(LANGUAGES)
 
 
 def test_a_text_that_is_over_is_not_waited_for(read, tmp_path):
@@ -129,11 +130,29 @@ def test_a_text_that_is_over_is_not_waited_for(read, tmp_path):
 
 def test_a_text_that_nobody_packs_is_packed_here_after_a_while(read, tmp_path, monkeypatch):
     monkeypatch.setattr(texts, "_PATIENCE_SECONDS", 0.2)
-    ranks = Ranks(1, 2, counters=HashStore())
+    counters = HashStore()
+    gone, ranks = Ranks(0, 2, counters=counters), Ranks(1, 2, counters=counters)
+    gone.add(texts._CLAIMED, 1)
     got = list(packed_texts(LANGUAGES, read, ranks=ranks, folder=lambda code: tmp_path / code))
     assert all(text is not None for _, text, _ in got)
     assert sorted(read.calls) == sorted(LANGUAGES)
-    assert all(seconds >= 0.2 for language, _, seconds in got if language in LANGUAGES[::2])
+    assert got[0][2] >= 0.2
+    assert not (tmp_path / "mlt").exists()
+
+
+def test_a_text_that_comes_when_it_is_over_leaves_nothing(read, tmp_path):
+    counters = HashStore()
+
+    def slow(language):
+        text = read(language)
+        if language == "mlt":
+            text_is_over(language, Ranks(0, 2, counters=counters))
+        return text
+
+    ranks = Ranks(1, 2, counters=counters)
+    got = list(packed_texts(LANGUAGES, slow, ranks=ranks, folder=lambda code: tmp_path / code))
+    assert [text is None for _, text, _ in got] == [True, False, False, False, False]
+    assert not (tmp_path / "mlt").exists()
 
 
 def test_a_text_that_cannot_be_read_ends_all_processes(read, tmp_path):
@@ -161,6 +180,7 @@ def test_a_text_that_cannot_be_read_ends_all_processes(read, tmp_path):
         thread.start()
     for thread in threads:
         thread.join(60)
-    # `cym` is of process 0, which says what is wrong; the other leaves silently, at once.
-    assert seen[0] == ["mlt", "isl", CorpusError]
-    assert seen[1][-1] is SystemExit and "cym" not in seen[1]
+    # Whoever read `cym` says what is wrong; the other leaves silently, at once.
+    reader, other = sorted(seen, key=lambda got: got[-1] is SystemExit)
+    assert reader == ["mlt", "isl", CorpusError]
+    assert other[-1] is SystemExit and "cym" not in other

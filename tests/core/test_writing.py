@@ -67,7 +67,7 @@ def test_remove_folder_leaves_no_part_in_place_when_it_is_cut_off(tmp_path, monk
     folder = tmp_path / "checkpoints"
     (folder / "checkpoint-2").mkdir(parents=True)
 
-    def cut_off(*_):
+    def cut_off(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
