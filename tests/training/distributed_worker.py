@@ -19,9 +19,9 @@ from lse_interp.models.dtensors import local_part
 from lse_interp.models.sharding import load_sharded
 from lse_interp.training.compact import CompactRows
 from lse_interp.training.engines import NeuronRows, attach, clip_gradients
-from lse_interp.training.loop import Trainee
 from lse_interp.training.masking import MaskedGradients
 from lse_interp.training.sharded import average_gradients, shard_root
+from lse_interp.training.trainer import Trainee
 
 ENGINES = {"hooks": MaskedGradients, "compact": CompactRows}
 
