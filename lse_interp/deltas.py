@@ -20,14 +20,13 @@ writes `runs/<model>/deltas/<lang>/<run>.safetensors` and
 the run at the end.
 """
 
-import copy
 import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, answer_at_once, main_for, progress
+from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, answer_at_once, main_for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,37 +61,24 @@ if __name__ == "__main__":
     # Before the imports below, which take seconds.
     answer_at_once(Config, description=__doc__)
 
-import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool
 from torch import Tensor
 
 from lse_interp.core.artifacts import RunPaths, provenance
-from lse_interp.core.changes import change_histogram
 from lse_interp.core.delta_report import delta_report
 from lse_interp.core.errors import LseError, MismatchError
 from lse_interp.core.finetune_runs import FinetuneRun
 from lse_interp.core.languages import lookup
 from lse_interp.core.locks import find_or_make
-from lse_interp.core.neurons import NeuronSets, mask_to_indices
+from lse_interp.core.neurons import NeuronSets
 from lse_interp.core.run_folders import find_run
 from lse_interp.core.weight_deltas import UNDETERMINED, WeightDeltas
 from lse_interp.models import HookedModel, load_from_args
-from lse_interp.models.device_map import is_spread
-from lse_interp.models.rows import projections
-from lse_interp.models.subnetworks import apply_subnetwork, label
-from lse_interp.models.tuned import load_tuned
-from lse_interp.models.weight_changes import (
-    compare_others,
-    compare_projection,
-    matrices,
-    require_same_shapes,
-)
+from lse_interp.models.weight_comparison import case_of, is_of, measure, reload_args
 
 __all__ = ["Config", "WeightDeltas", "main", "run", "weight_deltas"]
 
 logger = logging.getLogger(__name__)
-
-_Layers = tuple[Tensor, ...]
 
 
 def weight_deltas(
@@ -122,15 +108,15 @@ def weight_deltas(
 
     Source: paper, section 6.1.
     """
-    case = _case(
+    case = case_of(
         base,
         tuned,
         neurons=neurons,
         selected=selected,
         language=language,
-        args=_reload_args(base, tuned),
+        args=reload_args(base, tuned),
     )
-    return _measure(base, case)
+    return measure(base, case)
 
 
 def run(config: Config) -> WeightDeltas:
@@ -149,7 +135,7 @@ def run(config: Config) -> WeightDeltas:
     tuned = _load_tuned(config) if found is None else found
     language = _language(config, found)
     neurons = _neuron_sets(config, base)
-    case = _case(
+    case = case_of(
         base,
         tuned,
         neurons=neurons,
@@ -163,13 +149,13 @@ def run(config: Config) -> WeightDeltas:
 
     def find() -> WeightDeltas | None:
         earlier = WeightDeltas.load(out) if out.exists() and not config.overwrite else None
-        if earlier is None or not _is_of(earlier, base, case):
+        if earlier is None or not is_of(earlier, base, case):
             return None
         logger.info("%s is of these weights already; --overwrite measures again", out)
         return earlier
 
     def make() -> WeightDeltas:
-        deltas = dataclasses.replace(_measure(base, case), provenance=provenance(config))
+        deltas = dataclasses.replace(measure(base, case), provenance=provenance(config))
         logger.info("wrote %s", deltas.save(out))
         return deltas
 
@@ -183,175 +169,6 @@ def run(config: Config) -> WeightDeltas:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage from the command line."""
     return main_for(Config, run, argv, description=__doc__)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Case:
-    """What is compared with the base model, and everything the result depends on."""
-
-    model: HookedModel
-    language: str
-    name: str
-    method: str
-    decay_factor: float | None
-    neurons: _Layers
-    lape: _Layers | None
-    probability: _Layers | None
-
-
-def _case(
-    base: HookedModel,
-    tuned: FinetuneRun | HookedModel,
-    *,
-    neurons: NeuronSets | None,
-    selected: Bool[Tensor, "layer neuron"] | None,
-    language: str | None,
-    args: ModelArgs,
-) -> _Case:
-    run = tuned if isinstance(tuned, FinetuneRun) else None
-    model = tuned if isinstance(tuned, HookedModel) else _tuned_model(base, tuned, args)
-    require_same_shapes(base, model)
-    if language is None:
-        language = UNDETERMINED if run is None else run.language
-    elif language != UNDETERMINED:
-        language = lookup(language).code
-    if selected is None:
-        selected = _trained(base, tuned)
-    if tuple(selected.shape) != (base.n_layers, base.d_mlp) or not bool(selected.any()):
-        raise LseError(
-            f"`selected` should mark neurons of {base.n_layers} layers of {base.d_mlp}; got shape "
-            f"{tuple(selected.shape)} with {int(selected.sum())} neurons marked."
-        )
-    lape, probability = _evidence(base, neurons, selected=selected, language=language)
-    return _Case(
-        model=model,
-        language=language,
-        name=Path(model.name).name if run is None else _run_name(run),
-        method="models" if run is None else run.method,
-        decay_factor=None if run is None else _decay_factor(run),
-        neurons=mask_to_indices(selected),
-        lape=lape,
-        probability=probability,
-    )
-
-
-def _trained(base: HookedModel, tuned: FinetuneRun | HookedModel) -> Bool[Tensor, "layer neuron"]:
-    if isinstance(tuned, FinetuneRun) and tuned.is_subnetwork:
-        return tuned.mask()
-    return torch.ones(base.n_layers, base.d_mlp, dtype=torch.bool)
-
-
-def _run_name(run: FinetuneRun) -> str:
-    return run.folder.name if run.folder is not None else run.method.replace(":", "-")
-
-
-def _decay_factor(run: FinetuneRun) -> float | None:
-    # LoRA decays its two factors, not the weight that they are added to.
-    return None if run.method == "lora" else run.results.get("decay_factor")
-
-
-def _tuned_model(base: HookedModel, run: FinetuneRun, args: ModelArgs) -> HookedModel:
-    """Return the model that a run made of its base, beside the base."""
-    if not run.is_subnetwork:
-        base.info.require_same(run.model, what=f"The run {label(run)}")
-        return load_tuned(run, args)
-    tuned = HookedModel(copy.deepcopy(base.hf), base.tokenizer, name=f"{base.name}+{label(run)}")
-    apply_subnetwork(tuned, run)
-    return tuned
-
-
-def _reload_args(base: HookedModel, tuned: FinetuneRun | HookedModel) -> ModelArgs:
-    """Say how a base model in memory is loaded anew, to merge an adapter into it."""
-    is_lora = isinstance(tuned, FinetuneRun) and tuned.method == "lora"
-    # A model tuned as a whole keeps its own dtype, so that no change is rounded away.
-    dtype = str(base.dtype).removeprefix("torch.") if is_lora else None
-    device = "auto" if is_spread(base.hf) else str(base.device)
-    return ModelArgs(model=base.name, device=device, dtype=dtype)
-
-
-def _evidence(
-    base: HookedModel,
-    neurons: NeuronSets | None,
-    *,
-    selected: Bool[Tensor, "layer neuron"],
-    language: str,
-) -> tuple[_Layers | None, _Layers | None]:
-    """Return LAPE and probability of the selected neurons, each None where it is not known."""
-    if neurons is None:
-        return None, None
-    base.info.require_same(neurons.model, what="The file of neuron sets")
-    lape = probability = None
-    if neurons.lape is not None:
-        lape = _rows_of(neurons.lape, selected)
-    if neurons.probability is not None and language in neurons:
-        position = neurons.languages.index(language)
-        probability = _rows_of(neurons.probability[position], selected)
-    return lape, probability
-
-
-def _rows_of(
-    values: Float64[Tensor, "layer neuron"], selected: Bool[Tensor, "layer neuron"]
-) -> tuple[Float64[Tensor, " _neuron"], ...]:
-    return tuple(row[marked] for row, marked in zip(values, selected, strict=True))
-
-
-def _measure(base: HookedModel, case: _Case) -> WeightDeltas:
-    names = projections(gated=base.gated)
-    layers = range(base.n_layers)
-    cells = [
-        compare_projection(
-            base, case.model, layer=layer, projection=name, neurons=case.neurons[layer]
-        )
-        for layer in progress(layers, desc=case.name, unit="layer")
-        for name in names
-    ]
-    quantiles = torch.stack([cell.selected.quantiles for cell in cells])
-    limit = _limit(quantiles)
-    counts = [
-        change_histogram(
-            *matrices(base, case.model, layer=layer, projection=name),
-            neurons=case.neurons[layer],
-            limit=limit,
-        )
-        for layer in layers
-        for name in names
-    ]
-    norms = [cell.selected.norms for cell in cells]
-    shape = (base.n_layers, len(names))
-
-    def grid(part: str, field: str) -> Tensor:
-        values = [getattr(getattr(cell, part), field) for cell in cells]
-        dtype = torch.int64 if field == "n_changed" else torch.float64
-        return torch.tensor(values, dtype=dtype).reshape(shape)
-
-    return WeightDeltas(
-        language=case.language,
-        name=case.name,
-        method=case.method,
-        base=base.info,
-        tuned=case.model.info,
-        decay_factor=case.decay_factor,
-        neurons=case.neurons,
-        neuron_norms=tuple(
-            torch.stack(norms[at : at + len(names)]) for at in range(0, len(norms), len(names))
-        ),
-        quantiles=quantiles.unflatten(0, shape),
-        histogram=torch.stack(counts).unflatten(0, shape),
-        limit=limit,
-        others=compare_others(base, case.model),
-        lape=case.lape,
-        probability=case.probability,
-        provenance=provenance(),
-        **{name: grid("selected", name) for name in ("mean", "std", "base_l2", "dot", "n_changed")},
-        **{f"rest_{name}": grid("rest", name) for name in ("n_changed", "l2", "max_abs")},
-    )
-
-
-def _limit(quantiles: Float64[Tensor, "cell quantile"]) -> float:
-    """Choose the end of the histograms: nearly all entries of every cell lie within."""
-    known = quantiles[~quantiles.isnan().any(dim=-1)].abs()
-    inner, extreme = float(known[:, [1, -2]].max()), float(known.max())
-    return min(1.25 * inner, extreme) or extreme or 1.0
 
 
 def _check_options(config: Config) -> None:
@@ -410,26 +227,6 @@ def _selection(
     if config.select == "trained" or neurons is None:
         return None
     return neurons.mask(language)
-
-
-def _is_of(deltas: WeightDeltas, base: HookedModel, case: _Case) -> bool:
-    """Say whether an artefact is of the same weights, neurons and scores."""
-    labels = ("language", "name", "method", "decay_factor")
-    return (
-        deltas.base.fingerprint == base.info.fingerprint
-        and deltas.tuned.fingerprint == case.model.info.fingerprint
-        and all(getattr(deltas, label) == getattr(case, label) for label in labels)
-        and all(
-            _same(getattr(deltas, name), getattr(case, name))
-            for name in ("neurons", "lape", "probability")
-        )
-    )
-
-
-def _same(a: _Layers | None, b: _Layers | None) -> bool:
-    if a is None or b is None:
-        return a is b
-    return all(map(torch.equal, a, b))
 
 
 def _draw(deltas: WeightDeltas, config: Config) -> list[Path]:
