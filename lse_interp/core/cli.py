@@ -64,6 +64,9 @@ def answer_at_once(config_type: type[Any], *, description: str | None = None) ->
     For a module that is run as a command, between its `Config` and the imports that take seconds.
     """
     tyro.cli(config_type, description=description)
+    if not sys.stderr.isatty():
+        # Read by huggingface_hub and transformers when imported: a bar would fill a log file.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def main_for(
