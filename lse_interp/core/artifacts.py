@@ -5,6 +5,7 @@ live in one `.safetensors` file, so that a half-written artefact cannot exist. A
 written beside it for people and `jq`; loading never reads the twin.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import enum
@@ -12,7 +13,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -236,13 +237,11 @@ def load_artifact(
         ArtifactError: missing, truncated, altered, of another kind or version.
     """
     path = Path(path)
-    header = _header(path, kind=kind)
-    description = _described(path, header, kind=kind, version=version)
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise _unreadable(path, error) from error
+    # From one opening: another process may put a new file in its place.
+    with _opened(path, kind=kind) as file:
+        header = _header(path, file)
+        description = _described(path, header, kind=kind, version=version)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     found = _checksum(tensors, header[_META_KEY])
     if found != header.get(_CHECKSUM_KEY):
         raise ArtifactError(
@@ -259,7 +258,8 @@ def read_meta(path: str | Path, *, kind: str, version: int) -> dict[str, Any]:
         ArtifactError: missing, truncated, of another kind or version; or the metadata altered.
     """
     path = Path(path)
-    header = _header(path, kind=kind)
+    with _opened(path, kind=kind) as file:
+        header = _header(path, file)
     return _described(path, header, kind=kind, version=version)["meta"]
 
 
@@ -269,7 +269,9 @@ def read_checksum(path: str | Path, *, kind: str) -> str:
     Raises:
         ArtifactError: missing, truncated, or no artefact.
     """
-    return _header(Path(path), kind=kind).get(_CHECKSUM_KEY, "")
+    path = Path(path)
+    with _opened(path, kind=kind) as file:
+        return _header(path, file).get(_CHECKSUM_KEY, "")
 
 
 def provenance(config: Any = None, **extra: Any) -> dict[str, Any]:
@@ -296,15 +298,20 @@ def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return arrays
 
 
-def _header(path: Path, *, kind: str) -> dict[str, str]:
+@contextlib.contextmanager
+def _opened(path: Path, *, kind: str) -> Iterator[Any]:
     if not path.exists():
         stage = f": python -m lse_interp.{_WRITERS[kind]}" if kind in _WRITERS else ""
         raise ArtifactError(f"{path} does not exist. Run the stage that writes it first{stage}.")
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
+            yield file
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, error) from error
+
+
+def _header(path: Path, file: Any) -> dict[str, str]:
+    header = file.metadata() or {}
     if _META_KEY not in header:
         raise ArtifactError(
             f"{path} is a safetensors file but not an artefact of lse_interp (no "

@@ -68,7 +68,7 @@ class Ranks:
             distributed.get_rank(),
             distributed.get_world_size(),
             joined,
-            distributed.PrefixStore(f"lse_interp/{next(_calls)}", shared),
+            distributed.PrefixStore(f"lse_interp/{_attempt()}/{next(_calls)}", shared),
         )
 
     @property
@@ -177,6 +177,11 @@ class Ranks:
         return True
 
 
+def _attempt() -> str:
+    """Number the tries of a launcher that starts again what failed (`--max_restarts`)."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+
+
 def require_one_folder(folder: str | Path, ranks: Ranks) -> None:
     """Refuse a folder that is not the same one for all processes, before they work for hours.
 
@@ -186,22 +191,39 @@ def require_one_folder(folder: str | Path, ranks: Ranks) -> None:
 
     Raises:
         ArtifactError: Some process does not see what the main process writes; in all of them.
+        LseError: The folder cannot be written to.
     """
     folder = Path(folder)
     if ranks.world == 1:
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    with _writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     mark = folder / ranks.decide(lambda: f".meeting-{os.getpid()}-{os.urandom(4).hex()}")
-    ranks.once(mark.touch)
-    views = ranks.gather((mark.exists(), f"{folder.absolute()} on {socket.gethostname()}"))
-    if ranks.is_main:
-        mark.unlink(missing_ok=True)
+    try:
+        with _writable(folder):
+            ranks.once(mark.touch)
+        views = ranks.gather((mark.exists(), f"{folder.absolute()} on {socket.gethostname()}"))
+    finally:
+        if ranks.is_main:
+            with contextlib.suppress(OSError):
+                mark.unlink()
     if blind := [rank for rank, (sees, _) in enumerate(views) if not sees]:
         raise ArtifactError(
             f"All processes must see one folder. Process 0 writes to {views[0][1]}; process "
             f"{blind[0]} looks into {views[blind[0]][1]} and does not find it there. Give them "
             "one --root on a shared file system."
         )
+
+
+@contextlib.contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LseError(
+            f"Could not write into {folder} ({error}). Give a folder that can be written to "
+            "(--root), or make room."
+        ) from error
 
 
 @contextlib.contextmanager

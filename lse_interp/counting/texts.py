@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from lse_interp.core.errors import LseError, WriteError
+from lse_interp.core.errors import LseError
 from lse_interp.core.writing import write_atomic
 from lse_interp.counting.ranks import Ranks
 from lse_interp.counting.settings import Settings
@@ -35,9 +35,11 @@ _IN_MEMORY = "in memory"
 _CLAIMED = "texts claimed"
 _AHEAD = 2
 """Texts that are packed ahead, per process."""
-# Then the process that claimed a text may be gone, on a machine that nobody hears from.
-_PATIENCE_SECONDS = 600.0
 _SECONDS_BETWEEN_LOOKS = 0.05
+# A process that packs a text for hours is waited for as long as it shows that it lives; one whose
+# machine vanished does not, and nobody else says so.
+_SECONDS_BETWEEN_BEATS = 5.0
+_PATIENCE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -158,8 +160,9 @@ class _Sharing:
     @contextlib.contextmanager
     def packing_ahead(self) -> Iterator[None]:
         """Pack in the background as long as the `with` block lasts."""
-        # A daemon: a caller that fails is not held up by a download it no longer needs.
-        threading.Thread(target=self._pack_ahead, daemon=True, name="packing").start()
+        # Daemons: a caller that fails is not held up by a download it no longer needs.
+        for work in (self._pack_ahead, self._beat):
+            threading.Thread(target=work, daemon=True, name=work.__name__).start()
         try:
             yield
         finally:
@@ -167,7 +170,7 @@ class _Sharing:
 
     def fetch(self, language: str) -> PackedText | None:
         """Wait for a text; None if its counts are there already."""
-        give_up = time.monotonic() + _PATIENCE_SECONDS
+        seen, since = self._sign_of_life(language), time.monotonic()
         while not self._is("over", language):
             self._ranks.require_all()
             if language in self._failed:
@@ -176,13 +179,26 @@ class _Sharing:
                 # Where it is not there: it is over by now, or not yet seen on this machine.
                 with contextlib.suppress(OSError):
                     return PackedText.load(self._folder(language) / TEXT)
-            if time.monotonic() > give_up and self._reading.acquire(blocking=False):
+            if (sign := self._sign_of_life(language)) != seen:
+                seen, since = sign, time.monotonic()
+            is_alone = time.monotonic() - since > _PATIENCE_SECONDS
+            if is_alone and self._reading.acquire(blocking=False):
                 try:
                     return self._read(language)
                 finally:
                     self._reading.release()
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         return None
+
+    def _sign_of_life(self, language: str) -> tuple[int, int]:
+        """Say who packs a text, and how often it was heard of; this changes while it lives."""
+        packer = self._ranks.add(_key("packer", language), 0) - 1
+        return packer, self._ranks.add(_beats(packer), 0)
+
+    def _beat(self) -> None:
+        with contextlib.suppress(LseError):
+            while not self._stopped.wait(_SECONDS_BETWEEN_BEATS):
+                self._ranks.add(_beats(self._ranks.rank), 1)
 
     def _pack_ahead(self) -> None:
         # Where the counters are gone, the caller finds out by itself.
@@ -197,20 +213,27 @@ class _Sharing:
                 claimed = self._ranks.add(_CLAIMED, 1) - 1
                 # Another may have taken the last one meanwhile.
                 if claimed < len(self._languages):
-                    self._publish(self._languages[claimed])
+                    language = self._languages[claimed]
+                    self._ranks.add(_key("packer", language), self._ranks.rank + 1)
+                    self._publish(language)
 
     def _publish(self, language: str) -> None:
+        path = self._folder(language) / TEXT
         try:
             with self._reading:
+                if self._is("over", language):
+                    return
                 text = self._read(language)
-            # Whoever lost patience may have packed it, and the folder be gone.
-            if not self._is("over", language):
-                text.save(self._folder(language) / TEXT)
+            text.save(path)
         except Exception as error:
-            if not (isinstance(error, WriteError) and self._is("over", language)):
-                self._failed[language] = error
+            self._failed[language] = error
             return
         self._ranks.add(_key("packed", language), 1)
+        # Whoever lost patience has packed it too, and its folder is gone, or was.
+        if self._is("over", language):
+            with contextlib.suppress(OSError):
+                path.unlink()
+                path.parent.rmdir()
 
     def _is(self, state: str, language: str) -> bool:
         return self._ranks.add(_key(state, language), 0) > 0
@@ -222,6 +245,10 @@ def _blocks(ids: Tensor, is_text: Tensor, length: Tensor) -> Iterator[Block]:
         block = Block(block_ids, block_is_text, start)
         yield block
         start += block.n_text
+
+
+def _beats(rank: int) -> str:
+    return f"signs of life of {rank}"
 
 
 def _key(state: str, language: str) -> str:

@@ -95,10 +95,10 @@ class CheckpointStore:
         """
         staging = self.staging
         shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
         name = f"checkpoint-{step}"
         try:
             with self.guarded(f"the checkpoint of step {step}"):
+                staging.mkdir(parents=True)
                 yield staging
                 write_sums(staging / name)
                 shutil.rmtree(self.folder / name, ignore_errors=True)
@@ -140,8 +140,9 @@ class CheckpointStore:
         """
         try:
             yield
-        # torch.save reports a full disk as RuntimeError.
         except (OSError, RuntimeError, SafetensorError, WriteError) as error:
+            if not _is_of_writing(error):
+                raise
             last = self.last()
             left = f"{last} is complete" if last else "there is no earlier checkpoint"
             folder = folder or self.folder
@@ -164,6 +165,13 @@ class CheckpointStore:
     def _complete(self) -> list[Path]:
         found = self.folder.glob("checkpoint-[0-9]*")
         return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def _is_of_writing(error: Exception) -> bool:
+    # torch.save reports a full disk as RuntimeError, as others do a full GPU or a lost process.
+    return not isinstance(error, RuntimeError) or any(
+        name in str(error) for name in ("PytorchStreamWriter", "inline_container", "iostream")
+    )
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

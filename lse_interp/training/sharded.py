@@ -95,32 +95,50 @@ def hand_out(values: Mapping[str, Tensor] | None, leaves: Mapping[str, nn.Parame
         assign(leaf.detach(), value)
 
 
-def gathered_state(optimizer: torch.optim.Optimizer, *, keep: bool) -> dict[str, Any]:
-    """Return an optimizer's state in whole tensors, on the host.
+def gathered_state(
+    optimizer: torch.optim.Optimizer, leaves: Mapping[str, nn.Parameter], *, keep: bool
+) -> dict[str, Any]:
+    """Return an optimizer's state in whole tensors, on the host, by the names of its leaves.
 
-    Every process has to call this.
+    Every process has to call this. What is returned does not depend on how leaves are held, nor
+    on how the optimizer groups them, which `by_kind` does by how they are held.
 
     Args:
-        optimizer: The optimizer.
+        optimizer: The optimizer; all its groups have the same options.
+        leaves: What it steps, by name.
         keep: Whether this process wants the state; otherwise it only lends its parts.
     """
-    found = optimizer.state_dict()
-    state: dict[int, dict[str, Any]] = {}
+    found, names = optimizer.state_dict(), _names(optimizer, leaves)
+    state: dict[str, dict[str, Any]] = {}
     for index, entries in found["state"].items():
         gathered = {name: _gathered(value) for name, value in entries.items()}
         if keep:
-            state[index] = gathered
-    return found | {"state": state}
+            state[names[index]] = gathered
+    group = found["param_groups"][0]
+    return {"state": state, "options": {key: group[key] for key in group if key != "params"}}
 
 
-def own_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Cut a state of whole tensors into the parts that this process holds."""
-    leaves = [leaf for group in optimizer.param_groups for leaf in group["params"]]
+def own_state(
+    optimizer: torch.optim.Optimizer, leaves: Mapping[str, nn.Parameter], state: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Cut what `gathered_state` returned into what this process's optimizer holds.
+
+    Returns:
+        As `optimizer.load_state_dict` takes it.
+    """
     own = {
-        index: {name: _own(value, leaves[index]) for name, value in entries.items()}
-        for index, entries in state["state"].items()
+        index: {key: _own(value, leaves[name]) for key, value in state["state"][name].items()}
+        for index, name in enumerate(_names(optimizer, leaves))
+        if name in state["state"]
     }
-    return dict(state) | {"state": own}
+    groups = optimizer.state_dict()["param_groups"]
+    return {"state": own, "param_groups": [{**group, **state["options"]} for group in groups]}
+
+
+def _names(optimizer: torch.optim.Optimizer, leaves: Mapping[str, nn.Parameter]) -> list[str]:
+    """List the leaves in the optimizer's order."""
+    names = {leaf: name for name, leaf in leaves.items()}
+    return [names[leaf] for group in optimizer.param_groups for leaf in group["params"]]
 
 
 def _gathered(value: Any) -> Any:

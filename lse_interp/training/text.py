@@ -164,7 +164,7 @@ def token_blocks(
         at_most: With `n_tokens` None, stop after the block in which so many are reached.
 
     Raises:
-        CorpusError: No text, or less than `n_tokens`.
+        CorpusError: No text, less than `n_tokens`, or too little to predict any of it.
     """
     blocks = _blocks(documents, tokenizer, packing, n_tokens=n_tokens, at_most=at_most)
     bos = tokenizer.bos_token_id
@@ -177,7 +177,7 @@ def token_blocks(
             label[(block.ids == bos) & ~block.is_text] = IGNORE
         rows.append(torch.nn.functional.pad(block.ids, (0, spare)).int())
         targets.append(torch.nn.functional.pad(label, (0, spare), value=IGNORE).int())
-    return TokenBlocks(torch.stack(rows), torch.stack(targets))
+    return _with_labels(torch.stack(rows), torch.stack(targets))
 
 
 def authors_blocks(
@@ -220,7 +220,7 @@ def authors_blocks(
         targets.append(torch.nn.functional.pad(row, (0, spare), value=of_padding))
     labels = torch.stack(targets)
     labels[:, 0] = IGNORE
-    return TokenBlocks(torch.stack(rows), labels)
+    return _with_labels(torch.stack(rows), labels)
 
 
 def require_disjoint(training: Iterable[str], validation: Iterable[str], *, language: str) -> None:
@@ -254,6 +254,18 @@ def _packing(model: HookedModel, options: Hyperparameters) -> Packing:
     bos = "document" if model.name == "embedded" else default_bos(model.tokenizer)
     separator: Separator = "none" if model.tokenizer.eos_token_id is None else "eos"
     return Packing(block_size=options.block_size, bos=bos, separator=separator)
+
+
+def _with_labels(
+    ids: Int32[Tensor, "batch pos"], labels: Int32[Tensor, "batch pos"]
+) -> TokenBlocks:
+    """Leave out blocks with nothing to predict, whose mean loss would be no number."""
+    predicts = (labels != IGNORE).any(dim=1)
+    if not predicts.any():
+        raise CorpusError(
+            "The text is too short to predict any token of it. Give more text, or more --tokens."
+        )
+    return TokenBlocks(ids[predicts], labels[predicts])
 
 
 def _pieces(document: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
@@ -92,7 +92,6 @@ class RowTrainer(Trainer):
         self.detach = lambda: None
         self._folder = store.folder
         self._blocks_in_parts = is_sharded(self.model.parameters())
-        self._leaves_in_parts = is_sharded(engine.leaves().values())
 
     def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
         # What is sharded was made where it belongs, and cannot be moved.
@@ -152,10 +151,12 @@ class RowTrainer(Trainer):
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """Measure nats per token in every language of the validation text."""
-        losses = {
-            language: _mean_loss(self.model, blocks, batch_size=self.args.eval_batch_size)
-            for language, blocks in self.eval_dataset.items()
-        }
+        losses = _of_main(
+            {
+                language: _mean_loss(self.model, blocks, batch_size=self.args.eval_batch_size)
+                for language, blocks in self.eval_dataset.items()
+            }
+        )
         if self._blocks_in_parts:
             release(self.model)
         for language, loss in losses.items():
@@ -238,22 +239,24 @@ class RowTrainer(Trainer):
         set_leaves(self.engine, leaves)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not self._leaves_in_parts:
-            super()._save_optimizer_and_scheduler(output_dir)
-            return
-        state = gathered_state(self.optimizer, keep=self.args.should_save)
+        state = gathered_state(self.optimizer, self.engine.leaves(), keep=self.args.should_save)
         if self.args.should_save:
             torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None or not self._leaves_in_parts:
-            super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
             return
         # Mapped, so that each process reads its own part alone.
         state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", mmap=True)
-        self.optimizer.load_state_dict(own_state(self.optimizer, state))
-        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME))
+        own = own_state(self.optimizer, self.engine.leaves(), state)
+        self.optimizer.load_state_dict(own)
+        schedule = torch.load(Path(checkpoint) / SCHEDULER_NAME)
+        # One entry per group of the optimizer, all alike; how leaves are held decides how many.
+        n = len(self.optimizer.param_groups)
+        self.lr_scheduler.load_state_dict(
+            {key: v[:1] * n if isinstance(v, list) else v for key, v in schedule.items()}
+        )
 
     def _require_number(self, value: Tensor, what: str) -> None:
         self._require_finite(
@@ -273,6 +276,16 @@ def set_leaves(engine: Engine, values: Mapping[str, Tensor] | None) -> None:
     """Give all processes the leaves that the main process has, and write them into the model."""
     hand_out(values, engine.leaves())
     engine.after_step()
+
+
+def _of_main(losses: dict[str, float]) -> dict[str, float]:
+    """Return the main process's losses in all processes, which then decide alike what is best."""
+    if not distributed.is_initialized():
+        return losses
+    # Devices of different kinds differ in the last bits.
+    told = [losses]
+    distributed.broadcast_object_list(told)
+    return told[0]
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from lse_interp.activations import ActivationCounts, Config, count_activations, 
 from lse_interp.core.cli import CorpusArgs, ModelArgs
 from lse_interp.core.errors import ActivationError, ArtifactError, LseError
 from lse_interp.counting.engine import SharedCount, shard_blocks
-from lse_interp.counting.ranks import Ranks
+from lse_interp.counting.ranks import Ranks, require_one_folder
 from lse_interp.counting.shards import ShardStore
 from lse_interp.data import pack
 
@@ -160,6 +160,13 @@ def test_several_processes_need_a_folder(model):
             ranks=Ranks(0, 2),
             store=None,
         )
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_folder_that_cannot_be_made_is_one_error(tmp_path, rank):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LseError, match=r"Could not write into .*file/counts .*\(--root\)"):
+        require_one_folder(tmp_path / "file" / "counts", Ranks(rank, 2))
 
 
 @pytest.mark.parametrize(("rank", "outcome"), [(0, ActivationError), (1, SystemExit)])

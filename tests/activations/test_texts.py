@@ -140,6 +140,37 @@ def test_a_text_that_nobody_packs_is_packed_here_after_a_while(read, tmp_path, m
     assert not (tmp_path / "mlt").exists()
 
 
+@pytest.mark.parametrize("world", [2, 4])
+def test_a_slow_packer_that_lives_is_waited_for(read, tmp_path, monkeypatch, world):
+    monkeypatch.setattr(texts, "_PATIENCE_SECONDS", 0.4)
+    monkeypatch.setattr(texts, "_SECONDS_BETWEEN_BEATS", 0.05)
+
+    def slow(language):
+        time.sleep(1.5 if language == "isl" else 0)
+        return read(language)
+
+    for got in played(world, slow, tmp_path):
+        assert [language for language, _ in got] == list(LANGUAGES)
+    assert sorted(read.calls) == sorted(LANGUAGES)
+
+
+def test_a_text_that_is_over_before_it_is_there_is_removed(read, tmp_path, monkeypatch):
+    counters = HashStore()
+    save = PackedText.save
+
+    def late(text, path):
+        save(text, path)
+        text_is_over(path.parent.name, Ranks(0, 2, counters=counters))
+
+    monkeypatch.setattr(PackedText, "save", late)
+    ranks = Ranks(1, 2, counters=counters)
+    list(packed_texts(LANGUAGES, read, ranks=ranks, folder=lambda code: tmp_path / code))
+    deadline = time.monotonic() + 20
+    while list(tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_text_that_comes_when_it_is_over_leaves_nothing(read, tmp_path):
     counters = HashStore()
 

@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,27 @@ def test_load_refuses_a_flipped_bit_wherever_it_is(tmp_path):
             read(path)
         n_refused += 1
     assert n_refused == len(whole) - 8 - header > 0
+
+
+def test_load_reads_one_file_while_another_takes_its_place(tmp_path):
+    """Files are replaced between two looks at them, and the one that was opened is whole."""
+    stopped = threading.Event()
+
+    def keep_writing():
+        at = 0
+        while not stopped.is_set():
+            at += 1
+            write(tmp_path, meta={"at": at})
+
+    write(tmp_path)
+    writer = threading.Thread(target=keep_writing)
+    writer.start()
+    try:
+        found = {read(tmp_path / "thing.safetensors")[1].get("at") for _ in range(300)}
+    finally:
+        stopped.set()
+        writer.join()
+    assert len(found) > 3
 
 
 def test_load_refuses_altered_metadata(tmp_path):

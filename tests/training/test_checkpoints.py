@@ -97,6 +97,23 @@ def test_staged_says_that_nothing_was_saved_before(store):
         raise OSError("full")
 
 
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("Connection closed by peer")],
+    ids=["memory", "peer"],
+)
+def test_staged_blames_the_disk_for_failed_writes_alone(store, error):
+    with pytest.raises(type(error), match=str(error)), store.staged(4):
+        raise error
+
+
+def test_staged_says_that_the_folder_cannot_be_made(store):
+    store.clear()
+    store.folder.write_text("a file")
+    with pytest.raises(LseError, match="Could not write the checkpoint of step 4"), store.staged(4):
+        pass
+
+
 def test_what_a_killed_process_left_half_written_is_no_checkpoint(store):
     write(store, 2)
     (store.staging / "checkpoint-4").mkdir(parents=True)

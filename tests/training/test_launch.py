@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from lse_interp.training.options import NEURON_METHODS
 from tests.models.conftest import tiny_tokenizer
 
 from .conftest import tiny
-from .tiny_stage import Place, start, wait_for_checkpoint
+from .tiny_stage import Place, last_checkpoint, start, wait_for_checkpoint
 
 WORKER = Path(__file__).with_name("launched.py")
 CONFIGS = Path(__file__).parents[2] / "docs" / "accelerate"
@@ -116,6 +117,10 @@ def _train_all(launched, strategy):
         process = start([WORKER, path], launcher=launcher(strategy), log=log)
         wait_for_checkpoint(process, launched.folder("killed", runs=strategy))
         _kill_one(process, rank=VICTIMS[strategy])
+        process.wait()
+        killed = launched.folder("killed", runs=strategy)
+        # Tests go on from it, each from a copy of its own.
+        shutil.copytree(killed, killed.with_name("killed_for_moving"))
         log.seek(0)
         return log.read()
 
@@ -129,6 +134,10 @@ def _kill_one(process, *, rank):
     ]
     lost.send_signal(signal.SIGKILL)
     assert process.wait(timeout=60) > 0
+
+
+def steps_in(log):
+    return [int(line.split()[1]) for line in log.splitlines() if line.startswith("step ")]
 
 
 def _weights(folder):
@@ -226,16 +235,14 @@ def test_a_launch_that_lost_a_process_goes_on_when_repeated(alone, logs, strateg
     kept = {} if whole.is_subnetwork else _weights(expected)
     folder = alone.folder("killed", runs=strategy)
     assert not FinetuneRun.exists(folder)
-    checkpoints = folder.glob("checkpoints/checkpoint-*")
-    done = max(int(path.name.split("-")[1]) for path in checkpoints)
+    done = last_checkpoint(folder)
     assert 0 < done < whole.curves["step"].max()
 
     command = ["-m", "lse_interp.finetune", *alone.long(strategy, case="killed")]
     process = start(command, launcher=launcher(strategy))
     _, log = process.communicate()
     assert process.returncode == 0, log
-    steps = [int(line.split()[1]) for line in log.splitlines() if line.startswith("step ")]
-    assert steps[0] > done
+    assert min(steps_in(log)) > done
     found = FinetuneRun.load(folder)
     pd.testing.assert_frame_equal(found.curves, whole.curves, check_exact=True)
     for ours, theirs in zip(found.rows or (), whole.rows or (), strict=True):
@@ -243,6 +250,32 @@ def test_a_launch_that_lost_a_process_goes_on_when_repeated(alone, logs, strateg
     for name, weight in kept.items():
         assert torch.equal(_weights(folder)[name], weight)
     assert not (folder / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_whichever_way_the_model_is_held(alone, logs):
+    whole = FinetuneRun.load(alone.folder("long", runs="fsdp2"))
+    runs, folder = "moved", alone.folder("killed", runs="moved")
+    shutil.copytree(alone.folder("killed_for_moving", runs="fsdp2"), folder)
+    words = alone.arguments("killed", runs=runs, method="full", **LONG)
+    command = ["-m", "lse_interp.finetune", *words]
+
+    process = start(command, launcher=launcher("ddp"))
+    wait_for_checkpoint(process, folder, after=last_checkpoint(folder))
+    _kill_one(process, rank="1")
+    process.communicate()
+    done = last_checkpoint(folder)
+    assert done < whole.curves["step"].max()
+
+    process = start(command, launcher=launcher("fsdp2"))
+    _, log = process.communicate()
+    assert process.returncode == 0, log
+    assert min(steps_in(log)) > done
+    found = FinetuneRun.load(folder)
+    np.testing.assert_allclose(found.curves["loss"], whole.curves["loss"], rtol=TOLERANCE)
+    expected = _weights(alone.folder("long", runs="fsdp2"))
+    for name, weight in _weights(folder).items():
+        torch.testing.assert_close(weight, expected[name], rtol=0, atol=TOLERANCE)
 
 
 @pytest.fixture

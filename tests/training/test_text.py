@@ -62,6 +62,8 @@ def blocks_by_hand(documents, tokenizer, packing):
     ids, labels = [], []
     for row in rows:
         spare = packing.block_size - len(row)
+        if all(label == IGNORE for _, label in row[1:]):
+            continue
         ids.append([token for token, _ in row] + [0] * spare)
         labels.append([IGNORE] + [label for _, label in row[1:]] + [IGNORE] * spare)
     return ids, labels
@@ -91,13 +93,28 @@ def test_token_blocks_label_text_and_separators_alone():
 )
 def test_token_blocks_agree_with_packing_by_hand(documents, block_size, bos, separator):
     packing = Packing(block_size=block_size, bos=bos, separator=separator)
-    found = token_blocks(documents, tiny_tokenizer(), packing)
     ids, labels = blocks_by_hand(documents, tiny_tokenizer(), packing)
+    if not ids:
+        with pytest.raises(CorpusError, match="too short to predict any token of it"):
+            token_blocks(documents, tiny_tokenizer(), packing)
+        return
+    found = token_blocks(documents, tiny_tokenizer(), packing)
     assert found.ids.tolist() == ids
     assert found.labels.tolist() == labels
     # Padding ends the last block, and stands nowhere else.
     assert PAD not in found.ids[:-1]
     assert found.ids[-1].nonzero().max() + 1 == (found.ids[-1] != PAD).sum()
+
+
+@pytest.mark.parametrize("pack", [token_blocks, authors_blocks])
+def test_blocks_with_nothing_to_predict_are_left_out(pack):
+    """The mean loss over a step of such a block alone would be 0 / 0."""
+    words = {"padding_is_label": False} if pack is authors_blocks else {}
+    packing = Packing(block_size=3, bos="none", separator="none")
+    found = pack(["w0 w1 w2 w3"], tiny_tokenizer(), packing, **words)
+    assert found.ids.tolist() == [[4, 5, 6]]
+    with pytest.raises(CorpusError, match="too short to predict any token of it"):
+        pack(["w0"], tiny_tokenizer(), packing, **words)
 
 
 def test_token_blocks_read_an_ordinary_token_that_bos_looks_like():

@@ -68,9 +68,15 @@ def start(arguments, *, launcher=("-m", "lse_interp.finetune"), log=subprocess.P
     )
 
 
-def wait_for_checkpoint(process, folder):
-    """Return once a run in a folder has a checkpoint."""
-    while process.poll() is None and not list(folder.glob("checkpoints/checkpoint-*")):
+def last_checkpoint(folder):
+    """Return the step of the last checkpoint of a run in a folder; 0 if there is none."""
+    found = folder.glob("checkpoints/checkpoint-*")
+    return max((int(path.name.split("-")[1]) for path in found), default=0)
+
+
+def wait_for_checkpoint(process, folder, *, after=0):
+    """Return once a run in a folder has a checkpoint of a later step."""
+    while process.poll() is None and last_checkpoint(folder) <= after:
         time.sleep(0.002)
     assert process.poll() is None, process.communicate()[1]
 
