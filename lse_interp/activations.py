@@ -41,9 +41,10 @@ class Config:
     text: CONFIG_FLAT[CorpusArgs] = CorpusArgs()
     langs: tuple[str, ...] = PAPER_LANGUAGES
     """Languages, by any of their codes."""
-    n_tokens: int | None = None
-    """Text tokens per language; by default 20,000 of the embedded corpus, 1,000,000 of any other.
-    The paper reads 100 MB per language; as int64 ids, that is 13.1 million tokens."""
+    n_tokens: int | Literal["all"] | None = None
+    """Text tokens per language, or `all` there are; by default 20,000 of the embedded corpus,
+    1,000,000 of any other. The paper reads 100 MB per language; as int64 ids, that is 13.1 million
+    tokens."""
     site: str = "mlp.hook_act"
     """Values that are counted where > 0; LAPE's are those of the gate, `mlp.hook_act`."""
     block_size: int | None = None
@@ -71,7 +72,7 @@ if __name__ == "__main__":
 from tqdm.auto import tqdm
 
 from lse_interp.core.artifacts import RunPaths, provenance
-from lse_interp.core.errors import MismatchError
+from lse_interp.core.errors import CorpusError, MismatchError
 from lse_interp.core.writing import remove_folder
 from lse_interp.counting.counts import ActivationCounts, merge
 from lse_interp.counting.engine import SharedCount, shard_blocks, text_digest
@@ -82,6 +83,7 @@ from lse_interp.counting.shards import ShardStore
 from lse_interp.counting.texts import PackedText, pack_corpus, packed_texts, text_is_over
 from lse_interp.data import Corpus, load_corpus
 from lse_interp.data.blocks import Bos, Separator
+from lse_interp.data.corpora import require_text_of_each
 from lse_interp.models import HookedModel, load_from_args
 
 __all__ = ["ActivationCounts", "Config", "count_activations", "main", "merge", "run"]
@@ -180,6 +182,7 @@ def run(config: Config) -> dict[str, Path]:
         logging.disable(logging.WARNING)
     with ranks.together(), _locks() as locks:
         languages = tuple(dict.fromkeys(lookup(code).code for code in config.langs))
+        require_text_of_each(config.text.corpus, languages)
         settings = _settings(config)
         chosen = config.model
         model = load_from_args(replace(chosen, device=ranks.device(chosen.device)))
@@ -218,10 +221,12 @@ def _locks() -> Iterator[dict[str, contextlib.ExitStack]]:
 def _settings(config: Config) -> Settings:
     embedded_model = config.model.model == "embedded"
     block_size = 128 if embedded_model else 512
-    n_tokens = 20_000 if config.text.corpus == "embedded" else 1_000_000
+    n_tokens: int | None = 20_000 if config.text.corpus == "embedded" else 1_000_000
+    if config.n_tokens is not None:
+        n_tokens = None if config.n_tokens == "all" else config.n_tokens
     return Settings(
         site=config.site,
-        n_tokens=n_tokens if config.n_tokens is None else config.n_tokens,
+        n_tokens=n_tokens,
         block_size=block_size if config.block_size is None else config.block_size,
         batch_size=config.batch_size,
         n_shards=config.n_shards,
@@ -240,7 +245,13 @@ def _asked(config: Config, settings: Settings, model: HookedModel, language: str
 
 def _read(config: Config, settings: Settings, tokenizer: Any, language: str) -> PackedText:
     corpus = load_corpus(config.text.corpus, language=language, split=config.text.split)
-    return pack_corpus(corpus, tokenizer, settings)
+    try:
+        return pack_corpus(corpus, tokenizer, settings)
+    except CorpusError as error:
+        error.add_note(
+            f"This is {lookup(language).name} ({corpus.source}). --n-tokens takes less, or `all`."
+        )
+        raise
 
 
 def _run_languages(
@@ -368,10 +379,10 @@ def _report(
     n_counted = sum(about["n_tokens_counted"] for about in written)
     waited = sum(about["seconds_waiting"] for about in written)
     logger.info(
-        "languages with counts in %s: %d (%s tokens counted now, %s tokens/s; waited for text %.1f "
-        "%% of the time)",
-        paths.folder / "counts",
+        "counts of %d languages are in %s (%s tokens counted now, %s tokens/s; waited for text "
+        "%.1f %% of the time)",
         n_languages,
+        paths.folder / "counts",
         f"{n_counted:,}",
         f"{n_counted / seconds:,.0f}",
         100 * waited / seconds,

@@ -24,7 +24,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lse_interp.core.cli import (
     CONFIG_FLAT,
@@ -76,12 +76,13 @@ if __name__ == "__main__":
 import torch
 
 from lse_interp.core.artifacts import RunPaths
-from lse_interp.core.errors import LseError
+from lse_interp.core.errors import CorpusError, LseError
 from lse_interp.core.finetune_runs import FinetuneRun
 from lse_interp.core.languages import lookup
 from lse_interp.core.neurons import NeuronSets
 from lse_interp.counting.ranks import Ranks, require_one_folder
 from lse_interp.data import Corpus, load_corpus
+from lse_interp.data.blocks import require_documents
 from lse_interp.data.parallel import load_parallel
 from lse_interp.models import HookedModel, load_from_args
 from lse_interp.models.sharding import load_sharded
@@ -135,13 +136,15 @@ def finetune_language(
     Raises:
         MismatchError: Neurons of another model, or a folder with another unfinished run.
         LanguageError: A language that is unknown or not in `neurons`.
-        CorpusError: No text, too little, or validation text that is training text too.
+        CorpusError: No text, one text instead of several, too little, or validation text that is
+            training text too.
         ActivationError: The loss stopped being a number.
         LseError: An argument is out of range, no neurons, or a failed write.
 
     Source: paper, sections 3.2, 4.1, 4.3.
     """
     language = lookup(language).code
+    _require_kinds(corpus, validation, neurons)
     if neurons is not None:
         model.info.require_same(neurons.model, what="The neuron set")
     options = (options or Hyperparameters()).completed(method, embedded=model.name == "embedded")
@@ -253,6 +256,8 @@ def _check(config: Config, launch: Launch, *, embedded: bool) -> None:
         faults.append(f"--random-match needs --method random; got {config.method}.")
     if config.neurons is not None and config.method not in NEURON_METHODS:
         faults.append(f"--neurons needs --method target or random; got {config.method}.")
+    if config.name is not None and Path(config.name).name != config.name:
+        faults.append(f"--name is the name of one folder, without a path; got {config.name}.")
     if config.name is not None and len(config.tokens) > 1:
         faults.append("--name fits one run; --tokens asks for several. Leave out --name.")
     if any(tokens < 1 for tokens in config.tokens):
@@ -296,12 +301,36 @@ def _validation(config: Config, languages: Iterable[str]) -> dict[str, tuple[str
     spec = config.validation
     if spec is None:
         spec = "embedded" if config.text.corpus == "embedded" else "flores"
+    try:
+        return _read_validation(spec, tuple(languages))
+    except CorpusError as error:
+        error.add_note("This is the validation text, which --validation names.")
+        raise
+
+
+def _read_validation(spec: str, languages: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     kind = spec.partition(":")[0]
     if kind in ("embedded", "flores", "ntrex"):
         split = None if kind == "ntrex" else "dev"
-        parallel = load_parallel(spec, languages=tuple(languages), split=split)
+        parallel = load_parallel(spec, languages=languages, split=split)
         return dict(parallel.sentences)
     return {code: tuple(load_corpus(spec, language=code).documents()) for code in languages}
+
+
+def _require_kinds(corpus: Any, validation: Any, neurons: Any) -> None:
+    """Refuse what would fail later, in words that do not help."""
+    if not isinstance(validation, Mapping):
+        raise LseError(
+            '`validation` must map languages to their documents, {"mlt": [text, ...]}; got '
+            f"{type(validation).__name__}."
+        )
+    for name, texts in {"corpus": corpus, **validation}.items():
+        require_documents(texts, what=name)
+    if neurons is not None and not isinstance(neurons, NeuronSets):
+        raise LseError(
+            "`neurons` must be NeuronSets, of which the language's are taken; got "
+            f"{type(neurons).__name__}. Pass the sets themselves, not those of one language."
+        )
 
 
 def _reader(corpus: Corpus | Iterable[str]) -> Callable[[], Iterable[str]]:

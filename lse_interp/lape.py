@@ -226,6 +226,7 @@ def run(config: Config) -> NeuronSets:
         }
         neurons = dataclasses.replace(neurons, provenance=about)
         neurons.save(out)
+        _warn_of_unequal_text(neurons)
         return neurons
 
     neurons = find_or_make(out, what="the neuron sets", find=find, make=make)
@@ -233,7 +234,9 @@ def run(config: Config) -> NeuronSets:
     if config.parquet:
         folder = out.with_name(f"{out.stem}-release") if config.out else paths.release
         write_release(folder, neurons, license=config.license)
-        logger.info("wrote %s; publish it: hf upload <name> %s --repo-type dataset", folder, folder)
+        logger.info(
+            "wrote %s; publish it: hf upload <user>/<name> %s --repo-type dataset", folder, folder
+        )
     return neurons
 
 
@@ -342,6 +345,20 @@ def _report(neurons: NeuronSets, out: Path) -> None:
         len(neurons),
         out,
     )
+
+
+def _warn_of_unequal_text(neurons: NeuronSets) -> None:
+    n_tokens = neurons.provenance["n_tokens"]
+    fewest, most = (choose(n_tokens, key=n_tokens.get) for choose in (min, max))
+    if n_tokens[fewest] < n_tokens[most]:
+        logger.warning(
+            "the languages were counted on unequal text, from %s tokens (%s) to %s (%s): the less "
+            "text, the more chance there is in a language's probabilities",
+            f"{n_tokens[fewest]:,}",
+            fewest,
+            f"{n_tokens[most]:,}",
+            most,
+        )
 
 
 def _check_fits(first: ActivationCounts, found: ActivationCounts, *, language: str) -> None:

@@ -12,10 +12,10 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from lse_interp.core.errors import LanguageError, LseError, MismatchError
+from lse_interp.core.errors import CorpusError, LanguageError, LseError, MismatchError
 from lse_interp.core.finetune_runs import FinetuneRun
 from lse_interp.core.neurons import NeuronSets
-from lse_interp.finetune import finetune_language, main
+from lse_interp.finetune import _require_kinds, finetune_language, main
 from lse_interp.models import load_model
 from lse_interp.models.rows import read_rows
 from lse_interp.models.subnetworks import apply_subnetwork
@@ -43,6 +43,25 @@ DENSE_FFN = tuple(
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     return Place(tmp_path_factory.mktemp("stage"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"corpus": "one text"}, "`corpus` must be a list of texts; got one text of 8 characters"),
+        ({"validation": {"mlt": "one text"}}, "`mlt` must be a list of texts"),
+    ],
+)
+def test_one_text_does_not_pass_for_many(changes, message):
+    with pytest.raises(CorpusError, match=message):
+        tune(tiny_model(), **changes)
+
+
+def test_arguments_of_other_kinds_are_named():
+    with pytest.raises(LseError, match="`validation` must map languages to .* got list"):
+        _require_kinds([], ["text"], None)
+    with pytest.raises(LseError, match="`neurons` must be NeuronSets, .* got tuple"):
+        _require_kinds([], {}, ())
 
 
 def weights(model):

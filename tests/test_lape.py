@@ -355,6 +355,15 @@ def test_run_writes_what_identify_finds(runs):
     assert loaded.provenance["n_tokens"] == dict.fromkeys(neurons.languages, 100)
 
 
+@pytest.mark.parametrize("factor", [1, 7])
+def test_run_says_that_languages_were_counted_on_unequal_text(runs, caplog, factor):
+    counts = ActivationCounts.load(runs.counts("mlt"))
+    more = {name: factor * getattr(counts, name) for name in ("shard_n_tokens", "shard_n_positive")}
+    dataclasses.replace(counts, **more).save(runs.counts("mlt"))
+    lape.run(config_of(runs))
+    assert ("counted on unequal text" in caplog.text) is (factor > 1)
+
+
 def test_run_takes_the_languages_asked_for_in_any_spelling(runs):
     assert lape.run(config_of(runs, langs=("mt", "slk_Latn", "afr"))).languages == (
         "mlt",

@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,8 +27,10 @@ from lse_interp.core.settings import readable
 from lse_interp.core.writing import write_atomic, write_folder, write_together
 
 __all__ = [
+    "HasInfo",
     "ModelInfo",
     "RunPaths",
+    "info_of",
     "load_artifact",
     "projections",
     "provenance",
@@ -123,6 +125,21 @@ class ModelInfo:
             )
 
 
+@runtime_checkable
+class HasInfo(Protocol):
+    """What says which model it is, as `HookedModel` does."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """Which model this is."""
+        ...
+
+
+def info_of(model: ModelInfo | HasInfo) -> ModelInfo:
+    """Return the description of a model, or the description itself."""
+    return model if isinstance(model, ModelInfo) else model.info
+
+
 @dataclasses.dataclass(frozen=True)
 class RunPaths:
     """Where the artefacts of one model live: `root/<model>/...`."""
@@ -134,6 +151,11 @@ class RunPaths:
     def folder(self) -> Path:
         """The folder that holds every artefact of this model."""
         return Path(self.root) / re.sub(r"[^\w.-]+", "--", self.model.strip("/"))
+
+    @property
+    def model_flag(self) -> str:
+        """How a suggested command line names this model: ` --model X`, nothing for the default."""
+        return "" if self.model == "embedded" else f" --model {self.model}"
 
     def counts(self, language: str) -> Path:
         """Activation counts of one language."""
@@ -301,8 +323,9 @@ def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 @contextlib.contextmanager
 def _opened(path: Path, *, kind: str) -> Iterator[Any]:
     if not path.exists():
-        stage = f": python -m lse_interp.{_WRITERS[kind]}" if kind in _WRITERS else ""
-        raise ArtifactError(f"{path} does not exist. Run the stage that writes it first{stage}.")
+        writer = _WRITERS.get(kind)
+        how = f" (python -m lse_interp.{writer}, same --model and --root)" if writer else ""
+        raise ArtifactError(f"{path} does not exist. Run the stage that writes it first{how}.")
     try:
         with safe_open(path, framework="pt") as file:
             yield file

@@ -63,6 +63,7 @@ def answer_at_once(config_type: type[Any], *, description: str | None = None) ->
 
     For a module that is run as a command, between its `Config` and the imports that take seconds.
     """
+    _require_flags_once(sys.argv[1:])
     tyro.cli(config_type, description=description)
     if not sys.stderr.isatty():
         # Read by huggingface_hub and transformers when imported: a bar would fill a log file.
@@ -78,9 +79,10 @@ def main_for(
 ) -> int:
     """Parse a command line into `config_type`, call `run`, return the exit status.
 
-    An `LseError` ends as one readable message on stderr and status 2; anything else is a bug and
-    keeps its traceback.
+    An `LseError` ends as one readable message on stderr and status 2, Ctrl-C as another and status
+    130; anything else is a bug and keeps its traceback.
     """
+    _require_flags_once(sys.argv[1:] if argv is None else argv)
     config = tyro.cli(config_type, args=argv, description=description)
     _configure_logging()
     try:
@@ -89,7 +91,23 @@ def main_for(
         notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", []))
         sys.stderr.write(f"error: {error}{notes}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            "\ninterrupted. What was finished is kept: the same command goes on from there.\n"
+        )
+        return 130
     return 0
+
+
+def _require_flags_once(words: Sequence[str]) -> None:
+    """Refuse a flag that is given twice, of which only the last would count."""
+    flags = [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]
+    if twice := [flag for flag in dict.fromkeys(flags) if flags.count(flag) > 1]:
+        sys.stderr.write(
+            f"error: {', '.join(twice)} given more than once. Give it once; a flag that takes "
+            "several values takes them one after the other.\n"
+        )
+        raise SystemExit(2)
 
 
 def progress(

@@ -17,7 +17,13 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from lse_interp.core.artifacts import ModelInfo, load_artifact, save_artifact
+from lse_interp.core.artifacts import (
+    HasInfo,
+    ModelInfo,
+    info_of,
+    load_artifact,
+    save_artifact,
+)
 from lse_interp.core.errors import ArtifactError, LseError
 from lse_interp.core.neuron_checks import cut_indices
 from lse_interp.core.neurons import indices_to_mask
@@ -151,7 +157,7 @@ class FinetuneRun:
         return path
 
     @classmethod
-    def load(cls, folder: str | Path, *, model: ModelInfo | None = None) -> "FinetuneRun":
+    def load(cls, folder: str | Path, *, model: ModelInfo | HasInfo | None = None) -> "FinetuneRun":
         """Read what `save` wrote.
 
         Args:
@@ -166,7 +172,7 @@ class FinetuneRun:
         tensors, meta = load_artifact(path, kind=_KIND, version=_VERSION)
         info = ModelInfo.from_dict(meta["model"])
         if model is not None:
-            model.require_same(info, what=f"{path}")
+            info_of(model).require_same(info, what=f"{path}")
         has_rows = "neurons" in tensors
         parts = _unpack(tensors, info, where=f"{path}") if has_rows else (None, None, None)
         return cls(

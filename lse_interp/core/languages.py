@@ -124,7 +124,7 @@ glg | Galician | Latn | Indo-European | Romance | gl |
 gsw | Swiss German | Latn | Indo-European | Germanic | |
 guj | Gujarati | Gujr | Indo-European | Indo-Aryan | gu |
 hau | Hausa | Latn | Afro-Asiatic | Chadic | ha |
-heb | Hebrew | Hebr | Afro-Asiatic | Semitic | he |
+heb | Hebrew | Hebr | Afro-Asiatic | Semitic | he | iw
 hin | Hindi | Deva | Indo-European | Indo-Aryan | hi |
 hmn | Hmong | Latn | Hmong-Mien | Hmongic | |
 hrv | Croatian | Latn | Indo-European | Slavic | hr |
@@ -160,7 +160,7 @@ nde | Northern Ndebele | Latn | Niger-Congo | Bantu | nd |
 npi | Nepali | Deva | Indo-European | Indo-Aryan | ne | nep
 nld | Dutch | Latn | Indo-European | Germanic | nl |
 nno | Norwegian Nynorsk | Latn | Indo-European | Germanic | nn |
-nob | Norwegian Bokmål | Latn | Indo-European | Germanic | nb |
+nob | Norwegian Bokmål | Latn | Indo-European | Germanic | nb | nor no
 nso | Northern Sotho | Latn | Niger-Congo | Bantu | |
 nya | Nyanja | Latn | Niger-Congo | Bantu | ny |
 orm | Oromo | Latn | Afro-Asiatic | Cushitic | om | gaz

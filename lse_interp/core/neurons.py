@@ -17,11 +17,19 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from lse_interp.core.artifacts import ModelInfo, load_artifact, provenance, save_artifact
+from lse_interp.core.artifacts import (
+    HasInfo,
+    ModelInfo,
+    info_of,
+    load_artifact,
+    provenance,
+    save_artifact,
+)
 from lse_interp.core.errors import LanguageError, LseError, near_misses
 from lse_interp.core.neuron_checks import check_grid, check_layers, cut_indices
 from lse_interp.core.neuron_controls import draw_control
 from lse_interp.core.neuron_formats import read_masks, write_masks
+from lse_interp.core.neuron_masks import indices_to_mask, mask_to_indices
 from lse_interp.core.release_table import (
     read_release_table,
     rows_to_grids,
@@ -226,21 +234,23 @@ class NeuronSets:
         return save_artifact(path, kind=_KIND, version=_VERSION, tensors=tensors, meta=meta)
 
     @classmethod
-    def load(cls, path: str | Path, *, model: ModelInfo | None = None) -> "NeuronSets":
-        """Read what `save` wrote.
+    def load(cls, path: str | Path, *, model: ModelInfo | HasInfo | None = None) -> "NeuronSets":
+        """Read what `save` wrote, or what `to_parquet` did.
 
         Args:
-            path: the `.safetensors` file.
+            path: the `.safetensors` file, or the `.parquet` file of a release.
             model: the model the neurons will be used on, if there is one.
 
         Raises:
             ArtifactError: missing, truncated, altered or of another kind.
             MismatchError: the neurons belong to another model than `model`.
         """
+        if Path(path).suffix == ".parquet":
+            return cls.from_parquet(path, model=model)
         tensors, meta = load_artifact(path, kind=_KIND, version=_VERSION)
         found = ModelInfo.from_dict(meta["model"])
         if model is not None:
-            model.require_same(found, what=f"{path}")
+            info_of(model).require_same(found, what=f"{path}")
         shape = (len(meta["languages"]), found.n_layers)
         sets = cut_indices(tensors["neurons"], tensors["n_neurons"], shape=shape, where=f"{path}")
         pieces = iter(sets)
@@ -275,7 +285,9 @@ class NeuronSets:
         return write_table(path, self.to_frame(), about=about)
 
     @classmethod
-    def from_parquet(cls, path: str | Path, *, model: ModelInfo | None = None) -> "NeuronSets":
+    def from_parquet(
+        cls, path: str | Path, *, model: ModelInfo | HasInfo | None = None
+    ) -> "NeuronSets":
         """Read what `to_parquet` wrote.
 
         The table lists the neurons of the sets, so `lape` and `probability` are NaN for all other
@@ -292,7 +304,7 @@ class NeuronSets:
         frame, about = read_release_table(path)
         found = ModelInfo.from_dict(about["model"])
         if model is not None:
-            model.require_same(found, what=f"{path}")
+            info_of(model).require_same(found, what=f"{path}")
         rows = {"languages": about["n_neurons"], "model": found}
         indices = rows_to_indices(frame, **rows)
         lape, probability = rows_to_grids(frame, **rows)
@@ -365,31 +377,6 @@ class NeuronSets:
                 else probability[position][layer, neuron].numpy(),
             }
         )
-
-
-def mask_to_indices(
-    mask: Bool[Tensor, "layer neuron"],
-) -> tuple[Int64[Tensor, " _neuron"], ...]:
-    """List the marked neurons of each layer in ascending order.
-
-    >>> [row.tolist() for row in mask_to_indices(torch.tensor([[True, False], [False, False]]))]
-    [[0], []]
-    """
-    return tuple(row.nonzero().flatten() for row in mask)
-
-
-def indices_to_mask(
-    indices: Sequence[Int64[Tensor, " _neuron"]], *, d_mlp: int
-) -> Bool[Tensor, "layer neuron"]:
-    """Mark the neurons listed for each layer; the inverse of `mask_to_indices`.
-
-    >>> indices_to_mask([torch.tensor([0]), torch.tensor([], dtype=torch.int64)], d_mlp=2).tolist()
-    [[True, False], [False, False]]
-    """
-    mask = torch.zeros(len(indices), d_mlp, dtype=torch.bool)
-    for row, neurons in zip(mask, indices, strict=True):
-        row[neurons] = True
-    return mask
 
 
 def _complete(values: Tensor | None) -> Tensor | None:

@@ -38,7 +38,7 @@ def find_run(paths: RunPaths, language: str, run: str | Path) -> Path:
     raise ArtifactError(
         f"There is no finished run {str(run)!r} of {language} in {paths.finetune(language, '')}, "
         f"nor a folder of that name that holds one. {looked_up} Make it with "
-        f"`python -m lse_interp.finetune --lang {language}{_flags(str(run))}`."
+        f"`python -m lse_interp.finetune{paths.model_flag} --lang {language}{_flags(str(run))}`."
     )
 
 

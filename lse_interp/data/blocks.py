@@ -18,7 +18,17 @@ from torch import Tensor
 from lse_interp.core.errors import CorpusError
 from lse_interp.data.options import Bos, Separator
 
-__all__ = ["IGNORE", "Block", "batches", "default_bos", "labels", "pack", "shards", "skip"]
+__all__ = [
+    "IGNORE",
+    "Block",
+    "batches",
+    "default_bos",
+    "labels",
+    "pack",
+    "require_documents",
+    "shards",
+    "skip",
+]
 
 IGNORE = -100
 """Label of a position that takes no part in the loss."""
@@ -73,9 +83,11 @@ def pack(
         separator: EOS between two documents, or nothing.
 
     Raises:
-        CorpusError: arguments out of range, a special token the tokenizer lacks, no text, or
-            fewer text tokens than `n_tokens` (raised after the last whole block).
+        CorpusError: arguments out of range, one text instead of several, a special token the
+            tokenizer lacks, no text, or fewer text tokens than `n_tokens` (raised after the last
+            whole block).
     """
+    require_documents(documents)
     _check(block_size=block_size, n_tokens=n_tokens, bos=bos, separator=separator)
     bos_id = None if bos == "none" else _special(tokenizer, "bos")
     eos_id = None if separator == "none" else _special(tokenizer, "eos")
@@ -90,6 +102,19 @@ def pack(
         block_size=block_size,
         before_block=bos_id if bos == "block" else None,
     )
+
+
+def require_documents(documents: object, *, what: str = "documents") -> None:
+    """Refuse one text where several are expected: its letters would pass for documents.
+
+    Raises:
+        CorpusError: a str.
+    """
+    if isinstance(documents, str):
+        raise CorpusError(
+            f"`{what}` must be a list of texts; got one text of {len(documents):,} characters. "
+            "Put it into a list: [text]."
+        )
 
 
 def default_bos(tokenizer: Any) -> Bos:
@@ -213,7 +238,7 @@ def _limit(pieces: Iterator[_Piece], n_tokens: int | None) -> Iterator[_Piece]:
     if n_tokens is not None:
         raise CorpusError(
             f"{n_tokens:,} text tokens were asked for, but the corpus has {found:,}. "
-            f"Ask for at most that many, or pass n_tokens=None to take all of it."
+            f"Ask for at most that many, or for all of it."
         )
     if not found:
         raise CorpusError("the corpus has no text: no document gave a token.")

@@ -10,7 +10,7 @@
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,9 +19,9 @@ from lse_interp.core.languages import Language, lookup
 from lse_interp.data import embedded
 from lse_interp.data.files import find_files, read_documents
 from lse_interp.data.hub import GLOTCC, hub_sources, open_rows, read_column
-from lse_interp.data.specs import parse_options
+from lse_interp.data.specs import names_language, parse_options
 
-__all__ = ["Corpus", "load_corpus"]
+__all__ = ["Corpus", "load_corpus", "require_text_of_each"]
 
 _SPECS = ("embedded", "glotcc")
 
@@ -73,6 +73,22 @@ def load_corpus(spec: str, *, language: str, split: str | None = None) -> Corpus
     if spec == "glotcc" or spec.startswith("hf:"):
         return _hub(spec, record, split)
     return _local(spec, record, split)
+
+
+def require_text_of_each(spec: str, languages: Sequence[str]) -> None:
+    """Refuse a specification that would give several languages one and the same text.
+
+    Raises:
+        CorpusError: one file or data set for more than one language.
+    """
+    if len(languages) < 2 or spec in _SPECS or names_language(spec):
+        return
+    if spec.startswith("hf:") or Path(parse_options(spec, known=["field"])[0]).is_file():
+        raise CorpusError(
+            f"{spec} is one text, and it was asked for as {', '.join(languages)}. Write {{lang}} "
+            "where the path or configuration says the language (see the README for other "
+            "spellings), or give a folder with one file per language, or one language."
+        )
 
 
 def _embedded(spec: str, language: Language, split: str) -> Corpus:

@@ -246,15 +246,14 @@ def _readable_files(folder: Path) -> list[Path]:
 
 def _named_by(folder: Path, language: Language) -> Path:
     entries = [p for p in sorted(folder.iterdir()) if p.is_dir() or p.name.endswith(SUFFIXES)]
-    for name in spellings(language):
-        matches = [entry for entry in entries if _stem(entry) == name]
-        if len(matches) > 1:
-            raise CorpusError(
-                f"{folder} holds {language.name} more than once: "
-                f"{', '.join(match.name for match in matches)}. Name the one to read."
-            )
-        if matches:
-            return matches[0]
+    matches = [entry for entry in entries if _stem(entry) in spellings(language)]
+    if len(matches) > 1:
+        raise CorpusError(
+            f"{folder} holds {language.name} more than once: "
+            f"{', '.join(match.name for match in matches)}. Name the one to read."
+        )
+    if matches:
+        return matches[0]
     raise CorpusError(
         f"{folder} has no file or folder for {language.name}: looked for the names "
         f"{', '.join(spellings(language))} with {', '.join(SUFFIXES)}. {listing(folder)} "

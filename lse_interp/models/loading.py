@@ -54,10 +54,12 @@ def load_model(
         The model, in evaluation mode.
 
     Raises:
-        LseError: The folder or hub id cannot be read, its weights are incomplete, or they do not
-            fit on the GPUs that `auto` found.
+        LseError: The folder or hub id cannot be read, its weights are incomplete, there is no
+            such device, or they do not fit on the GPUs that `auto` found.
         UnsupportedModelError: An encoder, encoder-decoder, mixture-of-experts or unknown model.
     """
+    if device is not None and device != "auto":
+        _check_device(device)
     source = _resolve(str(name))
     options = {} if revision is None else {"revision": revision}
     config = _config(source, options)
@@ -68,6 +70,19 @@ def load_model(
         device = None if device == "auto" else device
         hf.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return HookedModel(hf.eval(), tokenizer, name=str(name), backend=backend)
+
+
+def _check_device(device: str | torch.device) -> None:
+    try:
+        asked = torch.device(device)
+    except RuntimeError as error:
+        raise LseError(f"`device` must be cpu, cuda, cuda:1, ... or auto; got {device}.") from error
+    n_gpus = torch.cuda.device_count()
+    if asked.type == "cuda" and (asked.index or 0) >= n_gpus:
+        raise LseError(
+            f"There is no device {device}: torch {torch.__version__} sees {n_gpus} GPUs. Check "
+            "nvidia-smi, CUDA_VISIBLE_DEVICES and that torch was built for CUDA, or use cpu."
+        )
 
 
 def _resolve(name: str) -> str:

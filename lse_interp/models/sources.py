@@ -103,6 +103,6 @@ def _every(paths: RunPaths, language: str) -> dict[str, Path]:
     if not found:
         raise ArtifactError(
             f"{paths.finetune(language, '')} holds no finished run, so `all` names none. Make one "
-            f"with `python -m lse_interp.finetune --lang {language}`."
+            f"with `python -m lse_interp.finetune{paths.model_flag} --lang {language}`."
         )
     return found

@@ -41,7 +41,21 @@ def test_run_writes_counts_of_every_language(configure, caplog):
         assert twin["meta"]["site"] == "mlp.hook_act"
         assert not path.with_name(f"{path.name}.shards").exists()
     assert "tokens/s" in caplog.text
-    assert "runs" in caplog.text and "counts: 2 (400 tokens counted now" in caplog.text
+    assert "counts of 2 languages are in" in caplog.text
+    assert "counts (400 tokens counted now" in caplog.text
+
+
+def test_run_takes_all_the_text_there_is(configure):
+    counts = ActivationCounts.load(run(configure(n_tokens="all", langs=("mlt",)))["mlt"])
+    with pytest.raises(CorpusError, match=f"but the corpus has {counts.n_tokens:,}") as caught:
+        run(configure(n_tokens=counts.n_tokens + 1, langs=("ekk",)))
+    (note,) = caught.value.__notes__
+    assert note.startswith("This is Estonian (/") and "est.txt). --n-tokens takes less" in note
+
+
+def test_run_refuses_one_file_for_two_languages(configure, tmp_path):
+    with pytest.raises(CorpusError, match="is one text, and it was asked for as mlt, ekk"):
+        run(configure(text=CorpusArgs(corpus=str(tmp_path / "mlt.txt"))))
 
 
 def test_run_lets_go_of_a_language_when_its_counts_are_written(configure, tmp_path):

@@ -31,6 +31,9 @@ from lse_interp.core.languages import (
         ("cmn", "zho"),
         ("zh", "zho"),
         ("ara", "arb"),
+        ("no", "nob"),
+        ("nor", "nob"),
+        ("iw", "heb"),
     ],
 )
 def test_lookup_finds_every_spelling(spelling, code):

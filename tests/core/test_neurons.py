@@ -258,6 +258,22 @@ def test_from_parquet_reads_what_to_parquet_wrote(tmp_path, known):
     assert again.read_bytes() == path.read_bytes()
 
 
+def test_load_reads_a_release_too_and_checks_the_model_it_is_for(tmp_path):
+    @dataclasses.dataclass
+    class Model:
+        info: ModelInfo
+
+    sets = hand_made()
+    path = sets.to_parquet(tmp_path / "neurons.parquet")
+    other = dataclasses.replace(model_info(), fingerprint="other")
+    for model in (None, model_info(), Model(model_info())):
+        read = NeuronSets.load(path, model=model)
+        pd.testing.assert_frame_equal(read.to_frame(), sets.to_frame())
+    for model in (other, Model(other)):
+        with pytest.raises(MismatchError, match="belongs to other weights"):
+            NeuronSets.load(path, model=model)
+
+
 def test_from_parquet_knows_the_evidence_of_listed_neurons_alone(tmp_path):
     neurons = hand_made()
     read = NeuronSets.from_parquet(neurons.to_parquet(tmp_path / "neurons.parquet"))

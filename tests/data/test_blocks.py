@@ -183,9 +183,14 @@ def test_pack_is_silent_about_documents_longer_than_the_model_takes(caplog, recw
 
 def test_pack_reports_fewer_tokens_than_asked():
     with pytest.raises(
-        CorpusError, match=r"12,000 text tokens were asked for, but the corpus has 9\. .*=None"
+        CorpusError, match=r"12,000 text tokens were asked for, but the corpus has 9\. Ask for at"
     ):
         list(pack(DOCUMENTS, TOKENIZER, block_size=4, n_tokens=12_000))
+
+
+def test_pack_refuses_one_text_whose_letters_would_pass_for_documents():
+    with pytest.raises(CorpusError, match="must be a list of texts; got one text of 5"):
+        pack("words", TOKENIZER, block_size=4)
 
 
 def test_pack_reports_a_corpus_without_tokens():

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lse_interp.core.errors import CorpusError, LanguageError
 from lse_interp.core.languages import lookup
 from lse_interp.data import embedded, load_corpus
+from lse_interp.data.corpora import require_text_of_each
 from lse_interp.data.files import read_documents
 from lse_interp.data.specs import expand
 
@@ -243,6 +244,28 @@ def test_load_corpus_folder_refuses_to_choose_between_two_files(tmp_path):
 
     with pytest.raises(CorpusError, match=r"Maltese more than once: mlt\.jsonl, mlt\.txt"):
         load_corpus(str(tmp_path), language="mlt")
+
+
+def test_load_corpus_folder_refuses_to_choose_between_two_spellings(tmp_path):
+    for name in ("est", "et"):
+        (tmp_path / f"{name}.txt").write_text("text\n", encoding="utf-8")
+
+    with pytest.raises(CorpusError, match=r"Estonian more than once: est\.txt, et\.txt"):
+        load_corpus(str(tmp_path), language="ekk")
+
+
+@pytest.mark.parametrize("spec", ["{file}", "{file}?field=text", "hf:user/data?config=mlt"])
+def test_one_text_is_not_that_of_several_languages(tmp_path, spec):
+    file = tmp_path / "est.txt"
+    file.write_text("text\n", encoding="utf-8")
+    spec = spec.format(file=file)
+
+    with pytest.raises(CorpusError, match=r"is one text, and it was asked for as ekk, eng\. Write"):
+        require_text_of_each(spec, ("ekk", "eng"))
+    require_text_of_each(spec, ("ekk",))
+    for of_each in ("embedded", "glotcc", str(tmp_path), f"{tmp_path}/{{lang}}.txt"):
+        require_text_of_each(of_each, ("ekk", "eng"))
+    require_text_of_each("hf:user/data?config={flores}", ("ekk", "eng"))
 
 
 def test_load_corpus_refuses_an_empty_file_at_once(tmp_path):

@@ -112,6 +112,20 @@ def test_missing_folder_is_named(name):
         load_model(name)
 
 
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("cuda", "There is no device cuda: torch .* sees 0 GPUs. Check nvidia-smi"),
+        ("cuda:3", "There is no device cuda:3: torch .* sees"),
+        ("gpu", "`device` must be cpu, cuda, cuda:1, ... or auto; got gpu"),
+    ],
+)
+def test_a_device_that_is_not_there_is_named(device, message, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(LseError, match=message):
+        load_model("embedded", device=device)
+
+
 def test_folder_without_config_is_named(tmp_path):
     with pytest.raises(LseError, match=r"holds no config\.json"):
         load_model(tmp_path)
