@@ -62,7 +62,7 @@ class Config:
     root: Path = Path("runs")
     """Folder of all runs; this stage writes `root/<model>/counts/`."""
     overwrite: bool = False
-    """Count again what is already there."""
+    """Count again what is already there; killed, the same command goes on."""
 
 
 if __name__ == "__main__":
@@ -77,6 +77,7 @@ from lse_interp.core.writing import remove_folder
 from lse_interp.counting.counts import ActivationCounts, merge
 from lse_interp.counting.engine import SharedCount, shard_blocks, text_digest
 from lse_interp.counting.folder import shards_of, take
+from lse_interp.counting.overwriting import recorded
 from lse_interp.counting.ranks import Ranks, require_one_folder
 from lse_interp.counting.settings import Settings
 from lse_interp.counting.shards import ShardStore
@@ -195,9 +196,10 @@ def run(config: Config) -> dict[str, Path]:
         )
         _warn_of_idle(len(unfinished) * settings.n_shards, ranks)
         began = time.monotonic()
-        written = _run_languages(
-            config, settings, model, unfinished, ranks=ranks, paths=paths, locks=locks
-        )
+        with recorded(asked, paths, is_on=config.overwrite and ranks.is_main):
+            written = _run_languages(
+                config, settings, model, unfinished, ranks=ranks, paths=paths, locks=locks
+            )
         _report(written, paths, n_languages=len(languages), seconds=time.monotonic() - began)
     return {language: paths.counts(language) for language in languages}
 

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from lse_interp.core.errors import LseError, MismatchError
 from lse_interp.core.locks import locked
 from lse_interp.core.settings import differences
 from lse_interp.core.writing import remove_folder
+from lse_interp.counting import overwriting
 from lse_interp.counting.counts import KIND, VERSION
 from lse_interp.counting.texts import TEXT
 
@@ -37,7 +38,8 @@ def take(
     Args:
         asked: What the counts of each language should have been made with.
         paths: Where they are.
-        overwrite: Whether to take finished ones too, and to delete shards that are there.
+        overwrite: Whether to take finished ones too, and to delete shards that are there; goes
+            on where a killed run of the same command was.
         locks: Receives the lock of each of them, which its `close` lets go of.
 
     Returns:
@@ -47,30 +49,48 @@ def take(
         MismatchError: Finished counts were made with other settings.
         LseError: A file is broken, or the folder cannot be written to.
     """
-
-    def unfinished(among: Iterable[str]) -> list[str]:
-        return [
-            language
-            for language in among
-            if overwrite or not _is_finished(paths.counts(language), asked[language])
-        ]
-
-    todo = unfinished(asked)
+    todo = list(asked) if overwrite else _unfinished(asked, paths)
     # In one order for everyone, so that no two runs wait for each other.
     for language in sorted(todo):
         lock = locked(paths.counts(language), what=f"the counts of {language}")
         locks[language] = contextlib.ExitStack()
         locks[language].enter_context(lock)
-    # Another run may have finished some of them before it let go.
-    todo = unfinished(todo) if not overwrite else todo
+    afresh = False
+    if overwrite:
+        todo, afresh = _to_overwrite(asked, paths)
+    else:
+        # Another run may have finished some of them before it let go.
+        todo = _unfinished({language: asked[language] for language in todo}, paths)
     for language in asked:
         if language in todo:
-            _remove_left(paths.counts(language), shards=overwrite)
+            _remove_left(paths.counts(language), shards=afresh)
         else:
-            _tidy(paths.counts(language), language)
+            _tidy(paths, language)
             if language in locks:
                 locks.pop(language).close()
     return todo
+
+
+def _unfinished(asked: Mapping[str, Mapping[str, Any]], paths: RunPaths) -> list[str]:
+    return [
+        language
+        for language, settings in asked.items()
+        if not _is_finished(paths.counts(language), settings)
+    ]
+
+
+def _to_overwrite(
+    asked: Mapping[str, Mapping[str, Any]], paths: RunPaths
+) -> tuple[list[str], bool]:
+    """Return the languages to count again, and whether this begins with them or goes on."""
+    left = overwriting.left_over(asked, paths)
+    if left is None:
+        overwriting.begin(asked, paths)
+        return list(asked), True
+    logger.info(
+        "going on with a run that ended early: %d of %d languages are left", len(left), len(asked)
+    )
+    return left, False
 
 
 def _is_finished(path: Path, asked: Mapping[str, Any]) -> bool:
@@ -86,9 +106,14 @@ def _is_finished(path: Path, asked: Mapping[str, Any]) -> bool:
     return True
 
 
-def _tidy(path: Path, language: str) -> None:
+def _tidy(paths: RunPaths, language: str) -> None:
     """Delete what was left by a run that was killed just behind the last step of a language."""
-    if shards_of(path).exists() or any(path.parent.glob(f".{path.name}.*")):
+    path = paths.counts(language)
+    if overwriting.is_pending(paths, language):
+        logger.info(
+            "%s was about to be replaced by a run that ended early: --overwrite goes on", path
+        )
+    elif shards_of(path).exists() or any(path.parent.glob(f".{path.name}.*")):
         # Whoever holds the lock is about to do it, or counts again.
         with contextlib.suppress(LseError), locked(path, what=language, wait=False):
             _remove_left(path, shards=True)

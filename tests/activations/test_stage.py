@@ -2,10 +2,12 @@ import json
 import logging
 
 import pytest
+import torch
 
 from lse_interp.activations import ActivationCounts, Config, main, run
 from lse_interp.core.cli import CorpusArgs, ModelArgs
 from lse_interp.core.errors import CorpusError, LanguageError, MismatchError
+from lse_interp.counting.shards import ShardStore
 
 
 @pytest.fixture
@@ -87,6 +89,70 @@ def test_run_reuses_what_is_finished(configure, caplog):
     assert caplog.text.count("is finished; reusing it (--overwrite to count again)") == 2
     run(configure(overwrite=True))
     assert all(path.stat().st_mtime_ns > before[lang] for lang, path in written.items())
+
+
+class Killed(BaseException):
+    """What ends a run between two languages, as a signal would."""
+
+
+def killed_at(configure, language, monkeypatch):
+    """Overwrite, and die after the first shard of a language; return the shards left."""
+    save = ShardStore.save
+
+    def die(store, index, shard):
+        save(store, index, shard)
+        if store.folder.name.startswith(language):
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(ShardStore, "save", die)
+        run(configure(overwrite=True))
+    return list(configure().root.rglob(f"{language}.safetensors.shards/0*.safetensors"))
+
+
+def test_run_goes_on_overwriting_where_it_was_killed(configure, caplog, monkeypatch):
+    old = run(configure())
+    expected = {code: ActivationCounts.load(path) for code, path in old.items()}
+    before = {code: path.stat().st_mtime_ns for code, path in old.items()}
+    left = killed_at(configure, "ekk", monkeypatch)
+    assert len(left) == 1
+    new = old["mlt"].stat().st_mtime_ns
+    assert new > before["mlt"]
+
+    # Without the flag, the old counts are finished, and what was begun stays.
+    run(configure())
+    assert old["ekk"].stat().st_mtime_ns == before["ekk"]
+    assert left[0].exists()
+
+    with caplog.at_level(logging.INFO):
+        run(configure(overwrite=True))
+    assert "going on with a run that ended early: 1 of 2 languages are left" in caplog.text
+    assert "1 of 8 shards were there" in caplog.text
+    assert old["mlt"].stat().st_mtime_ns == new
+    assert old["ekk"].stat().st_mtime_ns > before["ekk"]
+    for code, path in old.items():
+        found = ActivationCounts.load(path)
+        assert torch.equal(found.shard_n_positive, expected[code].shard_n_positive)
+        assert torch.equal(found.shard_activation_sum, expected[code].shard_activation_sum)
+    assert not [path for path in old["mlt"].parent.iterdir() if path.name.startswith(".")]
+
+    run(configure(overwrite=True))
+    assert old["mlt"].stat().st_mtime_ns > new
+
+
+def test_run_overwrites_afresh_where_going_on_is_of_no_use(configure, monkeypatch, tmp_path):
+    run(configure())
+    killed_at(configure, "ekk", monkeypatch)
+    text = tmp_path / "est.txt"
+    text.write_text(text.read_text(encoding="utf-8").upper(), encoding="utf-8")
+    with pytest.raises(MismatchError, match="text was .* or pass --overwrite to start afresh"):
+        run(configure(overwrite=True))
+    run(configure(overwrite=True))
+    killed_at(configure, "ekk", monkeypatch)
+    # Another command is another run.
+    run(configure(overwrite=True, n_tokens=100))
+    (path,) = configure().root.glob("*/counts/ekk.safetensors")
+    assert ActivationCounts.load(path).n_tokens == 100
 
 
 def test_run_removes_what_a_killed_run_left_of_finished_counts(configure):
