@@ -66,7 +66,8 @@ class Config:
     root: Path = Path("runs")
     """Folder of all runs; this stage writes `root/<model>/finetune/<lang>/<name>/`."""
     overwrite: bool = False
-    """Train again even if the run is there, or unfinished with other settings."""
+    """Train again even if the run is there, or unfinished with other settings; killed, the same
+    command goes on."""
 
 
 if __name__ == "__main__":
@@ -128,7 +129,8 @@ def finetune_language(
         folder: Where the run, its checkpoints and logs go. Called again with the same arguments,
             the function goes on from the last checkpoint. None keeps nothing on disk, which is
             for `target` and `random` alone.
-        overwrite: Whether to delete an unfinished run in `folder` first.
+        overwrite: Whether to train again what is finished, and to delete an unfinished run in
+            `folder` first; one that began with `overwrite` goes on.
 
     Returns:
         The run, with the weights of the best validation loss.

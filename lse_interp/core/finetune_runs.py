@@ -22,6 +22,7 @@ from lse_interp.core.artifacts import (
     ModelInfo,
     info_of,
     load_artifact,
+    read_checksum,
     save_artifact,
 )
 from lse_interp.core.errors import ArtifactError, LseError
@@ -193,6 +194,15 @@ class FinetuneRun:
     def exists(cls, folder: str | Path) -> bool:
         """Say whether a folder holds a finished run."""
         return any((Path(folder) / name).is_file() for name in _FILES.values())
+
+    @classmethod
+    def checksum(cls, folder: str | Path) -> str | None:
+        """Tell a finished run from others that were in the folder; None if it holds none.
+
+        Raises:
+            ArtifactError: truncated, or no artefact.
+        """
+        return read_checksum(_find(Path(folder)), kind=_KIND) if cls.exists(folder) else None
 
     @classmethod
     def discard(cls, folder: str | Path) -> None:

@@ -6,7 +6,7 @@ import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -23,6 +23,7 @@ __all__ = ["CheckpointStore", "wait_for_all"]
 logger = logging.getLogger(__name__)
 
 _SETTINGS = "settings.json"
+_OVERWRITES = "overwrites.json"
 _KIND, _VERSION = "training_weights", 1
 
 
@@ -38,12 +39,38 @@ class CheckpointStore:
         self.folder = folder
         self._settings = json.loads(json.dumps(dict(settings)))
 
-    def open(self, *, overwrite: bool, is_main: bool = True) -> Path | None:
+    def overwriting(self, finished: str | None) -> Literal["begun", "done"] | None:
+        """Say how far a run got that began with `overwrite`; None if no such run is here.
+
+        Args:
+            finished: The checksum of the finished run, which `open` took when it began.
+        """
+        try:
+            found = json.loads((self.folder / _OVERWRITES).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return "begun" if finished in (None, found["finished"]) else "done"
+
+    def can_go_on(self) -> bool:
+        """Say whether there is a checkpoint of this very run that is whole."""
+        record, last = self.folder / _SETTINGS, self.last()
+        try:
+            if last is None or differences(_read_settings(record), self._settings):
+                return False
+            check_sums(last, remedy="")
+        except ArtifactError:
+            return False
+        return True
+
+    def open(
+        self, *, overwrite: bool, is_main: bool = True, finished: str | None = None
+    ) -> Path | None:
         """Claim the folder for this run, and return the checkpoint to go on from, if any.
 
         Args:
             overwrite: Whether to start afresh, whatever is there.
             is_main: Whether this process is the one, of several, that writes.
+            finished: With `overwrite`, the checksum of a finished run that this one replaces.
 
         Raises:
             MismatchError: The folder belongs to a run with other settings.
@@ -68,6 +95,9 @@ class CheckpointStore:
         if is_main:
             text = json.dumps(self._settings, indent=2, ensure_ascii=False) + "\n"
             with self.guarded("the settings of the run"):
+                if overwrite:
+                    about = json.dumps({"finished": finished})
+                    write_atomic(self.folder / _OVERWRITES, lambda path: path.write_text(about))
                 write_atomic(record, lambda path: path.write_text(text, encoding="utf-8"))
         last = None if overwrite else self.last()
         if last is not None:

@@ -19,7 +19,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from lse_interp.core.artifacts import ModelInfo, provenance
-from lse_interp.core.errors import LseError, MismatchError
+from lse_interp.core.errors import ArtifactError, LseError, MismatchError
 from lse_interp.core.finetune_runs import FinetuneRun
 from lse_interp.core.locks import locked
 from lse_interp.core.settings import differences
@@ -116,11 +116,15 @@ class Job:
             return found
         with self._work_folder() as work:
             store = CheckpointStore(work / _CHECKPOINTS, self.settings)
-            if (found := self._finished()) is not None:
-                if _is_main():
-                    store.clear()
+            overwriting = None if self.folder is None else store.overwriting(self._checksum())
+            goes_on = overwriting == "begun" and store.can_go_on()
+            found = self._finished(anyway=overwriting == "done")
+            # Nobody may change what another has yet to look at.
+            wait_for_all()
+            if found is not None:
+                self._leave(store, goes_on=goes_on)
                 return found
-            result = self._train(work, store)
+            result = self._train(work, store, afresh=self.overwrite and not goes_on)
             if self.folder is not None and _is_main():
                 with store.guarded("the result", folder=work):
                     result.save(work)
@@ -128,12 +132,37 @@ class Job:
             wait_for_all()
         return result
 
-    def _finished(self) -> FinetuneRun | None:
-        if self.folder is None or self.overwrite or not FinetuneRun.exists(self.folder):
+    def _checksum(self) -> str | None:
+        assert self.folder is not None
+        try:
+            return FinetuneRun.checksum(self.folder)
+        except ArtifactError:
+            if self.overwrite:
+                return None
+            raise
+
+    def _leave(self, store: CheckpointStore, *, goes_on: bool) -> None:
+        """Delete what is left beside a finished run, unless a killed `overwrite` can go on."""
+        if goes_on:
+            logger.info(
+                "%s: training it again ended early; --overwrite goes on from %s",
+                self.folder,
+                store.last(),
+            )
+        elif _is_main():
+            store.clear()
+
+    def _finished(self, *, anyway: bool = False) -> FinetuneRun | None:
+        """Return the finished run in the folder, unless it is to be overwritten, or `anyway`."""
+        if self.folder is None or self.overwrite and not anyway:
+            return None
+        if not FinetuneRun.exists(self.folder):
             return None
         found = FinetuneRun.load(self.folder)
         before = {name: value for name, value in found.settings.items() if name not in _RECORDED}
         if changed := differences(before, self.settings):
+            if self.overwrite:
+                return None
             raise MismatchError(
                 f"{self.folder} holds a finished run with other settings: {changed}. Pass --name "
                 "to keep both, or --overwrite to train again."
@@ -155,8 +184,9 @@ class Job:
             wait_for_all()
             yield self.folder
 
-    def _train(self, work: Path, store: CheckpointStore) -> FinetuneRun:
-        resume_from = store.open(overwrite=self.overwrite, is_main=_is_main())
+    def _train(self, work: Path, store: CheckpointStore, *, afresh: bool) -> FinetuneRun:
+        replaces = self._checksum() if afresh and self.folder is not None else None
+        resume_from = store.open(overwrite=afresh, is_main=_is_main(), finished=replaces)
         with prepared(
             self.model, method=self.method, neurons=self.neurons, options=self.options
         ) as ready:

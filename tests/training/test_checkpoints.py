@@ -1,6 +1,7 @@
 """Checkpoints: whole or not at all, of one run alone, and a disk that is full."""
 
 import json
+import logging
 import resource
 
 import pytest
@@ -63,7 +64,7 @@ def test_open_with_overwrite_starts_afresh(store):
     assert other.open(overwrite=True, is_main=False) is None
     assert store.last() is not None  # the main process alone deletes
     assert other.open(overwrite=True) is None
-    assert files(store) == ["settings.json"]
+    assert files(store) == ["overwrites.json", "settings.json"]
     assert other.open(overwrite=False) is None
 
 
@@ -174,6 +175,75 @@ def test_overwrite_leaves_an_unfinished_run_behind(tmp_path):
     changes = {"lr": 0.02, "tokens": 100}
     found = tune(model, folder=tmp_path / "a", overwrite=True, **changes)
     same_run(found, tune(model, folder=tmp_path / "b", **changes))
+
+
+def test_overwrite_goes_on_where_it_was_killed(tmp_path, caplog):
+    model, folder = tiny_model(), tmp_path / "a"
+    caplog.set_level(logging.INFO)
+    first = tune(model, folder=folder)
+    with stopped_at(model, 9):
+        tune(model, folder=folder, overwrite=True)
+    last = CheckpointStore(folder / "checkpoints", {}).last()
+
+    # Without the flag, the first is finished, and what was begun stays.
+    found = tune(model, folder=folder)
+    assert found.provenance == first.provenance
+    assert f"training it again ended early; --overwrite goes on from {last}" in caplog.text
+
+    caplog.clear()
+    with stopped_at(model, 2):
+        tune(model, folder=folder, overwrite=True)
+    again = tune(model, folder=folder, overwrite=True)
+    assert min(steps_in(caplog.messages)) > int(last.name.split("-")[1]) >= 4
+    same_run(again, first)
+    assert again.provenance["created"] >= first.provenance["created"]
+    assert not (folder / "checkpoints").exists()
+
+
+def test_overwrite_that_was_killed_at_its_very_end_is_done(tmp_path, monkeypatch):
+    model = tiny_model()
+    tune(model, folder=tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(CheckpointStore, "clear", _clear_once())
+        tune(model, folder=tmp_path, overwrite=True)
+    done = (tmp_path / "subnetwork.safetensors").stat().st_mtime_ns
+    tune(model, folder=tmp_path, overwrite=True)
+    assert (tmp_path / "subnetwork.safetensors").stat().st_mtime_ns == done
+    assert not (tmp_path / "checkpoints").exists()
+    tune(model, folder=tmp_path, overwrite=True)
+    assert (tmp_path / "subnetwork.safetensors").stat().st_mtime_ns > done
+
+
+def steps_in(messages):
+    return [int(message.split()[1]) for message in messages if message.startswith("step ")]
+
+
+def _clear_once():
+    """Return a `clear` that is interrupted the second time."""
+    calls = iter([CheckpointStore.clear])
+
+    def clear(store):
+        work = next(calls, None)
+        if work is None:
+            raise KeyboardInterrupt
+        work(store)
+
+    return clear
+
+
+@pytest.mark.parametrize("damage", ["settings", "checkpoint"])
+def test_overwrite_starts_afresh_where_going_on_is_of_no_use(tmp_path, caplog, damage):
+    model = tiny_model()
+    caplog.set_level(logging.INFO)
+    with stopped_at(model, 9):
+        tune(model, folder=tmp_path, overwrite=True)
+    changes = {"lr": 0.02} if damage == "settings" else {}
+    if damage == "checkpoint":
+        (file,) = tmp_path.glob("checkpoints/checkpoint-*/leaves.safetensors")
+        file.write_bytes(file.read_bytes()[:-1])
+    caplog.clear()
+    tune(model, folder=tmp_path, overwrite=True, **changes)
+    assert min(steps_in(caplog.messages)) <= 2
 
 
 def test_a_run_of_another_model_is_not_continued(tmp_path):
