@@ -79,6 +79,7 @@ from lse_interp.counting.engine import SharedCount, shard_blocks, text_digest
 from lse_interp.counting.folder import shards_of, take
 from lse_interp.counting.overwriting import recorded
 from lse_interp.counting.ranks import Ranks, require_one_folder
+from lse_interp.counting.reporting import report_language, report_run, warn_of_idle
 from lse_interp.counting.settings import Settings
 from lse_interp.counting.shards import ShardStore
 from lse_interp.counting.texts import PackedText, pack_corpus, packed_texts, text_is_over
@@ -88,8 +89,6 @@ from lse_interp.data.corpora import require_text_of_each
 from lse_interp.models import HookedModel, load_from_args
 
 __all__ = ["ActivationCounts", "Config", "count_activations", "main", "merge", "run"]
-
-logger = logging.getLogger(__name__)
 
 
 def count_activations(
@@ -194,13 +193,13 @@ def run(config: Config) -> dict[str, Path]:
         unfinished = ranks.decide(
             lambda: take(asked, paths, overwrite=config.overwrite, locks=locks)
         )
-        _warn_of_idle(len(unfinished) * settings.n_shards, ranks)
+        warn_of_idle(len(unfinished) * settings.n_shards, ranks)
         began = time.monotonic()
         with recorded(asked, paths, is_on=config.overwrite and ranks.is_main):
             written = _run_languages(
                 config, settings, model, unfinished, ranks=ranks, paths=paths, locks=locks
             )
-        _report(written, paths, n_languages=len(languages), seconds=time.monotonic() - began)
+        report_run(written, paths, n_languages=len(languages), seconds=time.monotonic() - began)
     return {language: paths.counts(language) for language in languages}
 
 
@@ -318,15 +317,7 @@ def _write(
     text_is_over(counted.language, ranks)
     remove_folder(shards_of(path))
     locks[counted.language].close()
-    n_new, n_reused = about["n_tokens_counted"], about["n_shards_reused"]
-    logger.info(
-        "%s: %s tokens (%s tokens/s%s) in %s",
-        counts.language,
-        f"{counts.n_tokens:,}",
-        f"{n_new / about['seconds']:,.0f}",
-        f"; {n_reused} of {counts.n_shards} shards were there" if n_reused else "",
-        path,
-    )
+    report_language(counts, about, path)
     return about
 
 
@@ -362,33 +353,6 @@ def _count_text(
             seconds_waiting=seconds_waiting,
         )
     return counted
-
-
-def _warn_of_idle(n_shards: int, ranks: Ranks) -> None:
-    if 0 < n_shards < ranks.world:
-        logger.warning(
-            "%d processes share %d shards: %d of them find no work. More --n-shards, or more "
-            "--langs, give them some.",
-            ranks.world,
-            n_shards,
-            ranks.world - n_shards,
-        )
-
-
-def _report(
-    written: Sequence[Mapping[str, Any]], paths: RunPaths, *, n_languages: int, seconds: float
-) -> None:
-    n_counted = sum(about["n_tokens_counted"] for about in written)
-    waited = sum(about["seconds_waiting"] for about in written)
-    logger.info(
-        "counts of %d languages are in %s (%s tokens counted now, %s tokens/s; waited for text "
-        "%.1f %% of the time)",
-        n_languages,
-        paths.folder / "counts",
-        f"{n_counted:,}",
-        f"{n_counted / seconds:,.0f}",
-        100 * waited / seconds,
-    )
 
 
 def _same_language(corpus: Corpus | Iterable[str], language: str) -> str:

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributed import HashStore
 
-from lse_interp import activations
 from lse_interp.activations import ActivationCounts, Config, count_activations, run
 from lse_interp.core.cli import CorpusArgs, ModelArgs
 from lse_interp.core.errors import ActivationError, ArtifactError, LseError
 from lse_interp.counting.engine import SharedCount, shard_blocks
 from lse_interp.counting.ranks import Ranks, require_one_folder
+from lse_interp.counting.reporting import warn_of_idle
 from lse_interp.counting.shards import ShardStore
 from lse_interp.data import pack
 
@@ -234,8 +234,8 @@ def test_run_takes_auto_as_the_cpu_where_there_is_no_gpu(model_folder, documents
 
 def test_run_says_how_many_processes_find_no_work(caplog):
     with caplog.at_level(logging.WARNING):
-        activations._warn_of_idle(8, Ranks(0, 8))
-        activations._warn_of_idle(0, Ranks(0, 8))
+        warn_of_idle(8, Ranks(0, 8))
+        warn_of_idle(0, Ranks(0, 8))
         assert not caplog.text
-        activations._warn_of_idle(8, Ranks(0, 16))
+        warn_of_idle(8, Ranks(0, 16))
     assert "16 processes share 8 shards: 8 of them find no work. More --n-shards" in caplog.text

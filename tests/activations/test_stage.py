@@ -68,7 +68,7 @@ def test_run_lets_go_of_a_language_when_its_counts_are_written(configure, tmp_pa
             locks = (tmp_path / "runs").rglob(".*.safetensors.lock")
             held[record.getMessage().partition(":")[0]] = {lock.name[1:4] for lock in locks}
 
-    logger, watch = logging.getLogger("lse_interp.activations"), Watch()
+    logger, watch = logging.getLogger("lse_interp"), Watch()
     logger.addHandler(watch)
     logger.setLevel(logging.INFO)
     try:
