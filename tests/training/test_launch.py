@@ -278,6 +278,29 @@ def test_a_run_goes_on_whichever_way_the_model_is_held(alone, logs):
         torch.testing.assert_close(weight, expected[name], rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.slow
+def test_a_launch_that_overwrites_goes_on_when_repeated(alone, logs):
+    folder = alone.folder("overwritten", runs="ddp")
+    shutil.copytree(alone.folder("long", runs="ddp"), folder)
+    whole = FinetuneRun.load(folder)
+    command = ["-m", "lse_interp.finetune", *alone.long("ddp", case="overwritten"), "--overwrite"]
+
+    process = start(command, launcher=launcher("ddp"))
+    wait_for_checkpoint(process, folder)
+    _kill_one(process, rank="1")
+    process.communicate()
+    done = last_checkpoint(folder)
+    assert FinetuneRun.load(folder).provenance == whole.provenance
+
+    process = start(command, launcher=launcher("ddp"))
+    _, log = process.communicate()
+    assert process.returncode == 0, log
+    assert min(steps_in(log)) > done > 0
+    found = FinetuneRun.load(folder)
+    assert found.provenance != whole.provenance
+    pd.testing.assert_frame_equal(found.curves, whole.curves, check_exact=True)
+
+
 @pytest.fixture
 def launched_by(monkeypatch):
     """Return a function that sets what a launch sets in the environment of its processes."""
