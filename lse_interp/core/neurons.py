@@ -6,6 +6,7 @@ A neuron is a pair (layer, index in the MLP). Sets of different languages may ov
 [lang layer neuron], both in float64 as they are in memory.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from lse_interp.core.artifacts import (
     save_artifact,
 )
 from lse_interp.core.errors import LanguageError, LseError, near_misses
+from lse_interp.core.languages import lookup
 from lse_interp.core.neuron_checks import check_grid, check_layers, cut_indices
 from lse_interp.core.neuron_controls import draw_control
 from lse_interp.core.neuron_formats import read_masks, write_masks
@@ -356,10 +358,15 @@ class NeuronSets:
 
     def _position(self, language: str) -> int:
         if language not in self:
-            raise LanguageError(
-                f"No neurons of {language!r} here. {near_misses(language, self.indices)}"
-            )
+            raise LanguageError(f"No neurons of {language!r} here. {self._hint(language)}")
         return self.languages.index(language)
+
+    def _hint(self, language: str) -> str:
+        with contextlib.suppress(LanguageError):
+            code = lookup(language).code
+            if code != language and code in self:
+                return f"They are filed under {code!r}."
+        return near_misses(language, self.indices)
 
     def _frame(self, position: int, language: str) -> pd.DataFrame:
         layer = torch.arange(self.model.n_layers).repeat_interleave(self.counts(language))

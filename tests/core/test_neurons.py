@@ -104,6 +104,8 @@ def test_n_trainable_counts_three_projections_of_d_model():
 
 
 def test_an_unknown_language_lists_near_misses():
+    with pytest.raises(LanguageError, match="No neurons of 'mt' here. They are filed under 'mlt'"):
+        hand_made()["mt"]
     with pytest.raises(LanguageError, match="No neurons of 'mla' here. Did you mean mlt"):
         hand_made()["mla"]
 
