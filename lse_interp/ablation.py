@@ -22,7 +22,7 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,8 +45,9 @@ class Config:
     """`embedded`, `flores`, `ntrex:<folder>`, or a folder with one file per language."""
     split: str | None = None
     """Split of the sentences; each source has its own default (`devtest`)."""
-    n_sentences: int | None = 48
-    """Take the first so many sentences; None takes all. Time grows in proportion."""
+    n_sentences: int | Literal["all"] | None = None
+    """Take the first so many sentences, or `all`; by default 48, or as many as there are. Time
+    grows in proportion."""
     control: Literal["layer", "size", "activity"] | None = "layer"
     """What the random control matches; None measures none, in half the time."""
     n_controls: int = 1
@@ -58,7 +59,7 @@ class Config:
     root: Path = Path("runs")
     """Folder of all runs; this stage reads and writes `root/<model>/`."""
     overwrite: bool = False
-    """Measure again even if the numbers are there."""
+    """Measure again even if the numbers are there, or were measured with other settings."""
 
 
 if __name__ == "__main__":
@@ -69,6 +70,7 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
+from lse_interp.core.ablation_report import ablation_report
 from lse_interp.core.ablations import AblationMatrix
 from lse_interp.core.artifacts import RunPaths, provenance
 from lse_interp.core.errors import (
@@ -79,6 +81,7 @@ from lse_interp.core.errors import (
     MismatchError,
     near_misses,
 )
+from lse_interp.core.finished import require_alike
 from lse_interp.core.languages import family_order, lookup
 from lse_interp.core.locks import find_or_make
 from lse_interp.core.neurons import NeuronSets
@@ -100,6 +103,7 @@ logger = logging.getLogger(__name__)
 
 _SITES = ("mlp.hook_post", "mlp.hook_act", "mlp.hook_pre", "mlp.hook_pre_linear")
 _SITE = "mlp.hook_post"
+_N_SENTENCES = 48
 
 
 @contextlib.contextmanager
@@ -227,20 +231,21 @@ def measure_ablation(
 def run(config: Config) -> AblationMatrix:
     """Measure, write the artefact and report; a finished one, measured alike, is reused.
 
+    One whose model, or whose neurons in the same file, were made again since is out of date, and
+    measured again.
+
     Raises:
+        MismatchError: a finished artefact of other settings; or neurons of another model.
+        LanguageError: a language of `langs` that is not in the neuron file.
         ArtifactError: a neuron file, or an earlier artefact, that cannot be read.
         LseError: see `measure_ablation`, `load_parallel` and `load_model`.
     """
     paths = RunPaths(config.root, config.model.model)
-    neurons = NeuronSets.load(config.neurons or paths.neurons)
+    source = config.neurons or paths.neurons
+    neurons = NeuronSets.load(source)
     langs = tuple(lookup(code).code for code in config.langs) or neurons.languages
-    against = tuple(lookup(code).code for code in config.against) or neurons.languages
-    parallel = load_parallel(
-        config.parallel,
-        languages=tuple(dict.fromkeys((*langs, *against))),
-        split=config.split,
-        n_sentences=config.n_sentences,
-    )
+    _require_neurons(neurons, langs, what=str(source))
+    parallel = _load_parallel(config, langs, neurons)
     options: dict[str, Any] = {
         "languages": langs,
         "control": config.control,
@@ -248,20 +253,21 @@ def run(config: Config) -> AblationMatrix:
         "seed": config.seed,
     }
     setup = _setup(neurons, parallel, **options)
-    model = load_from_args(config.model)
-    model.info.require_same(neurons.model, what=f"{config.neurons or paths.neurons}")
     out = paths.folder / "ablation.safetensors"
+    # What would be refused is refused before a model is loaded, where its hash is known.
+    _find(config, out, setup, fingerprint=neurons.model.fingerprint)
+    model = load_from_args(config.model)
+    model.info.require_same(neurons.model, what=str(source))
 
     def find() -> AblationMatrix | None:
-        earlier = AblationMatrix.load(out) if out.exists() and not config.overwrite else None
-        if earlier is None or earlier.setup != setup:
-            return None
-        if earlier.model.fingerprint != model.info.fingerprint:
-            return None
-        logger.info("%s is finished; --overwrite measures again", out)
-        return earlier
+        found = _find(config, out, setup, fingerprint=model.info.fingerprint)
+        if found is not None:
+            logger.info("%s is finished; --overwrite measures again", out)
+        return found
 
     def make() -> AblationMatrix:
+        if out.exists() and not config.overwrite:
+            logger.info("%s is of other neurons or weights, and out of date: made anew", out)
         matrix = measure_ablation(model, neurons, parallel, batch_size=config.batch_size, **options)
         about = provenance(config, measured=dict(matrix.provenance))
         matrix = dataclasses.replace(matrix, provenance=about)
@@ -269,7 +275,7 @@ def run(config: Config) -> AblationMatrix:
         return matrix
 
     matrix = find_or_make(out, what="the ablation matrix", find=find, make=make)
-    _report(matrix)
+    logger.info("%s", ablation_report(matrix))
     return matrix
 
 
@@ -318,6 +324,41 @@ def _check_ablate(
             )
 
 
+def _load_parallel(config: Config, langs: Sequence[str], neurons: NeuronSets) -> ParallelText:
+    against = tuple(lookup(code).code for code in config.against) or neurons.languages
+    n_sentences = config.n_sentences
+    parallel = load_parallel(
+        config.parallel,
+        languages=tuple(dict.fromkeys((*langs, *against))),
+        split=config.split,
+        n_sentences=n_sentences if isinstance(n_sentences, int) else None,
+    )
+    return parallel if n_sentences is not None else parallel.first(_N_SENTENCES)
+
+
+def _find(
+    config: Config, out: Path, setup: Mapping[str, Any], *, fingerprint: str | None
+) -> AblationMatrix | None:
+    """Return the finished artefact; None where there is none, or one that is out of date.
+
+    Raises:
+        MismatchError: it is of these weights, but was measured with other settings.
+    """
+    if config.overwrite or not out.exists():
+        return None
+    earlier = AblationMatrix.load(out)
+    if fingerprint is None or earlier.model.fingerprint != fingerprint:
+        return None
+    if earlier.setup == setup:
+        return earlier
+    before, now = earlier.provenance.get("config") or {}, config.neurons
+    if before.get("neurons") == (None if now is None else str(now)):
+        # Neurons that were found again in the same place are no other setting.
+        setup = {**setup, "neurons": earlier.neurons}
+    require_alike(out, earlier.setup, setup, provenance=earlier.provenance, config=config)
+    return None
+
+
 def _setup(
     neurons: NeuronSets,
     parallel: ParallelText,
@@ -335,16 +376,8 @@ def _setup(
     named = neurons if languages is None else [lookup(code).code for code in languages]
     ablated = tuple(family_order(named))
     measured = tuple(family_order(parallel.languages))
-    for code in ablated:
-        if code not in neurons:
-            raise LanguageError(
-                f"The neuron set has no {code!r}. {near_misses(code, neurons.languages)}"
-            )
-        if code not in measured:
-            raise LanguageError(
-                f"{parallel.spec} holds no sentences in {code!r}, so the neurons of {code} cannot "
-                f"be tested. {near_misses(code, measured)}"
-            )
+    _require_neurons(neurons, ablated, what="The neuron set")
+    parallel.require(ablated)
     if len(set(ablated)) < len(ablated) or len(measured) < 2:
         raise LanguageError(
             "Ablation compares a language with others, each named once; got the neurons of "
@@ -367,6 +400,15 @@ def _setup(
     }
 
 
+def _require_neurons(neurons: NeuronSets, languages: Sequence[str], *, what: str) -> None:
+    missing = [code for code in languages if code not in neurons]
+    if missing:
+        raise LanguageError(
+            f"{what} has no neurons of {', '.join(missing)}; it has those of "
+            f"{', '.join(neurons.languages)}."
+        )
+
+
 def _neuron_hash(neurons: NeuronSets, languages: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for code in languages:
@@ -374,32 +416,6 @@ def _neuron_hash(neurons: NeuronSets, languages: Sequence[str]) -> str:
             digest.update(f"{code} {layer} {len(indices)} ".encode())
             digest.update(indices.numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _report(matrix: AblationMatrix) -> None:
-    table = matrix.selectivity()
-    logger.info(
-        "Rise in loss without the neurons of a language, in nats per sentence (%d sentences, %d "
-        "languages measured; own against the mean of the others):\n%s",
-        matrix.intact.shape[-1],
-        len(matrix.measured),
-        table.to_string(index=False, float_format="{:.3f}".format, na_rep="-"),
-    )
-    found = table[table["n_neurons"] > 0]
-    logger.info(
-        "Own language hurt most in %d of %d; mean rise %.3f in itself, %.3f in the others",
-        int((found["rank"] == 1).sum()),
-        len(found),
-        found["own"].mean(),
-        found["others"].mean(),
-    )
-    if matrix.control is not None:
-        logger.info(
-            "Own language hurt more than by random neurons in %d of %d; these: mean rise %.3f",
-            int((found["own"] > found["control_own"]).sum()),
-            len(found),
-            found["control_own"].mean(),
-        )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ are additions.
     python -m lse_interp.alignment --lang mlt --runs target random-size lora
     python -m lse_interp.alignment --lang mlt --models other=out/some-model
 
-writes `runs/<model>/alignment/<lang>.safetensors` and, under `figures/`, the curves as
+writes `runs/<model>/alignment/<lang>.safetensors`, in which models measured before, on the same
+text, stay, and, under `figures/`, the curves of the models asked for as
 `fig07_alignment_<lang>`, their layer average as `fig07c_layer_average_<lang>` where there are
 several models, and the table `table_alignment_<lang>` in the form of Tables 27 to 38.
 """
@@ -46,7 +47,8 @@ class Config:
     """More models beside `--model`: folders or hub ids, each as `path` or `label=path`; the label
     is the last part of the path by default."""
     against: tuple[str, ...] = ()
-    """Languages to compare with; by default the paper's nine, without `--lang`."""
+    """Languages to compare with; by default those of the paper's nine that the sentences are in,
+    without `--lang`."""
     parallel: str = "embedded"
     """`embedded`, `flores`, `ntrex:<folder>`, or a folder with one file per language."""
     split: str | None = None
@@ -68,7 +70,8 @@ class Config:
     figures: Path = Path("figures")
     """Folder of figures and table."""
     overwrite: bool = False
-    """Measure again even if the numbers are there."""
+    """Measure again even if the numbers are there, or of other text or settings; the file is made
+    anew."""
 
 
 if __name__ == "__main__":
@@ -82,7 +85,8 @@ from torch import Tensor
 
 from lse_interp.core.artifacts import RunPaths, provenance
 from lse_interp.core.curves import AlignmentCurves
-from lse_interp.core.errors import CorpusError, LanguageError, LseError, near_misses
+from lse_interp.core.errors import CorpusError, LanguageError, LseError
+from lse_interp.core.finished import known_model, of_base, require_alike, united
 from lse_interp.core.languages import PAPER_REFERENCE, lookup
 from lse_interp.core.locks import locked
 from lse_interp.core.similarity import (
@@ -187,48 +191,57 @@ def run(config: Config) -> AlignmentCurves:
     """Measure every model, one in memory at a time; write the artefact, figures and table.
 
     Models whose numbers are already in the artefact, for the same text and settings, are not
-    measured again.
+    measured again, and those not asked for stay in it. Where the base model was trained again, it
+    is made anew.
+
+    Returns:
+        Curves of the models asked for.
 
     Raises:
         LseError: see `measure_alignment`, `load_model` and `load_tuned`; labels that are not
             distinct.
-        MismatchError: a run of another base model.
+        LanguageError: no language to compare with; see also `measure_alignment`.
+        MismatchError: a run of another base model; or an earlier artefact of other text or
+            settings.
         ArtifactError: no such run, or an earlier artefact that cannot be read.
     """
     lang = lookup(config.lang).code
-    against = tuple(lookup(code).code for code in config.against)
-    against = against or tuple(code for code in PAPER_REFERENCE if code != lang)
     check_options(site=config.site, pooling=config.pooling, batch_size=config.batch_size)
     paths = RunPaths(config.root, config.model.model)
     sources = model_sources(
         config.model, runs=config.runs, models=config.models, paths=paths, language=lang
     )
-    parallel = load_parallel(
-        config.parallel,
-        languages=tuple(dict.fromkeys((lang, *against))),
-        split=config.split,
-        n_sentences=config.n_sentences,
-    )
-    _codes(parallel, lang=lang, against=against)
+    parallel, against = _texts(config, lang)
+    options: dict[str, Any] = {
+        "lang": lang,
+        "against": against,
+        "site": config.site,
+        "pooling": config.pooling,
+        "n_bootstrap": config.n_bootstrap,
+        "seed": config.seed,
+    }
     out = paths.alignment(lang)
     with locked(out, what=f"the alignment curves of {lang}"):
-        earlier = AlignmentCurves.load(out) if out.exists() and not config.overwrite else None
+        earlier = _earlier(config, out, parallel, options)
         parts: list[AlignmentCurves] = []
         for label, source in sources.items():
             model = source.load()
             if not parts:
                 require_runs_of(model, sources)
-            parts.append(
-                _measured(
-                    {label: model}, parallel, config, lang=lang, against=against, earlier=earlier
+                earlier = of_base(earlier, model.info.fingerprint, path=out, config=config)
+            known = known_model(earlier, model.info.fingerprint, label=label)
+            if known is None:
+                known = measure_alignment(
+                    {label: model}, parallel, batch_size=config.batch_size, **options
                 )
-            )
+            else:
+                logger.info("%s is measured already; --overwrite measures it again", label)
+            parts.append(known)
             # Two large models need not fit side by side.
             del model
         curves = AlignmentCurves.concat(parts)
-        measured = curves.provenance["measured"]
-        curves = dataclasses.replace(curves, provenance=provenance(config, measured=measured))
-        curves.save(out)
+        _with_config(united(earlier, curves), config).save(out)
+    curves = _with_config(curves, config)
     _report(curves)
     logger.info("wrote %s", out)
     for path in _write(curves, config, split=parallel.split):
@@ -297,12 +310,7 @@ def _codes(parallel: ParallelText, *, lang: str, against: Sequence[str]) -> tupl
             f"Alignment compares a language with others, each named once; got {codes[0]} against "
             f"{', '.join(codes[1:]) or 'none'}."
         )
-    for code in codes:
-        if code not in parallel.languages:
-            raise LanguageError(
-                f"{parallel.spec} holds no sentences in {code!r}. "
-                f"{near_misses(code, parallel.languages)}"
-            )
+    parallel.require(codes)
     if len(parallel) < 2:
         raise CorpusError(
             "Alignment needs at least 2 sentences, as the control compares those that do not "
@@ -311,43 +319,43 @@ def _codes(parallel: ParallelText, *, lang: str, against: Sequence[str]) -> tupl
     return codes
 
 
-def _measured(
-    models: Mapping[str, HookedModel],
-    parallel: ParallelText,
-    config: Config,
-    *,
-    lang: str,
-    against: tuple[str, ...],
-    earlier: AlignmentCurves | None,
-) -> AlignmentCurves:
-    """Take the curves of one model from an earlier artefact if measured alike, or measure.
+def _texts(config: Config, lang: str) -> tuple[ParallelText, tuple[str, ...]]:
+    """Read the sentences, and say which languages are compared with."""
+    against = tuple(lookup(code).code for code in config.against)
+    parallel = load_parallel(
+        config.parallel,
+        languages=tuple(dict.fromkeys((lang, *against))),
+        optional=() if against else tuple(code for code in PAPER_REFERENCE if code != lang),
+        split=config.split,
+        n_sentences=config.n_sentences,
+    )
+    against = against or parallel.languages[1:]
+    if not against:
+        raise LanguageError(
+            f"{config.parallel} has sentences in {lang}, but in none of the languages that the "
+            f"paper compares with ({', '.join(PAPER_REFERENCE)}). Name others with --against."
+        )
+    _codes(parallel, lang=lang, against=against)
+    return parallel, against
 
-    A model is known by its weights, as the base has another label where it stands alone.
-    """
-    ((label, model),) = models.items()
-    options: dict[str, Any] = {
-        "lang": lang,
-        "against": against,
-        "site": config.site,
-        "pooling": config.pooling,
-        "n_bootstrap": config.n_bootstrap,
-        "seed": config.seed,
-    }
+
+def _earlier(
+    config: Config, out: Path, parallel: ParallelText, options: Mapping[str, Any]
+) -> AlignmentCurves | None:
+    """Return what was measured before, None for nothing; refuse what was measured otherwise."""
+    if config.overwrite or not out.exists():
+        return None
+    earlier = AlignmentCurves.load(out)
     setup = {"language" if name == "lang" else name: value for name, value in options.items()}
-    setup |= {"n_sentences": len(parallel), "text": parallel.digest((lang, *against))}
-    if earlier is not None and earlier.setup == setup:
-        for known, info in zip(earlier.models, earlier.infos, strict=True):
-            if info.fingerprint == model.info.fingerprint:
-                logger.info("%s is measured already; --overwrite measures it again", label)
-                return _relabelled(earlier.sel(known), label)
-    return measure_alignment(models, parallel, batch_size=config.batch_size, **options)
+    text = parallel.digest((options["lang"], *options["against"]))
+    setup |= {"n_sentences": len(parallel), "text": text}
+    require_alike(out, earlier.setup, setup, provenance=earlier.provenance, config=config)
+    return earlier
 
 
-def _relabelled(curves: AlignmentCurves, label: str) -> AlignmentCurves:
-    """Give the one model of some curves another label."""
-    (about,) = curves.provenance["measured"].values()
-    measured = {**curves.provenance, "measured": {label: about}}
-    return dataclasses.replace(curves, models=(label,), provenance=measured)
+def _with_config(curves: AlignmentCurves, config: Config) -> AlignmentCurves:
+    about = provenance(config, measured=curves.provenance["measured"])
+    return dataclasses.replace(curves, provenance=about)
 
 
 def _report(curves: AlignmentCurves) -> None:

@@ -9,14 +9,14 @@ Source: paper, sections 4.2 and 5.2, asks the same of benchmark scores; loss nee
     python -m lse_interp.comparison --lang mlt
     python -m lse_interp.comparison --lang mlt --runs target random-layer --against eng deu
 
-writes `runs/<model>/comparison/<lang>.safetensors`.
+writes `runs/<model>/comparison/<lang>.safetensors`. Models measured before, on the same
+sentences, stay in it.
 """
 
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, answer_at_once, main_for, progress
 
@@ -44,7 +44,7 @@ class Config:
     root: Path = Path("runs")
     """Folder of all runs; this stage writes `root/<model>/comparison/`."""
     overwrite: bool = False
-    """Measure again even if the numbers are there."""
+    """Measure again even if the numbers are there, or of other sentences; the file is made anew."""
 
 
 if __name__ == "__main__":
@@ -55,6 +55,7 @@ import torch
 
 from lse_interp.core.artifacts import RunPaths, provenance
 from lse_interp.core.comparisons import LossComparison
+from lse_interp.core.finished import known_model, of_base, require_alike, united
 from lse_interp.core.languages import lookup
 from lse_interp.core.locks import locked
 from lse_interp.data.parallel import ParallelText, load_parallel
@@ -82,13 +83,15 @@ def compare_losses(
         models: Label -> model; the first is the base.
         parallel: Sentences in every language measured.
         language: The language the models were trained on, ISO 639-3.
-        measured: Languages to measure, ISO 639-3.
+        measured: Languages to measure, ISO 639-3, all in `parallel`.
         methods: Label -> method and seed; by default the label and 0.
         batch_size: Sentences per forward pass; changes results by rounding alone.
 
     Raises:
+        LanguageError: A language that is not in `parallel`.
         CorpusError: See `sentence_losses`.
     """
+    parallel.require(measured)
     sentences = [sentence for code in measured for sentence in parallel.sentences[code]]
     named = {label: (methods or {}).get(label, (label, 0)) for label in models}
     losses = [sentence_losses(model, sentences, batch_size=batch_size) for model in models.values()]
@@ -108,12 +111,17 @@ def compare_losses(
 def run(config: Config) -> LossComparison:
     """Measure every model, one in memory at a time; write the artefact and report.
 
-    Models measured before, on the same sentences, are not measured again.
+    Models measured before, on the same sentences, are not measured again, and those not asked for
+    stay in the artefact. Where the base model was trained again, it is made anew.
+
+    Returns:
+        The losses of the models asked for.
 
     Raises:
         LseError: See `compare_losses`, `load_parallel` and `load_model`.
         ArtifactError: No such run, or an earlier artefact that cannot be read.
-        MismatchError: A run of another base model.
+        MismatchError: A run of another base model; or an earlier artefact of other sentences, or
+            of the model under other settings.
     """
     language = lookup(config.lang).code
     others = [lookup(code).code for code in config.against]
@@ -125,28 +133,29 @@ def run(config: Config) -> LossComparison:
     )
     out = paths.comparison(language)
     with locked(out, what=f"the loss comparison of {language}"):
-        earlier = LossComparison.load(out) if out.exists() and not config.overwrite else None
+        earlier = _earlier(config, out, language=language, measured=measured, parallel=parallel)
         parts: list[LossComparison] = []
         for label, source in progress(sources.items(), desc=language, unit="model"):
             model = source.load()
             if not parts:
                 require_runs_of(model, sources)
-            named = {label: source.method()}
-            parts.append(
-                _earlier(earlier, label, model=model, text=parallel.digest(measured))
-                or compare_losses(
+                earlier = of_base(earlier, model.info.fingerprint, path=out, config=config)
+            method, seed = source.method()
+            known = known_model(earlier, model.info.fingerprint, label=label)
+            if known is None:
+                known = compare_losses(
                     {label: model},
                     parallel,
                     language=language,
                     measured=measured,
-                    methods=named,
                     batch_size=config.batch_size,
                 )
-            )
+            parts.append(dataclasses.replace(known, methods=(method,), seeds=(seed,)))
             # Two large models need not fit side by side.
             del model
-        comparison = dataclasses.replace(_joined(parts), provenance=provenance(config))
-        comparison.save(out)
+        about = provenance(config)
+        comparison = dataclasses.replace(LossComparison.concat(parts), provenance=about)
+        dataclasses.replace(united(earlier, comparison), provenance=about).save(out)
     _report(comparison)
     logger.info("wrote %s", out)
     return comparison
@@ -158,37 +167,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _earlier(
-    earlier: LossComparison | None, label: str, *, model: HookedModel, text: str
+    config: Config,
+    out: Path,
+    *,
+    language: str,
+    measured: tuple[str, ...],
+    parallel: ParallelText,
 ) -> LossComparison | None:
-    """Take one model from an earlier artefact, if it is the same model on the same text."""
-    if earlier is None or label not in earlier.models or earlier.text != text:
+    """Return what was measured before, None for nothing; refuse what was measured otherwise."""
+    if config.overwrite or not out.exists():
         return None
-    at = earlier.models.index(label)
-    if earlier.fingerprints[at] != model.info.fingerprint:
-        return None
-    return _only(earlier, at)
-
-
-def _only(comparison: LossComparison, at: int) -> LossComparison:
-    part = slice(at, at + 1)
-    return dataclasses.replace(
-        comparison,
-        **{n: getattr(comparison, n)[part] for n in ("models", "methods", "seeds")},
-        fingerprints=comparison.fingerprints[part],
-        losses=comparison.losses[part],
-    )
-
-
-def _joined(parts: Sequence[LossComparison]) -> LossComparison:
-    labels: dict[str, Any] = {
-        name: tuple(value for part in parts for value in getattr(part, name))
-        for name in ("models", "methods", "seeds", "fingerprints")
+    earlier = LossComparison.load(out)
+    setup = {
+        "language": language,
+        "measured": measured,
+        "text": parallel.digest(measured),
+        "n_sentences": len(parallel),
     }
-    return dataclasses.replace(
-        parts[0],
-        **labels,
-        losses=torch.cat([part.losses for part in parts]),
-    )
+    require_alike(out, earlier.setup, setup, provenance=earlier.provenance, config=config)
+    return earlier
 
 
 def _report(comparison: LossComparison) -> None:

@@ -14,7 +14,8 @@ Source: paper, section 4.2, Tables 2 to 26, appendix C.
         --model meta-llama/Llama-3.1-8B --dtype bfloat16 --device cuda
 
 writes `runs/<model>/evaluation/<lang>.safetensors`, and scores and answers of each model into
-`runs/<model>/evaluation/models/`, in a folder named by the hash of its weights.
+`runs/<model>/evaluation/models/`, in a folder named by the hash of its weights. Models asked
+before, the same questions, stay in the table; other questions need a table of their own (`--name`).
 """
 
 import dataclasses
@@ -44,12 +45,13 @@ class Config:
     """Folder with local copies of the benchmarks, instead of the hub; see
     `lse_interp.evaluation_tasks.benchmarks`."""
     parallel: str | None = None
-    """Sentences whose loss is measured beside: `embedded`, `flores`, `ntrex:<folder>`, a folder, or
-    `none`. By default `embedded` for the embedded model, `none` for others."""
+    """Sentences whose loss is measured beside, in the language and those of the paper's nine that
+    are there: `embedded`, `flores`, `ntrex:<folder>`, a folder, or `none`. By default `embedded`
+    for the embedded model, `none` for others."""
     prompt_style: Style = "paper"
     """Before `Translation:`, a line break as the paper prints it, or a space as its code has."""
     limit: int | None = None
-    """Take the first so many questions of a task; by default all."""
+    """Take the first so many questions of a task, and sentences; by default all."""
     batch_size: int = 32
     """Questions per forward pass; changes results by rounding alone."""
     task_files: Path | None = None
@@ -60,7 +62,7 @@ class Config:
     root: Path = Path("runs")
     """Folder of all runs; this stage writes `root/<model>/evaluation/`."""
     overwrite: bool = False
-    """Ask again even if the scores are there."""
+    """Ask again even if the scores are there; the table is made anew."""
 
 
 if __name__ == "__main__":
@@ -74,8 +76,10 @@ from torch import Tensor
 from lse_interp.core.artifacts import RunPaths, provenance
 from lse_interp.core.errors import CorpusError, LseError
 from lse_interp.core.evaluation_report import average_scores, language_scores, to_text
+from lse_interp.core.evaluation_union import require_distinct_methods, require_same_questions
 from lse_interp.core.evaluations import EvaluationTable, Measure
 from lse_interp.core.finetune_runs import FinetuneRun
+from lse_interp.core.finished import of_base, united
 from lse_interp.core.languages import PAPER_REFERENCE, lookup
 from lse_interp.core.locks import locked
 from lse_interp.core.run_folders import finished_runs
@@ -126,13 +130,14 @@ def evaluate(
         models: Label -> model, with its tokenizer; the first is the base.
         questions: Task -> its questions; see `questions_of`.
         language: The language that the models were trained on, ISO 639-3.
-        parallel: Sentences whose loss is measured beside, in `language`, in English and in the
-            other languages the paper compares with.
+        parallel: Sentences whose loss is measured beside, in `language`, and in English and the
+            other languages the paper compares with as far as they are there.
         methods: Label -> method and seed; by default the label and 0.
         batch_size: Questions per forward pass; changes results by rounding alone.
 
     Raises:
         CorpusError: A task without questions, or with questions of another kind.
+        LanguageError: `parallel` was loaded without `language`.
         LseError: No model; or lm-evaluation-harness is not installed.
     """
     if not models:
@@ -151,20 +156,21 @@ def run(config: Config) -> dict[str, EvaluationTable]:
     """Ask every model, one in memory at a time; write the artefacts and report.
 
     What a model was asked before, word for word, is not asked again: a run that breaks off goes on
-    with the next task. Every `--runs` makes its own table; no answer is lost by another table.
+    with the next task. Models that are in the table but not in `runs` stay in it, and no answer is
+    lost by another table. Where the base model was trained again, the table is made anew.
 
     Returns:
-        Language -> its table.
+        Language -> the table of the models asked for.
 
     Raises:
+        MismatchError: A run of another base model; or a finished table of other questions, or that
+            could not be averaged with a run asked for beside one in it.
         LseError: See `evaluate`, `questions_of`, `load_parallel` and `load_model`; or two runs of
             one method and seed, which cannot be averaged over languages.
-        CorpusError: No task that is there in a language.
+        CorpusError: No task that is there in a language; no folder at `data_dir`.
         ArtifactError: No such run, or an earlier artefact that cannot be read.
-        MismatchError: A run of another base model.
     """
-    if config.limit is not None and config.limit < 1:
-        raise LseError(f"`limit` must be at least 1; got {config.limit}.")
+    _require_options(config)
     codes = list(dict.fromkeys(lookup(code).code for code in config.lang))
     if config.task_files is not None:
         _write_task_files(config, codes, config.task_files)
@@ -199,16 +205,22 @@ def _run_language(config: Config, language: str) -> EvaluationTable:
     out = path.parent / config.name / path.name
     parts: list[EvaluationTable] = []
     with locked(out, what=f"the scores of {language}"):
+        earlier = _earlier(config, out, _measures(questions, parallel, language))
         for label, source in progress(sources.items(), desc=language, unit="model"):
             model = source.load()
             if not parts:
                 require_runs_of(model, sources)
+                earlier = of_base(earlier, model.info.fingerprint, path=out, config=config)
+                if earlier is not None:
+                    asked = {name: other.method() for name, other in sources.items()}
+                    require_distinct_methods(earlier, asked, path=out)
             named = source.method()
             parts.append(_evaluate_one(config, model, questions, parallel, language, label, named))
             # Two large models need not fit side by side.
             del model
-        table = dataclasses.replace(EvaluationTable.concat(parts), provenance=provenance(config))
-        table.save(out)
+        about = provenance(config)
+        table = dataclasses.replace(EvaluationTable.concat(parts), provenance=about)
+        dataclasses.replace(united(earlier, table), provenance=about).save(out)
     rows = language_scores(table.to_frame())
     logger.info(
         "Scores of %s (mean ± standard error; * p < 0.05 against the base):\n%s",
@@ -217,6 +229,27 @@ def _run_language(config: Config, language: str) -> EvaluationTable:
     )
     logger.info("wrote %s; answers lie in %s", out, path.parent / _MODELS)
     return table
+
+
+def _require_options(config: Config) -> None:
+    if config.limit is not None and config.limit < 1:
+        raise LseError(f"`limit` must be at least 1; got {config.limit}.")
+    if config.data_dir is not None and not config.data_dir.is_dir():
+        raise CorpusError(
+            f"There is no folder {config.data_dir} to read benchmarks from. Correct --data-dir, or "
+            "leave it out to read them from the hub."
+        )
+    if Path(config.name).name != config.name or config.name in ("..", _MODELS):
+        raise LseError(
+            f"`name` must be the name of one folder, and not {_MODELS}, which holds the answers; "
+            f"got {config.name!r}. Tables elsewhere need another --root."
+        )
+
+
+def _earlier(config: Config, out: Path, asked: Sequence[Measure]) -> EvaluationTable | None:
+    if config.overwrite or not out.exists():
+        return None
+    return require_same_questions(EvaluationTable.load(out), asked, path=out, config=config)
 
 
 def _on_the_whole_text(paths: RunPaths, language: str) -> tuple[str, ...]:
@@ -292,8 +325,16 @@ def _texts(config: Config, language: str) -> tuple[Questions, ParallelText | Non
         )
     if spec == "none":
         return questions, None
-    measured = tuple(dict.fromkeys((language, *PAPER_REFERENCE)))
-    return questions, load_parallel(spec, languages=measured, n_sentences=config.limit)
+    others = tuple(code for code in PAPER_REFERENCE if code != language)
+    parallel = load_parallel(spec, languages=(language,), optional=others)
+    return questions, parallel if config.limit is None else parallel.first(config.limit)
+
+
+def _measures(
+    questions: Questions, parallel: ParallelText | None, language: str
+) -> tuple[Measure, ...]:
+    asked = [m for task, found in questions.items() for m in measures(task, text=digest(found))]
+    return (*asked, *(_loss_measures(parallel, language) if parallel is not None else ()))
 
 
 def _ask(model: HookedModel, questions: Questions, *, batch_size: int) -> tuple[_Scores, _Outcomes]:
@@ -342,12 +383,15 @@ def _losses(
 
 def _loss_measures(parallel: ParallelText, language: str) -> dict[Measure, tuple[str, ...]]:
     """Return what is measured on parallel sentences, and in which languages each."""
-    others = tuple(code for code in PAPER_REFERENCE if code not in (language, _GENERAL))
-    groups: dict[str, tuple[tuple[str, ...], str]] = {
-        language: ((language,), "Loss"),
-        _GENERAL: ((_GENERAL,), "Loss in English"),
-        "others": (others, f"Loss in {len(others)} other languages"),
-    }
+    parallel.require([language])
+    there = [code for code in PAPER_REFERENCE if code in parallel.languages]
+    others = tuple(code for code in there if code not in (language, _GENERAL))
+    groups: dict[str, tuple[tuple[str, ...], str]] = {language: ((language,), "Loss")}
+    if _GENERAL in there:
+        groups[_GENERAL] = ((_GENERAL,), "Loss in English")
+    if others:
+        plural = "s" if len(others) > 1 else ""
+        groups["others"] = (others, f"Loss in {len(others)} other language{plural}")
     return {
         loss_measure(
             name,

@@ -24,7 +24,7 @@ from lse_interp.core.errors import (
     MismatchError,
 )
 from lse_interp.core.neurons import NeuronSets, mask_to_indices
-from lse_interp.data.parallel import ParallelText
+from lse_interp.data.parallel import ParallelText, load_parallel
 from lse_interp.models import HookedModel, site_name
 from lse_interp.models.ffn import ffn
 
@@ -378,8 +378,8 @@ def test_measure_ablation_takes_some_languages_in_any_spelling():
 @pytest.mark.parametrize(
     ("options", "text", "error", "message"),
     [
-        ({}, {"mlt": TEXT["mlt"], "kat": TEXT["kat"]}, LanguageError, "no sentences in 'eng'"),
-        ({"languages": ["deu"]}, TEXT, LanguageError, "The neuron set has no 'deu'"),
+        ({}, {"mlt": TEXT["mlt"], "kat": TEXT["kat"]}, LanguageError, "without eng, for mlt, kat"),
+        ({"languages": ["deu"]}, TEXT, LanguageError, "has no neurons of deu; it has"),
         ({"languages": ["mtl"]}, TEXT, LanguageError, "unknown language 'mtl'"),
         ({"languages": ["mlt", "mt"]}, TEXT, LanguageError, "each named once; got .* mlt, mlt"),
         ({"languages": ["mlt"]}, {"mlt": TEXT["mlt"]}, LanguageError, "compares a language with"),
@@ -584,11 +584,37 @@ def test_run_writes_reuses_and_redoes(config, caplog):
 
 
 @pytest.mark.parametrize(
-    "change", [{"n_sentences": 2}, {"seed": 1}, {"langs": ("mlt", "kat")}, {"control": None}]
+    ("change", "told"),
+    [
+        ({"n_sentences": 2}, "n_sentences was 3, now 2"),
+        ({"seed": 1}, "seed was 0, now 1"),
+        ({"langs": ("mlt", "kat")}, "ablated was .* now .*mlt"),
+        ({"control": None}, "control was layer, now None"),
+    ],
 )
-def test_run_measures_again_under_other_settings(config, change):
+def test_run_replaces_nothing_that_was_measured_with_other_settings(config, change, told):
     first = stage.run(config)
-    assert stage.run(dataclasses.replace(config, **change)).setup != first.setup
+    (out,) = config.root.rglob("ablation.safetensors")
+    written = out.stat().st_mtime_ns
+    with pytest.raises(MismatchError, match=f"ablation.safetensors was measured .*{told}.*--over"):
+        stage.run(dataclasses.replace(config, **change))
+    assert out.stat().st_mtime_ns == written
+    again = stage.run(dataclasses.replace(config, overwrite=True, **change))
+    assert again.setup != first.setup
+
+
+def test_run_takes_as_many_sentences_as_there_are_up_to_48(config, capsys):
+    parallel = load_parallel(config.parallel, languages=("mlt",))
+    assert len(parallel) < 48
+    found = stage.run(dataclasses.replace(config, n_sentences=None))
+    assert found.intact.shape[-1] == len(parallel)
+    with pytest.raises(CorpusError, match="48 sentences were asked for"):
+        stage.run(dataclasses.replace(config, n_sentences=48, overwrite=True))
+
+
+def test_run_looks_for_neurons_before_it_looks_for_sentences(config):
+    with pytest.raises(LanguageError, match="has no neurons of isl; it has those of mlt"):
+        stage.run(dataclasses.replace(config, langs=("isl",)))
 
 
 def test_run_measures_again_with_other_neurons(config):

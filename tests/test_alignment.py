@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import transformers
@@ -32,6 +33,7 @@ from lse_interp.core.errors import (
     LseError,
     MismatchError,
 )
+from lse_interp.data.embedded import sentences
 from lse_interp.data.parallel import ParallelText, load_parallel
 from lse_interp.models import HookedModel, load_model
 from lse_interp.models.subnetworks import subnetworks
@@ -414,8 +416,8 @@ def test_measure_alignment_labels_every_axis():
     [
         ({"lang": "mtl"}, LanguageError, "unknown language 'mtl'.*Did you mean .*mlt"),
         ({"against": ["egn"]}, LanguageError, "unknown language 'egn'"),
-        ({"lang": "slv"}, LanguageError, "test text holds no sentences in 'slv'. Known: eng, kat"),
-        ({"against": ["eng", "deu"]}, LanguageError, "test text holds no sentences in 'deu'"),
+        ({"lang": "slv"}, LanguageError, "of test text were loaded without slv, for mlt, eng"),
+        ({"against": ["eng", "deu"]}, LanguageError, "of test text were loaded without deu"),
         ({"against": []}, LanguageError, "got mlt against none"),
         ({"against": ["eng", "mt"]}, LanguageError, "each named once; got mlt against eng, mlt"),
         ({"site": "hook_resid_pre"}, ActivationError, "got site 'hook_resid_pre'. Did you mean"),
@@ -554,7 +556,8 @@ def stage(folders, tmp_path):
 
     def run_stage(*more, lang="mlt", model="base"):
         argv = ["--lang", lang, "--model", str(folders / model), "--device", "cpu"]
-        argv += ["--n-sentences", "3", "--n-bootstrap", "20"]
+        few = [] if "--n-sentences" in more else ["--n-sentences", "3"]
+        argv += [*few, "--n-bootstrap", "20"]
         argv += ["--root", str(tmp_path / "runs"), "--figures", str(tmp_path / "figures")]
         return main([*argv, *more])
 
@@ -615,10 +618,57 @@ def test_stage_reuses_what_was_measured_alike(stage, artefact, folders, caplog):
     assert torch.equal(both.retrieval[:1], marked.retrieval)
     assert not (both.retrieval[1:] == 0.123).any()
 
-    for changed in (["--site", "hook_mlp_out"], ["--overwrite"]):
+    for changed in (["--site", "hook_mlp_out"], []):
         marked.save(artefact)
-        assert stage("--against", "eng", *changed) == 0
+        assert stage("--against", "eng", *changed, "--overwrite") == 0
         assert not (AlignmentCurves.load(artefact).retrieval == 0.123).any()
+
+
+def test_stage_keeps_models_that_were_not_asked_for(stage, artefact, folders, tmp_path):
+    more = ["--against", "eng", "--models", str(folders / "tuned"), f"again={folders / 'base'}"]
+    assert stage(*more) == 0
+    both = AlignmentCurves.load(artefact)
+    assert stage("--against", "eng", "--models", f"again={folders / 'tuned'}") == 0
+    found = AlignmentCurves.load(artefact)
+    assert found.models == ("base", "tuned", "again")
+    assert torch.equal(found.cosine[:2], both.cosine[:2])
+    assert torch.equal(found.sel("again").cosine, both.sel("tuned").cosine)
+    drawn = pd.read_csv(next((tmp_path / "figures").glob("fig07_alignment_mlt*.csv")))
+    assert set(drawn["model"]) == {"base", "again"}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (["--site", "hook_mlp_out"], "site was hook_resid_post, now hook_mlp_out"),
+        (["--split", "dev"], "split was None, now dev"),
+        (["--pooling", "last"], "pooling was mean, now last"),
+        (["--against", "eng", "kat"], "against was eng, now eng kat"),
+    ],
+)
+def test_stage_replaces_nothing_that_was_measured_otherwise(stage, artefact, capsys, change, told):
+    assert stage("--against", "eng") == 0
+    before = artefact.read_bytes()
+    assert stage(*([] if "--against" in change else ["--against", "eng"]), *change) == 2
+    error = capsys.readouterr().err
+    assert f"{artefact} was measured with other settings: " in error
+    assert told in error and "Pass --overwrite to measure again" in error
+    assert artefact.read_bytes() == before
+
+
+def test_stage_compares_with_languages_that_are_there(stage, artefact, tmp_path, caplog, capsys):
+    caplog.set_level(logging.INFO)
+    folder = tmp_path / "par"
+    folder.mkdir()
+    for code in ("mlt", "eng", "kat"):
+        lines = "\n".join(s.text for s in sentences(code, "devtest")[:5])
+        (folder / f"{code}.txt").write_text(lines, encoding="utf-8")
+    assert stage("--parallel", str(folder)) == 0
+    assert AlignmentCurves.load(artefact).against == ("eng",)
+    assert "has no sentences in arb, deu, spa, fra, ita, jpn, rus, zho: left out" in caplog.text
+    (folder / "eng.txt").unlink()
+    assert stage("--parallel", str(folder), "--overwrite") == 2
+    assert "Name others with --against" in capsys.readouterr().err
 
 
 def test_stage_measures_again_when_the_weights_change(stage, artefact, folders, tmp_path):

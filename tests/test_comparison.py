@@ -207,7 +207,7 @@ def stage(tmp_path):
     return paths, [*words, "--parallel", str(tmp_path), "--root", str(paths.root)]
 
 
-def test_stage_measures_every_run_and_reuses_what_it_measured(stage, caplog):
+def test_stage_measures_every_run_and_reuses_what_it_measured(stage, caplog, capsys):
     paths, words = stage
     with caplog.at_level(logging.INFO):
         assert main([*words, "--runs", "target"]) == 0
@@ -229,7 +229,16 @@ def test_stage_measures_every_run_and_reuses_what_it_measured(stage, caplog):
     assert torch.equal(found.losses[:2], marked.losses)
     assert (found.losses[2] < 1000).all()
 
-    assert main([*words, "--n-sentences", "2"]) == 0
+    # Models that are not asked for stay.
+    assert main([*words, "--runs", "target"]) == 0
+    assert LossComparison.load(out).models == ("base", "target", "random-layer")
+    assert torch.equal(LossComparison.load(out).losses, found.losses)
+
+    assert main([*words, "--n-sentences", "2"]) == 2
+    error = capsys.readouterr().err
+    assert f"{out} was measured with other settings: n_sentences was 3, now 2. Pass --ov" in error
+    assert torch.equal(LossComparison.load(out).losses, found.losses)
+    assert main([*words, "--n-sentences", "2", "--overwrite"]) == 0
     fewer = LossComparison.load(out)
     assert fewer.losses.shape == (3, 2, 2) and (fewer.losses < 1000).all()
     marked.save(out)
@@ -253,11 +262,12 @@ def test_stage_ends_with_one_clear_message(stage, capsys):
     paths, words = stage
     for extra, message in (
         (["--runs", "targt"], "no finished run 'targt'"),
-        (["--lang", "isl"], "holds no finished run"),
+        (["--root", str(paths.root / "none")], "holds no finished run"),
         (["--against", "enk"], "unknown language 'enk'"),
         (["--n-sentences", "9"], "9 sentences were asked for"),
     ):
-        assert main([*words, *extra]) == 2
+        given = words[:-2] if "--root" in extra else words
+        assert main([*given, *extra]) == 2
         assert message in capsys.readouterr().err
     make_run(tiny_model(seed=1)).save(paths.finetune("mlt", "other"))
     assert main([*words, "--runs", "other"]) == 2

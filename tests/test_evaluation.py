@@ -12,6 +12,7 @@ from lse_interp import load_model
 from lse_interp.core.artifacts import RunPaths
 from lse_interp.core.errors import CorpusError, LseError
 from lse_interp.core.evaluations import EvaluationTable
+from lse_interp.data.embedded import sentences
 from lse_interp.data.parallel import load_parallel
 from lse_interp.evaluation import Config, evaluate, main, questions_of, run
 from lse_interp.evaluation_tasks.embedded import embedded_documents, embedded_tasks
@@ -78,7 +79,7 @@ def test_stage_keeps_what_the_model_answered(asked):
         assert control == pytest.approx(found.item())
 
 
-def test_stage_asks_nothing_twice(tmp_path, monkeypatch, caplog):
+def test_stage_asks_nothing_twice(tmp_path, monkeypatch, capsys):
     from lse_interp.evaluation_tasks import harness
 
     calls = []
@@ -95,8 +96,18 @@ def test_stage_asks_nothing_twice(tmp_path, monkeypatch, caplog):
     # Icelandic brings its own questions; those in English are known.
     assert main(["--lang", "mlt", "isl", *ENDINGS, *root]) == 0
     assert calls[2:] == ["embedded_endings_isl"]
-    # Other questions are asked, and --overwrite asks again.
-    assert main(["--lang", "mlt", *ENDINGS[:-1], "2", *root]) == 0
+    # Other questions do not take the place of a finished table; --overwrite asks again.
+    out = RunPaths(tmp_path, "embedded").evaluation("mlt")
+    before = out.read_bytes()
+    fewer = ["--lang", "mlt", *ENDINGS[:-1], "2", *root]
+    assert main(fewer) == 2
+    error = capsys.readouterr().err
+    assert (
+        f"{out} is finished, with other questions: other questions in embedded_endings_m" in error
+    )
+    assert f"(limit was {FEW}, now 2). Pass --name" in error
+    assert (out.read_bytes(), len(calls)) == (before, 3)
+    assert main([*fewer, "--name", "two"]) == 0
     assert calls[3:] == ["embedded_endings_mlt", "embedded_endings_eng"]
     assert main(["--lang", "mlt", *ENDINGS, *root, "--overwrite"]) == 0
     assert len(calls) == 7
@@ -118,6 +129,41 @@ def test_stage_compares_runs_with_the_base_and_averages_languages(tmp_path, mode
     assert changes["loss_mlt", "loss"] != 0
     assert "Means over 2 languages" in caplog.text
     assert (paths.evaluation("mlt").parent / "few" / "mlt.safetensors").is_file()
+
+
+def test_stage_keeps_models_that_were_not_asked_for(tmp_path, model, capsys):
+    paths = RunPaths(tmp_path, "embedded")
+    for name, method in (("target", "target"), ("random-size", "random:size")):
+        make_run(model, method=method, seed=len(name)).save(paths.finetune("mlt", name))
+    words = ["--lang", "mlt", *ENDINGS, "--root", str(tmp_path)]
+    assert main(words) == 0
+    every = EvaluationTable.load(paths.evaluation("mlt"))
+    assert main([*words, "--runs", "random-size"]) == 0
+    found = EvaluationTable.load(paths.evaluation("mlt"))
+    assert found.models == every.models == ("base", "target", "random-size")
+    for ours, theirs in zip(found.scores, every.scores, strict=True):
+        assert torch.equal(ours, theirs)
+
+    make_run(model, seed=9).save(paths.finetune("mlt", "target-again"))
+    assert main([*words, "--runs", "target-again"]) == 2
+    error = capsys.readouterr().err
+    assert "holds target, of method target and seed " in error and "Pass --name" in error
+
+
+def test_stage_measures_losses_where_there_are_sentences(tmp_path, caplog, capsys):
+    caplog.set_level(logging.INFO)
+    for code in ("mlt", "deu"):
+        lines = "\n".join(sentence.text for sentence in sentences(code, "devtest")[:3])
+        (tmp_path / f"{code}.txt").write_text(lines, encoding="utf-8")
+    words = ["--tasks", "endings", "--limit", "3", "--root", str(tmp_path / "runs")]
+    words += ["--parallel", str(tmp_path)]
+    assert main(["--lang", "mlt", *words]) == 0
+    assert "has no sentences in arb, eng, spa, fra, ita, jpn, rus, zho: left out" in caplog.text
+    table = EvaluationTable.load(RunPaths(tmp_path / "runs", "embedded").evaluation("mlt"))
+    losses = [measure.row for measure in table.measures if measure.metric == "loss"]
+    assert losses == ["Loss", "Loss in 1 other language"]
+    assert main(["--lang", "isl", *words]) == 2
+    assert "Icelandic" in capsys.readouterr().err
 
 
 def test_evaluate_is_the_stage_in_memory(model, asked):
@@ -207,6 +253,11 @@ def test_main_refuses_bad_options(capsys):
     assert "`limit` must be at least 1; got 0" in capsys.readouterr().err
     assert main(["--lang", "mlt", "--tasks", "belebelle"]) == 2
     assert "Unknown task" in capsys.readouterr().err
+    assert main(["--lang", "mlt", "--data-dir", "nowhere"]) == 2
+    assert "There is no folder nowhere to read benchmarks from" in capsys.readouterr().err
+    for name in ("../x", "..", "models"):
+        assert main(["--lang", "mlt", "--name", name]) == 2
+        assert "`name` must be the name of one folder" in capsys.readouterr().err
     assert main(["--lang", "cym", "--tasks", "belebele", "--parallel", "none"]) == 2
     assert "None of the tasks belebele is there in Welsh" in capsys.readouterr().err
 

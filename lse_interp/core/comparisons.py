@@ -12,12 +12,14 @@ from torch import Tensor
 
 from lse_interp.core.artifacts import load_artifact, save_artifact
 from lse_interp.core.errors import LseError, MismatchError, near_misses
+from lse_interp.core.settings import differences
 from lse_interp.core.similarity import bootstrap_interval
 
 __all__ = ["LossComparison"]
 
 _KIND, _VERSION = "loss_comparison", 1
-_FIELDS = ("models", "methods", "seeds", "fingerprints", "language", "measured", "text")
+_LABELS = ("models", "methods", "seeds", "fingerprints")
+_FIELDS = (*_LABELS, "language", "measured", "text")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,7 +49,7 @@ class LossComparison:
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        n_models = {len(getattr(self, name)) for name in _FIELDS[:4]}
+        n_models = {len(getattr(self, name)) for name in _LABELS}
         expected = (len(self.models), len(self.measured))
         if n_models != {expected[0]} or tuple(self.losses.shape[:2]) != expected:
             raise MismatchError(
@@ -59,6 +61,14 @@ class LossComparison:
         if not bool(torch.isfinite(self.losses).all()):
             raise MismatchError("Losses must be finite numbers.")
 
+    @property
+    def setup(self) -> dict[str, Any]:
+        """Everything besides the models that the numbers depend on."""
+        return {
+            **{name: getattr(self, name) for name in ("language", "measured", "text")},
+            "n_sentences": self.losses.shape[-1],
+        }
+
     def of(self, model: str) -> Float64[Tensor, "measured sentence"]:
         """Select the losses of one model.
 
@@ -68,6 +78,51 @@ class LossComparison:
         if model not in self.models:
             raise LseError(f"No model {model!r} here. {near_misses(model, self.models)}")
         return self.losses[self.models.index(model)]
+
+    def select(self, models: Sequence[str]) -> "LossComparison":
+        """Keep some models, in the order given.
+
+        Raises:
+            LseError: no such model.
+        """
+        losses = torch.stack([self.of(model) for model in models])
+        at = [self.models.index(model) for model in models]
+        labels: dict[str, Any] = {
+            name: tuple(getattr(self, name)[i] for i in at) for name in _LABELS
+        }
+        return dataclasses.replace(self, **labels, losses=losses)
+
+    def named(self, models: Sequence[str]) -> "LossComparison":
+        """Give the models other labels, in the order they have.
+
+        Raises:
+            MismatchError: a label twice, or more or fewer labels than models.
+        """
+        return dataclasses.replace(self, models=tuple(models))
+
+    @classmethod
+    def concat(cls, parts: Sequence["LossComparison"]) -> "LossComparison":
+        """Put the models of several comparisons into one, in the order given.
+
+        Raises:
+            LseError: no part.
+            MismatchError: parts of other sentences, or a label twice.
+        """
+        if not parts:
+            raise LseError("Nothing to put together; give at least one comparison.")
+        for part in parts[1:]:
+            if changed := differences(parts[0].setup, part.setup):
+                raise MismatchError(
+                    f"Losses can be put together if they are of the same sentences; {changed}. "
+                    "Measure both on the same text."
+                )
+        labels: dict[str, Any] = {
+            name: tuple(value for part in parts for value in getattr(part, name))
+            for name in _LABELS
+        }
+        return dataclasses.replace(
+            parts[0], **labels, losses=torch.cat([part.losses for part in parts])
+        )
 
     def difference(
         self, model: str, against: str, *, n_bootstrap: int = 1000, seed: int = 0

@@ -77,22 +77,52 @@ class AlignmentCurves:
         """Everything besides the model that the numbers depend on."""
         return {name: getattr(self, name) for name in _SETUP}
 
+    @property
+    def fingerprints(self) -> tuple[str | None, ...]:
+        """Hash of the weights of each model."""
+        return tuple(info.fingerprint for info in self.infos)
+
     def sel(self, model: str) -> "AlignmentCurves":
         """Return the curves of one model.
 
         Raises:
             LseError: no model of that label.
         """
-        if model not in self.models:
-            raise LseError(f"No curves of a model {model!r}. {near_misses(model, self.models)}")
-        at = self.models.index(model)
+        return self.select([model])
+
+    def select(self, models: Sequence[str]) -> "AlignmentCurves":
+        """Keep some models, in the order given.
+
+        Raises:
+            LseError: no model of that label.
+        """
+        for label in models:
+            if label not in self.models:
+                raise LseError(f"No curves of a model {label!r}. {near_misses(label, self.models)}")
+        at = [self.models.index(label) for label in models]
         measured = self.provenance.get("measured", {})
         return dataclasses.replace(
             self,
-            models=(model,),
-            infos=(self.infos[at],),
-            provenance={**self.provenance, "measured": {model: measured.get(model)}},
-            **{name: getattr(self, name)[at : at + 1] for name in _CURVES},
+            models=tuple(models),
+            infos=tuple(self.infos[i] for i in at),
+            provenance={
+                **self.provenance,
+                "measured": {label: measured.get(label) for label in models},
+            },
+            **{name: getattr(self, name)[at] for name in _CURVES},
+        )
+
+    def named(self, models: Sequence[str]) -> "AlignmentCurves":
+        """Give the models other labels, in the order they have.
+
+        Raises:
+            LseError: a label twice.
+            MismatchError: more or fewer labels than models.
+        """
+        measured = self.provenance.get("measured", {})
+        about = {new: measured.get(old) for old, new in zip(self.models, models, strict=False)}
+        return dataclasses.replace(
+            self, models=tuple(models), provenance={**self.provenance, "measured": about}
         )
 
     @classmethod

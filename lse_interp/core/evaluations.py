@@ -149,6 +149,14 @@ class EvaluationTable:
             scores=tuple(scores[at] for scores in self.scores),
         )
 
+    def named(self, models: Sequence[str]) -> "EvaluationTable":
+        """Give the models other labels, in the order they have.
+
+        Raises:
+            MismatchError: a label twice, or more or fewer labels than models.
+        """
+        return dataclasses.replace(self, models=tuple(models))
+
     @classmethod
     def concat(cls, tables: Sequence["EvaluationTable"]) -> "EvaluationTable":
         """Put the models of several tables into one.

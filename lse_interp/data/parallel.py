@@ -12,17 +12,20 @@
 import dataclasses
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from lse_interp.core.errors import CorpusError
-from lse_interp.core.languages import Language, lookup
+from lse_interp.core.errors import CorpusError, LanguageError
+from lse_interp.core.languages import PAPER_LANGUAGES, Language, lookup
 from lse_interp.data import embedded
-from lse_interp.data.files import find_files, listing, read_records, require_field
-from lse_interp.data.hub import FLORES, hub_sources, open_rows
-from lse_interp.data.specs import parse_options
+from lse_interp.data.files import SUFFIXES, find_files, listing, read_records, require_field
+from lse_interp.data.hub import FLORES, HubSource, hub_sources, open_rows
+from lse_interp.data.specs import expand, names_language, parse_options, spellings
 
 __all__ = ["ParallelText", "load_parallel"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +71,36 @@ class ParallelText:
         text = json.dumps([self.sentences[code] for code in languages], ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def require(self, languages: Sequence[str]) -> None:
+        """Refuse languages, ISO 639-3, whose sentences were not loaded.
+
+        Raises:
+            LanguageError: some are missing.
+        """
+        missing = [code for code in languages if code not in self.languages]
+        if missing:
+            every = ", ".join(f'"{code}"' for code in (*self.languages, *missing))
+            raise LanguageError(
+                f"The sentences of {self.spec} were loaded without {', '.join(missing)}, for "
+                f"{', '.join(self.languages)} alone. Load them for every language: "
+                f'load_parallel("{self.spec}", languages=[{every}]).'
+            )
+
+    def first(self, n_sentences: int) -> "ParallelText":
+        """Keep the first so many sentences, or all where there are fewer.
+
+        Raises:
+            CorpusError: none is asked for.
+        """
+        lines = {code: lines[: max(0, n_sentences)] for code, lines in self.sentences.items()}
+        return dataclasses.replace(self, sentences=lines)
+
 
 def load_parallel(
     spec: str,
     *,
     languages: Sequence[str],
+    optional: Sequence[str] = (),
     split: str | None = None,
     n_sentences: int | None = None,
 ) -> ParallelText:
@@ -81,6 +109,7 @@ def load_parallel(
     Args:
         spec: one of the specifications in the table above.
         languages: any spellings that `lookup` knows; the result has our codes.
+        optional: languages taken behind them if the source has them; the log names the others.
         split: `dev` or `devtest` where the source has them (default devtest); for a folder, what
             `{split}` in its path becomes.
         n_sentences: take the first so many; None takes all.
@@ -90,12 +119,19 @@ def load_parallel(
         CorpusError: text missing, unequal in length, with blank lines, or too short.
     """
     records = [lookup(language) for language in languages]
-    codes = tuple(record.code for record in records)
-    if not codes or len(set(codes)) < len(codes):
-        raise CorpusError(f"expected one language or more, each once; got {tuple(languages)}.")
-    read, split = _reader(spec, split)
+    more = [lookup(language) for language in optional]
+    codes = [record.code for record in (*records, *more)]
+    if not records or len(set(codes)) < len(codes):
+        raise CorpusError(
+            f"expected one language or more, each once; got {(*languages, *optional)}."
+        )
+    read, has, split = _reader(spec, split)
+    absent = [record.code for record in more if not has(record)]
+    if absent:
+        logger.info("%s has no sentences in %s: left out", spec, ", ".join(absent))
+    records += [record for record in more if record.code not in absent]
     text = ParallelText(
-        languages=codes,
+        languages=tuple(record.code for record in records),
         sentences=read(records),
         spec=spec,
         split=split,
@@ -104,21 +140,36 @@ def load_parallel(
 
 
 _Read = Callable[[list[Language]], dict[str, tuple[str, ...]]]
+_Has = Callable[[Language], bool]
 
 
-def _reader(spec: str, split: str | None) -> tuple[_Read, str | None]:
+def _reader(spec: str, split: str | None) -> tuple[_Read, _Has, str | None]:
+    """Return what reads a source, what tells whether it has a language, and the split."""
     kind, _, rest = spec.partition(":")
     if spec == "embedded":
         split = split or "devtest"
-        return lambda languages: _embedded(languages, split), split
+        return lambda languages: _embedded(languages, split), _embedded_has, split
     if kind == "flores":
-        split = split or "devtest"
-        return lambda languages: _flores(rest or FLORES, languages, split), split
+        split, name = split or "devtest", rest or FLORES
+        return (
+            lambda languages: _flores(name, languages, split),
+            lambda language: _flores_has(name, language, split),
+            split,
+        )
     if kind == "ntrex":
         if split not in (None, "test"):
             raise CorpusError(f"NTREX has one split, test; got {split!r}. Leave the split out.")
-        return lambda languages: _ntrex(Path(rest).expanduser(), languages), "test"
-    return lambda languages: _folder(spec, languages, split), split
+        folder = Path(rest).expanduser()
+        return (
+            lambda languages: _ntrex(folder, languages),
+            lambda language: any((folder / n).is_file() for n in _ntrex_names(language)),
+            "test",
+        )
+    return (
+        lambda languages: _folder(spec, languages, split),
+        lambda language: _folder_has(spec, language, split),
+        split,
+    )
 
 
 def _embedded(languages: list[Language], split: str) -> dict[str, tuple[str, ...]]:
@@ -128,13 +179,15 @@ def _embedded(languages: list[Language], split: str) -> dict[str, tuple[str, ...
     }
 
 
+def _embedded_has(language: Language) -> bool:
+    return language.code in PAPER_LANGUAGES
+
+
 def _flores(dataset: str, languages: list[Language], split: str) -> dict[str, tuple[str, ...]]:
     """Align by the field `id`, in the order of the first language."""
     by_language: dict[str, dict[int | str, str]] = {}
     for language in languages:
-        rows, source = open_rows(
-            hub_sources(f"hf:{dataset}?config={{flores}}", language=language, split=split)
-        )
+        rows, source = open_rows(_flores_sources(dataset, language, split))
         table = by_language[language.code] = {}
         for row in rows:
             require_field("id", row, where=str(source))
@@ -151,6 +204,21 @@ def _flores(dataset: str, languages: list[Language], split: str) -> dict[str, tu
     return {code: tuple(table[i] for i in order) for code, table in by_language.items()}
 
 
+def _flores_sources(dataset: str, language: Language, split: str) -> list[HubSource]:
+    return hub_sources(f"hf:{dataset}?config={{flores}}", language=language, split=split)
+
+
+def _flores_has(dataset: str, language: Language, split: str) -> bool:
+    try:
+        open_rows(_flores_sources(dataset, language, split))
+    except CorpusError as error:
+        # A hub out of reach, or another split, is no language that is missing.
+        if "has no configuration" in str(error):
+            return False
+        raise
+    return True
+
+
 def _ntrex(folder: Path, languages: list[Language]) -> dict[str, tuple[str, ...]]:
     if not folder.is_dir():
         raise CorpusError(
@@ -163,9 +231,7 @@ def _ntrex(folder: Path, languages: list[Language]) -> dict[str, tuple[str, ...]
 
 
 def _ntrex_file(folder: Path, language: Language) -> Path:
-    endings = [*language.spellings]
-    endings += [f"{code}-{language.script}" for code in language.spellings]
-    names = [f"newstest2019-{role}.{ending}.txt" for ending in endings for role in ("src", "ref")]
+    names = _ntrex_names(language)
     for name in names:
         if (folder / name).is_file():
             return folder / name
@@ -173,6 +239,22 @@ def _ntrex_file(folder: Path, language: Language) -> Path:
         f"NTREX at {folder} has no {language.name}: looked for {', '.join(names)}. "
         f"{listing(folder)}"
     )
+
+
+def _ntrex_names(language: Language) -> list[str]:
+    endings = [*language.spellings]
+    endings += [f"{code}-{language.script}" for code in language.spellings]
+    return [f"newstest2019-{role}.{ending}.txt" for ending in endings for role in ("src", "ref")]
+
+
+def _folder_has(spec: str, language: Language, split: str | None) -> bool:
+    """Say whether there is a file of a language, readable or not."""
+    template, _ = parse_options(spec, known=["field"])
+    paths = [Path(t).expanduser() for t in expand(template, language=language, split=split)]
+    if names_language(template):
+        return any(path.exists() for path in paths)
+    names = {name + suffix for name in spellings(language) for suffix in ("", *SUFFIXES)}
+    return any(entry.name in names for path in paths if path.is_dir() for entry in path.iterdir())
 
 
 def _folder(spec: str, languages: list[Language], split: str | None) -> dict[str, tuple[str, ...]]:
@@ -200,6 +282,4 @@ def _first(text: ParallelText, n_sentences: int) -> ParallelText:
             f"{n_sentences} sentences were asked for, but {text.spec} has {len(text)} "
             f"(split {text.split}). Ask for 1 to {len(text)}, or pass n_sentences=None."
         )
-    return dataclasses.replace(
-        text, sentences={code: lines[:n_sentences] for code, lines in text.sentences.items()}
-    )
+    return text.first(n_sentences)

@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -181,6 +182,40 @@ def test_load_parallel_reads_ntrex_names(tmp_path):
 
     assert dict(text.sentences) == {code: (f"text in {code}",) for code in names}
     assert text.split == "test"
+
+
+@pytest.mark.parametrize("source", ["flores", "ntrex", "folder", "template"])
+def test_load_parallel_takes_optional_languages_where_they_are(tmp_path, caplog, source):
+    caplog.set_level(logging.INFO)
+    if source == "flores":
+        spec = f"flores:{write_flores_like(tmp_path)}"
+    else:
+        pattern = "newstest2019-ref.{}.txt" if source == "ntrex" else "{}.txt"
+        for code in ("mlt", "eng"):
+            (tmp_path / pattern.format(code)).write_text("a\nb\n", encoding="utf-8")
+        specs = {"ntrex": f"ntrex:{tmp_path}", "template": f"{tmp_path}/{{lang}}.txt"}
+        spec = specs.get(source, str(tmp_path))
+    text = load_parallel(spec, languages=["mlt"], optional=["deu", "eng", "fra"])
+    assert text.languages == ("mlt", "eng")
+    assert f"{spec} has no sentences in deu, fra: left out" in caplog.text
+    with pytest.raises(CorpusError):
+        load_parallel(spec, languages=["mlt", "deu"], optional=["eng"])
+
+
+def test_load_parallel_takes_optional_languages_of_the_embedded_corpus():
+    text = load_parallel("embedded", languages=["mlt"], optional=["swe", "eng"])
+    assert text.languages == ("mlt", "eng")
+
+
+def test_parallel_text_says_in_which_languages_it_was_loaded():
+    text = load_parallel("embedded", languages=["mlt", "eng"], n_sentences=3)
+    text.require(["eng"])
+    with pytest.raises(LanguageError, match=r"without slv, for mlt, eng alone.*, languages=\["):
+        text.require(["mlt", "slv"])
+    assert len(text.first(2)) == 2
+    assert len(text.first(9)) == 3
+    with pytest.raises(CorpusError):
+        text.first(0)
 
 
 def test_load_parallel_reports_what_ntrex_lacks(tmp_path):
