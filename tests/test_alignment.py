@@ -624,11 +624,13 @@ def test_stage_reuses_what_was_measured_alike(stage, artefact, folders, caplog):
         assert not (AlignmentCurves.load(artefact).retrieval == 0.123).any()
 
 
-def test_stage_keeps_models_that_were_not_asked_for(stage, artefact, folders, tmp_path):
+def test_stage_keeps_models_that_were_not_asked_for(stage, artefact, folders, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     more = ["--against", "eng", "--models", str(folders / "tuned"), f"again={folders / 'base'}"]
     assert stage(*more) == 0
     both = AlignmentCurves.load(artefact)
     assert stage("--against", "eng", "--models", f"again={folders / 'tuned'}") == 0
+    assert "kept from before, not looked at now: tuned (--overwrite drops them)" in caplog.text
     found = AlignmentCurves.load(artefact)
     assert found.models == ("base", "tuned", "again")
     assert torch.equal(found.cosine[:2], both.cosine[:2])

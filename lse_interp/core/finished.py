@@ -116,6 +116,8 @@ def united(earlier: _T | None, asked: _T) -> _T:
         return asked
     if earlier.models[0] == _BASE and _BASE not in asked.models:
         asked = asked.named((_BASE, *asked.models[1:]))
+    kept = [label for label in others if label not in asked.models]
+    logger.info("kept from before, not looked at now: %s (--overwrite drops them)", ", ".join(kept))
     order = dict.fromkeys((asked.models[0], *others, *asked.models))
     parts = [(asked if label in asked.models else earlier).select([label]) for label in order]
     return asked.concat(parts)
