@@ -16,7 +16,7 @@ from lse_interp.core.errors import LseError, MismatchError
 from lse_interp.models import HookedModel
 from lse_interp.models.dtensors import whole
 from lse_interp.models.rows import read_rows, write_rows
-from lse_interp.training.sharded import by_kind
+from lse_interp.training.sharded import by_kind, is_sharded
 
 __all__ = ["Engine", "NeuronRows", "attach", "clip_gradients", "frozen", "master_dtype"]
 
@@ -113,8 +113,9 @@ def clip_gradients(engine: Engine, max_norm: float) -> Float[Tensor, ""]:
     """
     engine.before_step()
     kinds = by_kind(engine.leaves().values())
-    if len(kinds) == 1:
-        return whole(nn.utils.clip_grad_norm_(kinds[0], max_norm))
+    if len(kinds) == 1 and not is_sharded(kinds[0]):
+        return nn.utils.clip_grad_norm_(kinds[0], max_norm)
+    # Norms are made whole before anything is added to them: torch 2.7 adds to the parts.
     norms = [
         whole(nn.utils.get_total_norm([leaf.grad for leaf in kind if leaf.grad is not None]))
         for kind in kinds
