@@ -696,7 +696,7 @@ def test_stage_compares_two_folders(stage, base_folder, full_run, paths, caplog)
         ([], "error: Name the language of the run, e.g. --lang mlt"),
         (["--lang", "mtl"], "error: unknown language 'mtl'"),
         (["--lang", "slk"], "error: There is no finished run 'target' of slk in"),
-        (["--lang", "slk"], "`python -m lse_interp.finetune --lang slk --method target`"),
+        (["--lang", "slk"], " --lang slk --method target`"),
         (["--lang", "mlt", "--run", "tagret"], "Did you mean target?"),
         (
             ["--lang", "mlt", "--run", "random-size"],

@@ -187,7 +187,7 @@ def test_neurons_of_another_model_are_not_trained(tmp_path):
         {"n_neurons": torch.tensor([1, 2])},
         {"n_neurons": torch.tensor([3])},
         {"rows.0": torch.zeros(3, 1, 4)},
-        {"base.1": torch.zeros(2, 1, 4)},
+        {"base.1": torch.zeros(3, 2, 4)},
     ],
 )
 def test_edited_runs_are_refused(tmp_path, changes):
