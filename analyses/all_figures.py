@@ -37,10 +37,10 @@ from analyses import (
 from analyses.gallery import write_gallery
 from analyses.scores import EVALUATION, EVALUATION_SIZES
 from analyses.sources import NeuronArgs, require_artifact
-from lse_interp.core.artifacts import RunPaths
+from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.cli import main_for
 from lse_interp.core.errors import ArtifactError
-from lse_interp.core.neuron_formats import RELEASED_MODELS
+from lse_interp.neurons.formats.masks_pth import RELEASED_MODELS
 
 __all__ = ["Config", "main", "run"]
 

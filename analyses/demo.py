@@ -31,7 +31,7 @@ from lse_interp import (
 from lse_interp.core.cli import CONFIG_FLAT, CorpusArgs, ModelArgs, main_for
 from lse_interp.core.errors import LseError, MismatchError
 from lse_interp.core.languages import PAPER_LANGUAGES
-from lse_interp.evaluation_tasks.harness import require_harness
+from lse_interp.tasks.harness import require_harness
 
 __all__ = ["Config", "main", "run"]
 

@@ -24,13 +24,14 @@ from analyses.paper_tables import LEGEND, ranked, scores_markdown, summary_cells
 from analyses.score_sources import EVALUATION, read_scores
 from analyses.scores import EVALUATION_SIZES
 from lse_interp import evaluation
-from lse_interp.core.artifacts import RunPaths, write_atomic
+from lse_interp.artifacts.atomic import write_atomic
+from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.cli import main_for
 from lse_interp.core.errors import ArtifactError
-from lse_interp.core.evaluations import EvaluationTable
-from lse_interp.core.finetune_runs import FinetuneRun
 from lse_interp.core.languages import PAPER_TARGETS
 from lse_interp.plotting.style import method_label, method_order
+from lse_interp.subnetworks.finetune_run import FinetuneRun
+from lse_interp.tasks.results import EvaluationTable
 
 __all__ = ["Config", "main", "run"]
 

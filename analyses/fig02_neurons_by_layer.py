@@ -10,7 +10,7 @@ from pathlib import Path
 
 from analyses.sources import NeuronArgs, read_neurons, save_neuron_figure
 from lse_interp.core.cli import main_for
-from lse_interp.plotting.neurons import describe_layers, layer_frame, plot_layers
+from lse_interp.plotting.neuron_layers import describe_layers, layer_frame, plot_layers
 
 __all__ = ["Config", "main", "run"]
 

@@ -15,7 +15,7 @@ import pandas as pd
 from analyses.published import MODELS
 from analyses.scores import EVALUATION, measured_scores, published_scores
 from lse_interp.core.cli import main_for
-from lse_interp.plotting.evaluation import improvements_frame, plot_improvements_panels
+from lse_interp.plotting.scores import improvements_frame, plot_improvements_panels
 from lse_interp.plotting.style import language_label, save_figure
 
 __all__ = ["Config", "describe_decreases", "main", "published_improvements", "run"]

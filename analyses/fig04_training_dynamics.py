@@ -18,17 +18,17 @@ from pathlib import Path
 import pandas as pd
 
 from analyses.finetune_runs import default_runs, describe_runs, read_runs
-from lse_interp.core.artifacts import RunPaths
+from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.cli import main_for
 from lse_interp.core.errors import ArtifactError, LseError
-from lse_interp.core.finetune_runs import FinetuneRun
 from lse_interp.core.languages import family_order, lookup
-from lse_interp.plotting.style import figure_stem, language_label, save_figure
-from lse_interp.plotting.training import (
+from lse_interp.plotting.loss_curves import (
     dynamics_frame,
     plot_dynamics_panels,
     plot_small_dynamics,
 )
+from lse_interp.plotting.style import figure_stem, language_label, save_figure
+from lse_interp.subnetworks.finetune_run import FinetuneRun
 
 __all__ = ["Config", "main", "run"]
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 from analyses.finetune_runs import default_runs, describe_runs, read_runs
 from analyses.scores import EVALUATION_SIZES, size_scores
-from lse_interp.core.artifacts import RunPaths
+from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.cli import main_for
 from lse_interp.core.errors import ArtifactError
 from lse_interp.plotting.data_size import (

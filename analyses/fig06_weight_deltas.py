@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analyses.sources import require_artifact
-from lse_interp.core.artifacts import RunPaths
+from lse_interp.analysis.weights.deltas import UNDETERMINED, WeightDeltas
+from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.cli import main_for
-from lse_interp.core.weight_deltas import UNDETERMINED, WeightDeltas
-from lse_interp.plotting.deltas import (
+from lse_interp.plotting.style import figure_stem, language_label, save_figure
+from lse_interp.plotting.weight_deltas import (
     delta_frame,
     density_frame,
     describe_deltas,
@@ -26,7 +27,6 @@ from lse_interp.plotting.deltas import (
     plot_deltas,
     plot_neuron_deltas,
 )
-from lse_interp.plotting.style import figure_stem, language_label, save_figure
 
 __all__ = ["Config", "main", "run"]
 

@@ -21,12 +21,12 @@ import pandas as pd
 
 from analyses.published import alignment_averages
 from analyses.sources import require_artifact
-from lse_interp.core.artifacts import RunPaths
+from lse_interp.analysis.alignment import AlignmentCurves
+from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.cli import main_for
-from lse_interp.core.curves import AlignmentCurves
 from lse_interp.core.errors import ArtifactError, LseError
 from lse_interp.core.languages import LANGUAGES, lookup
-from lse_interp.plotting.alignment import (
+from lse_interp.plotting.alignment_curves import (
     alignment_frame,
     layer_average_frame,
     plot_layer_average,

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analyses.sources import NeuronArgs, read_neurons, save_neuron_figure
+from lse_interp.analysis.overlap import measure_overlap
 from lse_interp.core.cli import main_for
-from lse_interp.overlap import measure_overlap
-from lse_interp.plotting.overlap import overlap_frame, plot_overlap_panels
+from lse_interp.plotting.overlap_heatmap import overlap_frame, plot_overlap_panels
 
 __all__ = ["Config", "main", "run"]
 

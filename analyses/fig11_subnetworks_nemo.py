@@ -15,7 +15,7 @@ from analyses import table01_subnetworks
 from analyses.published import MODELS, subnetworks
 from analyses.second_model import is_given
 from analyses.sources import NeuronArgs
-from lse_interp.core.artifacts import write_atomic
+from lse_interp.artifacts.atomic import write_atomic
 from lse_interp.core.cli import main_for
 from lse_interp.plotting.style import language_label
 

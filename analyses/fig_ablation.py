@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analyses.sources import require_artifact
-from lse_interp.core.ablations import AblationMatrix
+from lse_interp.analysis.ablation import AblationMatrix
 from lse_interp.core.cli import main_for
-from lse_interp.plotting.ablation import ablation_frame, plot_ablation_panels
+from lse_interp.plotting.ablation_heatmap import ablation_frame, plot_ablation_panels
 from lse_interp.plotting.style import figure_stem, save_figure
 
 __all__ = ["Config", "main", "run"]

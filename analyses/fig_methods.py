@@ -17,8 +17,8 @@ import pandas as pd
 
 from lse_interp.core.cli import main_for
 from lse_interp.core.errors import ArtifactError
+from lse_interp.plotting.method_comparison import plot_methods_panels
 from lse_interp.plotting.method_tables import methods_frame, methods_table, other_languages
-from lse_interp.plotting.methods import plot_methods_panels
 from lse_interp.plotting.style import language_label, save_figure
 
 __all__ = ["Config", "main", "markdown", "run"]

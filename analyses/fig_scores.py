@@ -15,7 +15,7 @@ import pandas as pd
 from analyses.published import MODELS
 from analyses.scores import EVALUATION, measured_scores, published_scores
 from lse_interp.core.cli import main_for
-from lse_interp.plotting.evaluation import plot_scores_panels, scores_frame
+from lse_interp.plotting.scores import plot_scores_panels, scores_frame
 from lse_interp.plotting.style import save_figure
 
 __all__ = ["Config", "main", "run"]

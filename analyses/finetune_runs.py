@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from lse_interp.core.artifacts import RunPaths
+from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import ArtifactError
-from lse_interp.core.finetune_runs import FinetuneRun
-from lse_interp.core.run_folders import finished_runs
+from lse_interp.subnetworks.find import finished_runs
+from lse_interp.subnetworks.finetune_run import FinetuneRun
 
 __all__ = ["default_runs", "describe_runs", "read_runs"]
 

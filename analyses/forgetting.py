@@ -17,13 +17,14 @@ import numpy as np
 import pandas as pd
 
 from analyses.pages import put_between
-from lse_interp.core.artifacts import RunPaths, write_atomic
+from lse_interp.artifacts.atomic import write_atomic
+from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.cli import main_for
 from lse_interp.core.errors import ArtifactError
-from lse_interp.core.evaluations import EvaluationTable
 from lse_interp.core.languages import PAPER_TARGETS
 from lse_interp.data.embedded import sentences
 from lse_interp.plotting.style import method_label, method_order
+from lse_interp.tasks.results import EvaluationTable
 
 __all__ = ["Config", "clustered_interval", "main", "run"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from lse_interp.core.artifacts import write_atomic
+from lse_interp.artifacts.atomic import write_atomic
 
 __all__ = ["write_gallery"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 from scipy import stats
 
-from lse_interp.core.artifacts import write_atomic
+from lse_interp.artifacts.atomic import write_atomic
 from lse_interp.core.errors import LseError
 
 __all__ = ["interval", "put_between"]

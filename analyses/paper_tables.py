@@ -13,7 +13,7 @@ import pandas as pd
 
 from analyses.paper.checks import agrees
 from analyses.score_sources import Scores
-from lse_interp.core.artifacts import write_atomic
+from lse_interp.artifacts.atomic import write_atomic
 from lse_interp.plotting.style import method_label
 
 __all__ = [

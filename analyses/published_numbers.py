@@ -17,7 +17,7 @@ from analyses import published
 from analyses.paper import checks
 from analyses.paper.claims import claims
 from analyses.paper_tables import column_label, markdown_table
-from lse_interp.core.artifacts import write_atomic
+from lse_interp.artifacts.atomic import write_atomic
 from lse_interp.core.cli import main_for
 from lse_interp.core.errors import ArtifactError
 

@@ -22,14 +22,15 @@ from analyses.finetune_runs import default_runs
 from analyses.method_tests import ahead_table, speed_table
 from analyses.pages import interval, put_between
 from lse_interp import comparison, finetune
-from lse_interp.core.artifacts import RunPaths, write_atomic
+from lse_interp.analysis.losses import LossComparison
+from lse_interp.artifacts.atomic import write_atomic
+from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.cli import main_for
-from lse_interp.core.comparisons import LossComparison
 from lse_interp.core.errors import ArtifactError
 from lse_interp.core.languages import LANGUAGES, PAPER_TARGETS
 from lse_interp.plotting.method_tables import methods_frame
 from lse_interp.plotting.style import method_label, method_order
-from lse_interp.training.options import Hyperparameters
+from lse_interp.training.hyperparameters import Hyperparameters
 
 __all__ = ["Config", "main", "run"]
 

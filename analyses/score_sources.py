@@ -2,7 +2,7 @@
 
 A source is `published` (the paper's tables of single languages), `embedded` (docs/evaluation.csv),
 or a path: an EvaluationTable, a folder of them such as runs/<model>/evaluation, or a csv with the
-columns of `lse_interp.core.evaluations.FRAME_COLUMNS`.
+columns of `lse_interp.tasks.results.FRAME_COLUMNS`.
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ import pandas as pd
 
 from analyses import published
 from lse_interp.core.errors import ArtifactError, LseError
-from lse_interp.core.evaluations import FRAME_COLUMNS, EvaluationTable
 from lse_interp.plotting.style import method_order
+from lse_interp.tasks.results import FRAME_COLUMNS, EvaluationTable
 
 __all__ = ["EVALUATION", "Scores", "evaluation_frame", "read_scores"]
 

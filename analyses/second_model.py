@@ -3,7 +3,7 @@
 import dataclasses
 
 from analyses.sources import NeuronArgs
-from lse_interp.core.artifacts import RunPaths
+from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import ArtifactError
 
 __all__ = ["is_given", "second_model"]

@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from lse_interp.core.errors import ArtifactError, LseError
-from lse_interp.core.neuron_formats import RELEASED_LANGUAGES, RELEASED_MODELS, released_model
-from lse_interp.core.neurons import NeuronSets
+from lse_interp.core.languages import RELEASED_LANGUAGES
+from lse_interp.neurons.formats.masks_pth import RELEASED_MODELS, released_model
+from lse_interp.neurons.sets import NeuronSets
 from lse_interp.plotting.style import figure_stem, save_figure
 
 __all__ = [

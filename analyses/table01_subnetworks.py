@@ -15,10 +15,10 @@ from pathlib import Path
 import pandas as pd
 
 from analyses.sources import NeuronArgs, command, describe_neurons, read_neurons
-from lse_interp.core.artifacts import write_atomic
+from lse_interp.artifacts.atomic import write_atomic
 from lse_interp.core.cli import CONFIG_FLAT, main_for
-from lse_interp.core.neuron_formats import RELEASED_MODELS
-from lse_interp.lape import table
+from lse_interp.neurons.formats.masks_pth import RELEASED_MODELS
+from lse_interp.neurons.sizes import subnetwork_sizes
 from lse_interp.plotting.style import figure_stem
 
 __all__ = ["Config", "beside_published", "differences", "main", "run", "to_markdown"]
@@ -100,7 +100,7 @@ def run(config: Config, *, script: str = "table01_subnetworks") -> list[Path]:
         script: what the table and the command that writes it are named after.
     """
     neurons = read_neurons(config.source)
-    frame = beside_published(table(neurons), model=neurons.model.name)
+    frame = beside_published(subnetwork_sizes(neurons), model=neurons.model.name)
     text = to_markdown(frame)
     about = f"Source: {describe_neurons(neurons)}. `{command(script, config.source)}`\n"
     stem = figure_stem(config.source.figures, script.removesuffix("_nemo"), neurons.model)

@@ -19,11 +19,11 @@ from analyses import published
 from analyses.paper.transcribe import COLUMNS
 from analyses.paper_tables import LEGEND, ranked, scores_markdown, write_table
 from analyses.sources import require_artifact
-from lse_interp.core.artifacts import RunPaths
+from lse_interp.analysis.alignment import AlignmentCurves
+from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.cli import main_for
-from lse_interp.core.curves import AlignmentCurves
 from lse_interp.core.languages import family_order
-from lse_interp.plotting.alignment import alignment_frame, layer_average_frame
+from lse_interp.plotting.alignment_curves import alignment_frame, layer_average_frame
 from lse_interp.plotting.alignment_report import alignment_table, table_markdown
 from lse_interp.plotting.style import language_label
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from lse_interp.core.artifacts import write_atomic
+from lse_interp.artifacts.atomic import write_atomic
 from lse_interp.core.errors import LseError
 
 __all__ = [

@@ -32,12 +32,12 @@ from pathlib import Path
 import torch
 from common import DOCS, machine, write_section
 
-from lse_interp.activations import ActivationCounts
-from lse_interp.core.artifacts import RunPaths
+from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.cli import main_for, progress
 from lse_interp.core.errors import LseError
-from lse_interp.core.finetune_runs import FinetuneRun
-from lse_interp.core.neurons import NeuronSets
+from lse_interp.counting.counts import ActivationCounts
+from lse_interp.neurons.sets import NeuronSets
+from lse_interp.subnetworks.finetune_run import FinetuneRun
 
 logger = logging.getLogger(__name__)
 

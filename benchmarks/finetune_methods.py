@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lse_interp.models import HookedModel
-from lse_interp.models.rows import projections, row_sources
-from lse_interp.training.baselines import DenseMasters, add_lora, trained_weights
-from lse_interp.training.compact import CompactRows
-from lse_interp.training.engines import Engine, NeuronRows, frozen, master_dtype
-from lse_interp.training.masking import MaskedGradients
+from lse_interp.models.info import projections
+from lse_interp.models.mlp_weights import row_sources
+from lse_interp.training.engines.base import Engine, NeuronRows, frozen, master_dtype
+from lse_interp.training.engines.compact import CompactRows
+from lse_interp.training.engines.masked_gradients import MaskedGradients
+from lse_interp.training.methods.baselines import DenseMasters, add_lora, trained_weights
 
 __all__ = ["METHODS", "Method", "Neurons"]
 

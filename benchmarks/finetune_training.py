@@ -12,7 +12,7 @@ from finetune_methods import Method, Neurons
 from torch import Tensor
 
 from lse_interp.models import HookedModel
-from lse_interp.training.engines import attach, clip_gradients
+from lse_interp.training.engines.base import attach, clip_gradients
 from lse_interp.training.loss import total_loss
 
 __all__ = ["Job", "Memory", "Training", "memory_of", "release", "time_step"]

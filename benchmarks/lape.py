@@ -15,12 +15,12 @@ from pathlib import Path
 
 import torch
 
-from lse_interp.activations import ActivationCounts
-from lse_interp.core.artifacts import ModelInfo
 from lse_interp.core.cli import main_for
 from lse_interp.core.languages import LANGUAGES
-from lse_interp.core.neurons import NeuronSets
-from lse_interp.lape import identify
+from lse_interp.counting.counts import ActivationCounts
+from lse_interp.models.info import ModelInfo
+from lse_interp.neurons.identify import identify
+from lse_interp.neurons.sets import NeuronSets
 
 logger = logging.getLogger(__name__)
 

@@ -22,11 +22,11 @@ from pathlib import Path
 
 from common import machine
 
-from lse_interp.activations import ActivationCounts
-from lse_interp.core.artifacts import RunPaths
+from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.cli import main_for
 from lse_interp.core.errors import CorpusError, LanguageError, LseError
 from lse_interp.core.languages import LANGUAGES
+from lse_interp.counting.counts import ActivationCounts
 from lse_interp.data import load_parallel
 
 logger = logging.getLogger(__name__)

@@ -30,17 +30,19 @@ from torch.distributed import TCPStore
 from torch.utils.data import DataLoader
 from transformers import default_data_collator
 
-from lse_interp.activations import ActivationCounts, count_activations
 from lse_interp.activations import Config as CountConfig
+from lse_interp.activations import count_activations
 from lse_interp.activations import run as count
+from lse_interp.analysis.sentence_vectors import embed
 from lse_interp.core.cli import CorpusArgs, ModelArgs, main_for
-from lse_interp.counting.ranks import Ranks
+from lse_interp.core.processes import Ranks
+from lse_interp.counting.counts import ActivationCounts
 from lse_interp.counting.texts import PackedText, packed_texts
 from lse_interp.data import Block, load_corpus, load_parallel, pack
 from lse_interp.data.prefetch import one_ahead
 from lse_interp.models import HookedModel, load_model
-from lse_interp.models.sentences import bos_ids, embed, token_ids
-from lse_interp.training.text import Packing, token_blocks
+from lse_interp.models.tokenization import bos_ids, token_ids
+from lse_interp.training.token_blocks import Packing, token_blocks
 
 logger = logging.getLogger(__name__)
 

@@ -18,15 +18,13 @@ change in perplexity per token. Nats per sentence, the random control and the er
 reads `runs/<model>/neurons.safetensors` and writes `runs/<model>/ablation.safetensors`.
 """
 
-import contextlib
 import dataclasses
-import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, answer_at_once, main_for, progress
+from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, answer_at_once, main_for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,166 +64,27 @@ if __name__ == "__main__":
     # Before the imports below, which take seconds.
     answer_at_once(Config, description=__doc__)
 
-import torch
-from jaxtyping import Bool, Float, Float64
-from torch import Tensor
 
-from lse_interp.core.ablation_report import ablation_report
-from lse_interp.core.ablations import AblationMatrix
-from lse_interp.core.artifacts import RunPaths, provenance
-from lse_interp.core.errors import (
-    ActivationError,
-    CorpusError,
-    LanguageError,
-    LseError,
-    MismatchError,
-    near_misses,
+from lse_interp.analysis.ablation import (
+    AblationMatrix,
+    _require_neurons,
+    _setup,
+    ablation_report,
+    measure_ablation,
 )
-from lse_interp.core.finished import require_alike
-from lse_interp.core.languages import family_order, lookup
-from lse_interp.core.locks import find_or_make
-from lse_interp.core.neurons import NeuronSets
+from lse_interp.artifacts.locks import find_or_make
+from lse_interp.artifacts.paths import RunPaths
+from lse_interp.artifacts.provenance import provenance
+from lse_interp.artifacts.reuse import require_alike
+from lse_interp.core.languages import lookup
 from lse_interp.data.parallel import ParallelText, load_parallel
-from lse_interp.models import HookedModel, load_from_args, site_name
-from lse_interp.models.losses import sentence_losses
+from lse_interp.models import load_from_args
+from lse_interp.neurons.sets import NeuronSets
 
-__all__ = [
-    "AblationMatrix",
-    "Config",
-    "ablate",
-    "main",
-    "measure_ablation",
-    "run",
-    "sentence_losses",
-]
+__all__ = ["Config", "main", "run"]
 
 logger = logging.getLogger(__name__)
-
-_SITES = ("mlp.hook_post", "mlp.hook_act", "mlp.hook_pre", "mlp.hook_pre_linear")
-_SITE = "mlp.hook_post"
 _N_SENTENCES = 48
-
-
-@contextlib.contextmanager
-def ablate(
-    model: HookedModel,
-    mask: Bool[Tensor, "layer neuron"],
-    *,
-    value: Literal["zero", "mean"] = "zero",
-    means: Float[Tensor, "layer neuron"] | None = None,
-    site: str = _SITE,
-) -> Iterator[HookedModel]:
-    """Switch neurons off in every forward pass inside a `with` block.
-
-    At `mlp.hook_post`, the input of the down projection, zero removes what a neuron adds to the
-    residual stream, as if its column of `down` were zero.
-
-    Args:
-        model: the model.
-        mask: the neurons, e.g. `neurons.mask("mlt")`.
-        value: `zero`, or `mean`, which holds each neuron at its entry of `means`.
-        means: what `mean` sets; at the same site.
-        site: a site with one value per neuron.
-
-    Yields:
-        The model, edited until the block ends (see `HookedModel.edits`).
-
-    Raises:
-        MismatchError: a mask or means of another shape than the model's neurons.
-        ActivationError: a site without neurons, or one this model does not have.
-        LseError: another `value`, or `means` missing or not used.
-    """
-    _check_ablate(model, mask, value=value, means=means, site=site)
-    level = torch.zeros(mask.shape, dtype=model.dtype) if means is None else means
-    hooks = {}
-    for layer in mask.any(dim=-1).nonzero().flatten().tolist():
-        hooks[site_name(site, layer)] = _hold(mask[layer], level[layer])
-    with model.edits(hooks):
-        yield model
-
-
-def measure_ablation(
-    model: HookedModel,
-    neurons: NeuronSets,
-    parallel: ParallelText,
-    *,
-    languages: Sequence[str] | None = None,
-    control: Literal["layer", "size", "activity"] | None = "layer",
-    n_controls: int = 3,
-    seed: int = 0,
-    batch_size: int = 32,
-) -> AblationMatrix:
-    """Measure what the neurons of each language do for the loss in every language.
-
-    Args:
-        model: the model.
-        neurons: sets found on this model.
-        parallel: the same sentences in every language to measure, at least 2 of each.
-        languages: whose neurons are switched off, in any spelling that `lookup` knows; None takes
-            all of `neurons`. All must be in `parallel`.
-        control: what random neurons match (see `NeuronSets.random_like`); None for no control.
-        n_controls: draws of random neurons to average, at least 1; seeds `seed`, `seed` + 1, ...
-        seed: at least 0.
-        batch_size: sentences per forward pass; changes results by rounding alone.
-
-    Returns:
-        Losses with rows and columns in family order. Languages without neurons repeat the intact
-        loss.
-
-    Raises:
-        MismatchError: neurons of another model.
-        LanguageError: a language that is unknown, not in `neurons` or not in `parallel`; or only
-            one language to measure.
-        CorpusError: fewer than two sentences; see also `sentence_losses`.
-        LseError: any other argument out of range; see also `NeuronSets.random_like`.
-
-    Source: arXiv:2402.16438 (matrix of perplexity changes).
-    """
-    setup = _setup(
-        neurons, parallel, languages=languages, control=control, n_controls=n_controls, seed=seed
-    )
-    model.info.require_same(neurons.model, what="The neuron set")
-    ablated, measured = setup["ablated"], setup["measured"]
-    chosen = neurons.select(*ablated)
-    seeds = range(seed, seed + setup["n_controls"])
-    draws = [chosen.random_like(seed=s, match=control) for s in seeds if control is not None]
-    sentences = [sentence for code in measured for sentence in parallel.sentences[code]]
-
-    def losses() -> Float64[Tensor, "measured sentence"]:
-        flat = sentence_losses(model, sentences, batch_size=batch_size)
-        return flat.view(len(measured), len(parallel))
-
-    def losses_without(sets: NeuronSets, code: str) -> Float64[Tensor, "measured sentence"]:
-        with ablate(model, sets.mask(code)):
-            return losses()
-
-    intact = losses()
-    without, without_random = [], []
-    for code in progress(ablated, desc="ablation", unit="language"):
-        if not chosen.size(code):
-            without.append(intact)
-            without_random.append(intact)
-            continue
-        without.append(losses_without(chosen, code))
-        if draws:
-            controls = [losses_without(drawn, code) for drawn in draws]
-            without_random.append(torch.stack(controls).mean(dim=0))
-    return AblationMatrix(
-        intact=intact,
-        without=torch.stack(without),
-        without_random=torch.stack(without_random) if draws else None,
-        n_neurons=torch.tensor([chosen.size(code) for code in ablated]),
-        model=model.info,
-        method=neurons.method,
-        provenance=provenance(
-            parallel=parallel.spec,
-            split=parallel.split,
-            backend=model.backend,
-            dtype=model.dtype,
-            device=model.device,
-        ),
-        **setup,
-    )
 
 
 def run(config: Config) -> AblationMatrix:
@@ -284,46 +143,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return main_for(Config, run, argv, description=__doc__)
 
 
-def _hold(
-    mask: Bool[Tensor, " neuron"], level: Float[Tensor, " neuron"]
-) -> Callable[[Tensor, str], Tensor]:
-    """Return a hook that sets the marked neurons to `level`, on whatever device the layer is."""
-
-    def hook(activation: Tensor, site: str) -> Tensor:
-        return torch.where(mask.to(activation.device), level.to(activation), activation)
-
-    return hook
-
-
-def _check_ablate(
-    model: HookedModel,
-    mask: Bool[Tensor, "layer neuron"],
-    *,
-    value: str,
-    means: Float[Tensor, "layer neuron"] | None,
-    site: str,
-) -> None:
-    if site not in _SITES:
-        raise ActivationError(
-            f"Neurons are switched off at {', '.join(_SITES)}; got site {site!r}. "
-            f"{near_misses(site, _SITES)}"
-        )
-    if value not in ("zero", "mean"):
-        raise LseError(f"`value` must be zero or mean; got {value!r}.")
-    if (value == "mean") != (means is not None):
-        raise LseError(
-            f"`means` must be given with value='mean' and only then; got value={value!r} and "
-            f"{'no means' if means is None else 'means'}."
-        )
-    grid = (model.n_layers, model.d_mlp)
-    for name, values in (("mask", mask), ("means", means)):
-        if values is not None and tuple(values.shape) != grid:
-            raise MismatchError(
-                f"`{name}` should be [layer neuron] = {list(grid)} for {model.name}; got "
-                f"{list(values.shape)}."
-            )
-
-
 def _load_parallel(config: Config, langs: Sequence[str], neurons: NeuronSets) -> ParallelText:
     against = tuple(lookup(code).code for code in config.against) or neurons.languages
     n_sentences = config.n_sentences
@@ -357,65 +176,6 @@ def _find(
         setup = {**setup, "neurons": earlier.neurons}
     require_alike(out, earlier.setup, setup, provenance=earlier.provenance, config=config)
     return None
-
-
-def _setup(
-    neurons: NeuronSets,
-    parallel: ParallelText,
-    *,
-    languages: Sequence[str] | None,
-    control: str | None,
-    n_controls: int,
-    seed: int,
-) -> dict[str, Any]:
-    """Check the request, and return everything besides the model that the numbers depend on."""
-    if n_controls < 1:
-        raise LseError(
-            f"`n_controls` must be at least 1; got {n_controls}. Pass control=None for none."
-        )
-    named = neurons if languages is None else [lookup(code).code for code in languages]
-    ablated = tuple(family_order(named))
-    measured = tuple(family_order(parallel.languages))
-    _require_neurons(neurons, ablated, what="The neuron set")
-    parallel.require(ablated)
-    if len(set(ablated)) < len(ablated) or len(measured) < 2:
-        raise LanguageError(
-            "Ablation compares a language with others, each named once; got the neurons of "
-            f"{', '.join(ablated)} and sentences in {', '.join(measured)}."
-        )
-    if len(parallel) < 2:
-        raise CorpusError(
-            f"Ablation needs at least 2 sentences for an error estimate; {parallel.spec} has "
-            f"{len(parallel)}."
-        )
-    return {
-        "ablated": ablated,
-        "measured": measured,
-        "neurons": _neuron_hash(neurons, ablated),
-        "text": parallel.digest(measured),
-        "site": _SITE,
-        "control": control,
-        "n_controls": 0 if control is None else n_controls,
-        "seed": seed,
-    }
-
-
-def _require_neurons(neurons: NeuronSets, languages: Sequence[str], *, what: str) -> None:
-    missing = [code for code in languages if code not in neurons]
-    if missing:
-        raise LanguageError(
-            f"{what} has no neurons of {', '.join(missing)}; it has those of "
-            f"{', '.join(neurons.languages)}."
-        )
-
-
-def _neuron_hash(neurons: NeuronSets, languages: Sequence[str]) -> str:
-    digest = hashlib.sha256()
-    for code in languages:
-        for layer, indices in enumerate(neurons[code]):
-            digest.update(f"{code} {layer} {len(indices)} ".encode())
-            digest.update(indices.numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 if __name__ == "__main__":

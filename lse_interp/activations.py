@@ -30,7 +30,7 @@ from typing import Any, Literal
 
 from lse_interp.core.cli import CONFIG_FLAT, CorpusArgs, ModelArgs, answer_at_once, main_for
 from lse_interp.core.languages import PAPER_LANGUAGES, lookup
-from lse_interp.data.options import Bos, Separator
+from lse_interp.data.separators import Bos, Separator
 
 
 @dataclass(frozen=True)
@@ -71,21 +71,22 @@ if __name__ == "__main__":
 
 from tqdm.auto import tqdm
 
-from lse_interp.core.artifacts import RunPaths, provenance
+from lse_interp.artifacts.atomic import remove_folder
+from lse_interp.artifacts.paths import RunPaths
+from lse_interp.artifacts.provenance import provenance
 from lse_interp.core.errors import CorpusError, MismatchError
-from lse_interp.core.writing import remove_folder
+from lse_interp.core.processes import Ranks, require_one_folder
+from lse_interp.counting.count import SharedCount, shard_blocks, text_digest
+from lse_interp.counting.count_settings import Settings
 from lse_interp.counting.counts import ActivationCounts, merge
-from lse_interp.counting.engine import SharedCount, shard_blocks, text_digest
 from lse_interp.counting.folder import shards_of, take
 from lse_interp.counting.overwriting import recorded
-from lse_interp.counting.ranks import Ranks, require_one_folder
 from lse_interp.counting.reporting import report_language, report_run, warn_of_idle
-from lse_interp.counting.settings import Settings
-from lse_interp.counting.shards import ShardStore
+from lse_interp.counting.shard_store import ShardStore
 from lse_interp.counting.texts import PackedText, pack_corpus, packed_texts, text_is_over
 from lse_interp.data import Corpus, load_corpus
-from lse_interp.data.blocks import Bos, Separator
 from lse_interp.data.corpora import require_text_of_each
+from lse_interp.data.separators import Bos, Separator
 from lse_interp.models import HookedModel, load_from_args
 
 __all__ = ["ActivationCounts", "Config", "count_activations", "main", "merge", "run"]

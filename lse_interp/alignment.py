@@ -26,11 +26,11 @@ several models, and the table `table_alignment_<lang>` in the form of Tables 27 
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, answer_at_once, main_for, progress
+from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, answer_at_once, main_for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,112 +79,21 @@ if __name__ == "__main__":
     answer_at_once(Config, description=__doc__)
 
 import pandas as pd
-import torch
-from jaxtyping import Float, Float64
-from torch import Tensor
 
-from lse_interp.core.artifacts import RunPaths, provenance
-from lse_interp.core.curves import AlignmentCurves
-from lse_interp.core.errors import CorpusError, LanguageError, LseError
-from lse_interp.core.finished import known_model, of_base, require_alike, united
+from lse_interp.analysis.alignment import AlignmentCurves, _codes, measure_alignment
+from lse_interp.analysis.sentence_vectors import check_options
+from lse_interp.artifacts.locks import locked
+from lse_interp.artifacts.paths import RunPaths
+from lse_interp.artifacts.provenance import provenance
+from lse_interp.artifacts.reuse import known_model, of_base, require_alike, united
+from lse_interp.core.errors import LanguageError
 from lse_interp.core.languages import PAPER_REFERENCE, lookup
-from lse_interp.core.locks import locked
-from lse_interp.core.similarity import (
-    bootstrap_interval,
-    pair_cosine,
-    retrieval_at_1,
-    shuffled_cosine,
-)
 from lse_interp.data.parallel import ParallelText, load_parallel
-from lse_interp.models import HookedModel
-from lse_interp.models.sentences import check_options, embed
-from lse_interp.models.sources import model_sources, require_runs_of
+from lse_interp.subnetworks.find import model_sources, require_runs_of
 
-__all__ = [
-    "AlignmentCurves",
-    "Config",
-    "bootstrap_interval",
-    "embed",
-    "main",
-    "measure_alignment",
-    "pair_cosine",
-    "retrieval_at_1",
-    "run",
-    "shuffled_cosine",
-]
+__all__ = ["Config", "main", "run"]
 
 logger = logging.getLogger(__name__)
-
-
-def measure_alignment(
-    models: HookedModel | Mapping[str, HookedModel],
-    parallel: ParallelText,
-    *,
-    lang: str,
-    against: Sequence[str],
-    site: str = "hook_resid_post",
-    pooling: str = "mean",
-    batch_size: int = 32,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
-) -> AlignmentCurves:
-    """Measure how close sentences of one language lie to their translations, layer by layer.
-
-    Args:
-        models: one model, labelled by its name, or label -> model; all of one depth.
-        parallel: sentences in `lang` and every language of `against`; at least two.
-        lang: the language, in any spelling that `lookup` knows.
-        against: the languages to compare with, one or more, each once, without `lang`.
-        site: `hook_resid_post`, `hook_mlp_out` or `mlp.hook_post`, read in every layer.
-        pooling: `mean` over the text tokens, or `last`.
-        batch_size: sentences per forward pass; changes results by rounding alone.
-        n_bootstrap: resamples behind the intervals, at least 1.
-        seed: seed of the resamples.
-
-    Returns:
-        Curves of every model.
-
-    Raises:
-        LanguageError: a language that is unknown or not in `parallel`.
-        CorpusError: fewer than two sentences, or see `embed`.
-        ActivationError: another site, or values that are not finite.
-        MismatchError: models of unequal depth.
-        LseError: any other argument out of range.
-
-    Source: paper, section 6.2.
-    """
-    if isinstance(models, HookedModel):
-        models = {models.name: models}
-    if not models:
-        raise LseError("Nothing to measure; give at least one model.")
-    check_options(site=site, pooling=pooling, batch_size=batch_size)
-    lang, *others = _codes(parallel, lang=lang, against=against)
-    parts = []
-    for label, model in models.items():
-        values = _measure(
-            _embedder(model, parallel, site=site, pooling=pooling, batch_size=batch_size),
-            lang=lang,
-            against=progress(others, desc=label, unit="language"),
-            n_bootstrap=n_bootstrap,
-            seed=seed,
-        )
-        parts.append(
-            AlignmentCurves(
-                models=(label,),
-                infos=(model.info,),
-                language=lang,
-                against=tuple(others),
-                site=site,
-                pooling=pooling,
-                n_sentences=len(parallel),
-                text=parallel.digest((lang, *others)),
-                n_bootstrap=n_bootstrap,
-                seed=seed,
-                provenance=provenance(measured={label: _about(model, parallel)}),
-                **values,
-            )
-        )
-    return AlignmentCurves.concat(parts)
 
 
 def run(config: Config) -> AlignmentCurves:
@@ -252,71 +161,6 @@ def run(config: Config) -> AlignmentCurves:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage from the command line."""
     return main_for(Config, run, argv, description=__doc__)
-
-
-def _embedder(
-    model: HookedModel, parallel: ParallelText, *, site: str, pooling: str, batch_size: int
-) -> Callable[[str], Float[Tensor, "layer sentence d_model"]]:
-    def vectors(code: str) -> Float[Tensor, "layer sentence d_model"]:
-        return embed(
-            model, parallel.sentences[code], site=site, pooling=pooling, batch_size=batch_size
-        )
-
-    return vectors
-
-
-def _measure(
-    vectors: Callable[[str], Float[Tensor, "layer sentence d_model"]],
-    *,
-    lang: str,
-    against: Iterable[str],
-    n_bootstrap: int,
-    seed: int,
-) -> dict[str, Float64[Tensor, "model lang layer"]]:
-    """Compare the vectors of one language with those of others; one model, so `model` is 1."""
-    own = vectors(lang)
-    rows: dict[str, list[Tensor]] = {}
-    for code in against:
-        other = vectors(code)
-        pairs = pair_cosine(own, other)
-        low, high = bootstrap_interval(pairs, n_bootstrap=n_bootstrap, seed=seed)
-        row = {
-            "cosine": pairs.mean(dim=-1),
-            "low": low,
-            "high": high,
-            "shuffled": shuffled_cosine(own, other),
-            "retrieval": retrieval_at_1(own, other),
-        }
-        for name, values in row.items():
-            rows.setdefault(name, []).append(values)
-    return {name: torch.stack(values)[None] for name, values in rows.items()}
-
-
-def _about(model: HookedModel, parallel: ParallelText) -> dict[str, Any]:
-    return provenance(
-        parallel=parallel.spec,
-        split=parallel.split,
-        backend=model.backend,
-        dtype=model.dtype,
-        device=model.device,
-    )
-
-
-def _codes(parallel: ParallelText, *, lang: str, against: Sequence[str]) -> tuple[str, ...]:
-    """Return the codes of `lang` and `against`, all of them in `parallel`, each once."""
-    codes = tuple(lookup(code).code for code in (lang, *against))
-    if len(codes) < 2 or len(set(codes)) < len(codes):
-        raise LanguageError(
-            f"Alignment compares a language with others, each named once; got {codes[0]} against "
-            f"{', '.join(codes[1:]) or 'none'}."
-        )
-    parallel.require(codes)
-    if len(parallel) < 2:
-        raise CorpusError(
-            "Alignment needs at least 2 sentences, as the control compares those that do not "
-            f"match; {parallel.spec} has {len(parallel)}."
-        )
-    return codes
 
 
 def _texts(config: Config, lang: str) -> tuple[ParallelText, tuple[str, ...]]:

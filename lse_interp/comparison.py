@@ -15,7 +15,7 @@ sentences, stay in it.
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, answer_at_once, main_for, progress
@@ -51,61 +51,19 @@ if __name__ == "__main__":
     # Before the imports below, which take seconds.
     answer_at_once(Config, description=__doc__)
 
-import torch
 
-from lse_interp.core.artifacts import RunPaths, provenance
-from lse_interp.core.comparisons import LossComparison
-from lse_interp.core.finished import known_model, of_base, require_alike, united
+from lse_interp.analysis.losses import LossComparison, compare_losses
+from lse_interp.artifacts.locks import locked
+from lse_interp.artifacts.paths import RunPaths
+from lse_interp.artifacts.provenance import provenance
+from lse_interp.artifacts.reuse import known_model, of_base, require_alike, united
 from lse_interp.core.languages import lookup
-from lse_interp.core.locks import locked
 from lse_interp.data.parallel import ParallelText, load_parallel
-from lse_interp.models import HookedModel
-from lse_interp.models.losses import sentence_losses
-from lse_interp.models.sources import model_sources, require_runs_of
+from lse_interp.subnetworks.find import model_sources, require_runs_of
 
-__all__ = ["Config", "LossComparison", "compare_losses", "main", "run"]
+__all__ = ["Config", "main", "run"]
 
 logger = logging.getLogger(__name__)
-
-
-def compare_losses(
-    models: Mapping[str, HookedModel],
-    parallel: ParallelText,
-    *,
-    language: str,
-    measured: Sequence[str],
-    methods: Mapping[str, tuple[str, int]] | None = None,
-    batch_size: int = 32,
-) -> LossComparison:
-    """Measure the loss of several models on the same sentences.
-
-    Args:
-        models: Label -> model; the first is the base.
-        parallel: Sentences in every language measured.
-        language: The language the models were trained on, ISO 639-3.
-        measured: Languages to measure, ISO 639-3, all in `parallel`.
-        methods: Label -> method and seed; by default the label and 0.
-        batch_size: Sentences per forward pass; changes results by rounding alone.
-
-    Raises:
-        LanguageError: A language that is not in `parallel`.
-        CorpusError: See `sentence_losses`.
-    """
-    parallel.require(measured)
-    sentences = [sentence for code in measured for sentence in parallel.sentences[code]]
-    named = {label: (methods or {}).get(label, (label, 0)) for label in models}
-    losses = [sentence_losses(model, sentences, batch_size=batch_size) for model in models.values()]
-    return LossComparison(
-        models=tuple(models),
-        methods=tuple(method for method, _ in named.values()),
-        seeds=tuple(seed for _, seed in named.values()),
-        fingerprints=tuple(str(model.info.fingerprint) for model in models.values()),
-        language=language,
-        measured=tuple(measured),
-        losses=torch.stack(losses).view(len(models), len(measured), len(parallel)),
-        text=parallel.digest(measured),
-        provenance=provenance(parallel=parallel.spec, split=parallel.split),
-    )
 
 
 def run(config: Config) -> LossComparison:

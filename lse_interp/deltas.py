@@ -64,59 +64,21 @@ if __name__ == "__main__":
 from jaxtyping import Bool
 from torch import Tensor
 
-from lse_interp.core.artifacts import RunPaths, provenance
-from lse_interp.core.delta_report import delta_report
+from lse_interp.analysis.weights.compare import case_of, is_of, measure
+from lse_interp.analysis.weights.deltas import UNDETERMINED, WeightDeltas, delta_report
+from lse_interp.artifacts.locks import find_or_make
+from lse_interp.artifacts.paths import RunPaths
+from lse_interp.artifacts.provenance import provenance
 from lse_interp.core.errors import LseError, MismatchError
-from lse_interp.core.finetune_runs import FinetuneRun
 from lse_interp.core.languages import lookup
-from lse_interp.core.locks import find_or_make
-from lse_interp.core.neurons import NeuronSets
-from lse_interp.core.run_folders import find_run
-from lse_interp.core.weight_deltas import UNDETERMINED, WeightDeltas
 from lse_interp.models import HookedModel, load_from_args
-from lse_interp.models.weight_comparison import case_of, is_of, measure, reload_args
+from lse_interp.neurons.sets import NeuronSets
+from lse_interp.subnetworks.find import find_run
+from lse_interp.subnetworks.finetune_run import FinetuneRun
 
-__all__ = ["Config", "WeightDeltas", "main", "run", "weight_deltas"]
+__all__ = ["Config", "main", "run"]
 
 logger = logging.getLogger(__name__)
-
-
-def weight_deltas(
-    base: HookedModel,
-    tuned: FinetuneRun | HookedModel,
-    *,
-    neurons: NeuronSets | None = None,
-    selected: Bool[Tensor, "layer neuron"] | None = None,
-    language: str | None = None,
-) -> WeightDeltas:
-    """Measure how the weights of the selected neurons changed, and whether anything else did.
-
-    Args:
-        base: the model before; it stays as it is.
-        tuned: a run that started from `base`, or the model after. A run without rows is read from
-            its folder; a LoRA run also loads the base anew, by its name.
-        neurons: neuron sets that know the LAPE of each neuron.
-        selected: marks the neurons to look at; by default those that the run trained, or all of
-            them for a model or a run that chose none.
-        language: the language trained, in any spelling that `lookup` knows; by default that of
-            the run.
-
-    Raises:
-        MismatchError: a run of another base, or models of different shapes.
-        ArtifactError: the run's folder lacks its adapter or model.
-        LseError: nothing selected, or weights that are not finite.
-
-    Source: paper, section 6.1.
-    """
-    case = case_of(
-        base,
-        tuned,
-        neurons=neurons,
-        selected=selected,
-        language=language,
-        args=reload_args(base, tuned),
-    )
-    return measure(base, case)
 
 
 def run(config: Config) -> WeightDeltas:
@@ -230,8 +192,13 @@ def _selection(
 
 
 def _draw(deltas: WeightDeltas, config: Config) -> list[Path]:
-    from lse_interp.plotting.deltas import delta_frame, describe_deltas, figure_name, plot_deltas
     from lse_interp.plotting.style import figure_stem, save_figure
+    from lse_interp.plotting.weight_deltas import (
+        delta_frame,
+        describe_deltas,
+        figure_name,
+        plot_deltas,
+    )
 
     frame = delta_frame(deltas)
     return save_figure(

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, answer_at_once, main_for, progress
-from lse_interp.evaluation_tasks.prompts import Style
+from lse_interp.tasks.prompts import Style
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Config:
     By default `embedded` for the embedded model, `paper` for others."""
     data_dir: Path | None = None
     """Folder with local copies of the benchmarks, instead of the hub; see
-    `lse_interp.evaluation_tasks.benchmarks`."""
+    `lse_interp.tasks.benchmarks`."""
     parallel: str | None = None
     """Sentences whose loss is measured beside, in the language and those of the paper's nine that
     are there: `embedded`, `flores`, `ntrex:<folder>`, a folder, or `none`. By default `embedded`
@@ -73,29 +73,29 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lse_interp.core.artifacts import RunPaths, provenance
+from lse_interp.analysis.losses import sentence_losses
+from lse_interp.artifacts.locks import locked
+from lse_interp.artifacts.paths import RunPaths
+from lse_interp.artifacts.provenance import provenance
+from lse_interp.artifacts.reuse import of_base, united
 from lse_interp.core.errors import CorpusError, LseError
-from lse_interp.core.evaluation_report import average_scores, language_scores, to_text
-from lse_interp.core.evaluation_union import require_distinct_methods, require_same_questions
-from lse_interp.core.evaluations import EvaluationTable, Measure
-from lse_interp.core.finetune_runs import FinetuneRun
-from lse_interp.core.finished import of_base, united
 from lse_interp.core.languages import PAPER_REFERENCE, lookup
-from lse_interp.core.locks import locked
-from lse_interp.core.run_folders import finished_runs
 from lse_interp.data.parallel import ParallelText, load_parallel
-from lse_interp.evaluation_tasks.asked import Asked
-from lse_interp.evaluation_tasks.benchmarks import benchmark_tasks
-from lse_interp.evaluation_tasks.files import write_task_files
-from lse_interp.evaluation_tasks.measures import loss_measure, measures
-from lse_interp.evaluation_tasks.questions import Questions, named_tasks, questions_of
-from lse_interp.evaluation_tasks.tasks import Document, digest, require_documents
 from lse_interp.models import HookedModel
-from lse_interp.models.losses import sentence_losses
-from lse_interp.models.sources import model_sources, require_runs_of
+from lse_interp.subnetworks.find import finished_runs, model_sources, require_runs_of
+from lse_interp.subnetworks.finetune_run import FinetuneRun
+from lse_interp.tasks.answer_cache import Asked
+from lse_interp.tasks.base import Document, digest, require_documents
+from lse_interp.tasks.measures import loss_measure, measures
+from lse_interp.tasks.questions import Questions, named_tasks, questions_of
+from lse_interp.tasks.registry import benchmark_tasks
+from lse_interp.tasks.results import EvaluationTable, Measure
+from lse_interp.tasks.tables import average_scores, language_scores, to_text
+from lse_interp.tasks.union import require_distinct_methods, require_same_questions
+from lse_interp.tasks.yaml_export import write_task_files
 
 if TYPE_CHECKING:
-    from lse_interp.evaluation_tasks.harness import Outcome
+    from lse_interp.tasks.answers import Outcome
 
 __all__ = [
     "Config",
@@ -175,7 +175,7 @@ def run(config: Config) -> dict[str, EvaluationTable]:
     if config.task_files is not None:
         _write_task_files(config, codes, config.task_files)
         return {}
-    from lse_interp.evaluation_tasks.harness import require_harness
+    from lse_interp.tasks.harness import require_harness
 
     require_harness()
     tables = {code: _run_language(config, code) for code in codes}
@@ -338,7 +338,7 @@ def _measures(
 
 
 def _ask(model: HookedModel, questions: Questions, *, batch_size: int) -> tuple[_Scores, _Outcomes]:
-    from lse_interp.evaluation_tasks.harness import as_lm, run_tasks
+    from lse_interp.tasks.harness import as_lm, run_tasks
 
     for task, documents in questions.items():
         require_documents(task, documents)
@@ -356,7 +356,7 @@ def _values(
 ) -> list[float]:
     if measure.metric != "bleu_other":
         return [outcome.scores[measure.metric] for outcome in outcomes]
-    from lse_interp.evaluation_tasks.scoring import sentence_bleu
+    from lse_interp.tasks.metrics import sentence_bleu
 
     # Half the questions away, so that neighbours from one passage do not meet.
     other = len(documents) // 2

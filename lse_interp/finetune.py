@@ -34,7 +34,7 @@ from lse_interp.core.cli import (
     main_for,
     seed_everything,
 )
-from lse_interp.training.options import NEURON_METHODS, Hyperparameters
+from lse_interp.training.hyperparameters import NEURON_METHODS, Hyperparameters
 
 
 @dataclass(frozen=True)
@@ -76,21 +76,21 @@ if __name__ == "__main__":
 
 import torch
 
-from lse_interp.core.artifacts import RunPaths
+from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import CorpusError, LseError
-from lse_interp.core.finetune_runs import FinetuneRun
 from lse_interp.core.languages import lookup
-from lse_interp.core.neurons import NeuronSets
-from lse_interp.counting.ranks import Ranks, require_one_folder
+from lse_interp.core.processes import Ranks, require_one_folder
 from lse_interp.data import Corpus, load_corpus
-from lse_interp.data.blocks import require_documents
+from lse_interp.data.packing import require_documents
 from lse_interp.data.parallel import load_parallel
 from lse_interp.models import HookedModel, load_from_args
-from lse_interp.models.sharding import load_sharded
-from lse_interp.training.job import Job, check_folder
-from lse_interp.training.launch import Launch
-from lse_interp.training.methods import choose_neurons
-from lse_interp.training.text import pack_text
+from lse_interp.models.placement.fsdp import load_sharded
+from lse_interp.neurons.sets import NeuronSets
+from lse_interp.subnetworks.finetune_run import FinetuneRun
+from lse_interp.training.launch_options import Launch
+from lse_interp.training.methods.prepare import choose_neurons
+from lse_interp.training.token_blocks import pack_text
+from lse_interp.training.training_run import Job, check_folder
 
 __all__ = ["Config", "FinetuneRun", "Hyperparameters", "finetune_language", "main", "run"]
 

@@ -60,136 +60,23 @@ if __name__ == "__main__":
     # Before the imports below, which take seconds.
     answer_at_once(Config, description=__doc__)
 
-import numpy as np
-import pandas as pd
-import torch
 
-from lse_interp.core.artifacts import RunPaths, provenance, read_checksum
-from lse_interp.core.dataset_card import check_license, write_release
+from lse_interp.artifacts.format import read_checksum
+from lse_interp.artifacts.locks import find_or_make
+from lse_interp.artifacts.paths import RunPaths
+from lse_interp.artifacts.provenance import provenance
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError
 from lse_interp.core.languages import LANGUAGES, lookup
-from lse_interp.core.locks import find_or_make
-from lse_interp.core.neurons import NeuronSets, mask_to_indices
-from lse_interp.core.selection import (
-    Selection,
-    check_n_languages,
-    check_parameters,
-    lape_scores,
-    select,
-)
 from lse_interp.counting.counts import KIND, ActivationCounts
+from lse_interp.neurons.formats.dataset_card import check_license, write_release
+from lse_interp.neurons.identify import identify
+from lse_interp.neurons.selectors.lape import check_parameters
+from lse_interp.neurons.sets import NeuronSets
+from lse_interp.neurons.sizes import depth_profile, subnetwork_sizes
 
-__all__ = [
-    "Config",
-    "Selection",
-    "depth",
-    "identify",
-    "lape_scores",
-    "main",
-    "run",
-    "select",
-    "table",
-]
+__all__ = ["Config", "main", "run"]
 
 logger = logging.getLogger(__name__)
-
-
-def identify(
-    counts: Mapping[str, ActivationCounts],
-    *,
-    k: float = 0.05,
-    activity_quantile: float = 0.95,
-    selectivity_quantile: float = 0.95,
-) -> NeuronSets:
-    """Find the neurons of each language from its activation counts.
-
-    See `select` for the rule and its parameters. `counts` is read one language at a time, so a
-    mapping that loads on access keeps memory to one language's counts and all probabilities.
-
-    Args:
-        counts: language -> counts, all of one model at one site; at least two languages.
-        k: share of all neurons to choose, in (0, 1].
-        activity_quantile: in (0, 1).
-        selectivity_quantile: in (0, 1).
-
-    Raises:
-        MismatchError: counts of different models or sites, or filed under another language.
-        LseError: see `select`.
-    """
-    check_n_languages(len(counts))
-    first: ActivationCounts | None = None
-    probability = torch.empty(0, dtype=torch.float64)
-    n_tokens: dict[str, int] = {}
-    corpora: dict[str, str | None] = {}
-    for position, (language, found) in enumerate(counts.items()):
-        if first is None:
-            first = found
-            shape = (len(counts), found.model.n_layers, found.model.d_mlp)
-            probability = torch.empty(shape, dtype=torch.float64)
-        _check_fits(first, found, language=language)
-        probability[position] = found.probability
-        n_tokens[language] = found.n_tokens
-        corpora[language] = found.provenance.get("settings", {}).get("corpus")
-    assert first is not None
-    selection = select(
-        probability,
-        k=k,
-        activity_quantile=activity_quantile,
-        selectivity_quantile=selectivity_quantile,
-    )
-    return NeuronSets(
-        indices={
-            language: mask_to_indices(member)
-            for language, member in zip(n_tokens, selection.member, strict=True)
-        },
-        model=first.model,
-        site=first.site,
-        method="lape",
-        thresholds=selection.thresholds,
-        lape=selection.lape,
-        probability=probability,
-        provenance=provenance(n_tokens=n_tokens, corpora=corpora),
-    )
-
-
-def table(neurons: NeuronSets) -> pd.DataFrame:
-    """Tabulate the size of each language's subnetwork.
-
-    Columns: language, name, n_neurons, n_trainable (weights), percent (of all parameters of the
-    model).
-
-    Args:
-        neurons: the sets.
-
-    Source: paper, Table 1 and Figure 11.
-    """
-    rows = [
-        {
-            "language": language,
-            "name": LANGUAGES[language].name if language in LANGUAGES else language,
-            "n_neurons": neurons.size(language),
-            "n_trainable": neurons.n_trainable(language),
-        }
-        for language in neurons
-    ]
-    frame = pd.DataFrame(rows)
-    return frame.assign(percent=100 * frame["n_trainable"] / neurons.model.n_parameters)
-
-
-def depth(neurons: NeuronSets) -> pd.DataFrame:
-    """Say where in the depth each language's neurons sit.
-
-    Columns: language; lower, middle, upper (percent of its neurons in each third of the layers,
-    split as evenly as `numpy.array_split` does); median_layer. NaN for a language without neurons.
-    """
-    rows = []
-    for language in neurons:
-        n = neurons.counts(language).numpy()
-        size = n.sum()
-        thirds = [100 * part.sum() / size if size else np.nan for part in np.array_split(n, 3)]
-        layers = np.repeat(np.arange(len(n)), n)
-        rows.append((language, *thirds, np.median(layers) if size else np.nan))
-    return pd.DataFrame(rows, columns=["language", "lower", "middle", "upper", "median_layer"])
 
 
 def run(config: Config) -> NeuronSets:
@@ -318,7 +205,7 @@ def _spell(value: object) -> str:
 
 
 def _report(neurons: NeuronSets, out: Path) -> None:
-    summary = table(neurons).merge(depth(neurons), on="language")
+    summary = subnetwork_sizes(neurons).merge(depth_profile(neurons), on="language")
     summary = summary.rename(
         columns={
             "n_neurons": "neurons",
@@ -358,19 +245,6 @@ def _warn_of_unequal_text(neurons: NeuronSets) -> None:
             fewest,
             f"{n_tokens[most]:,}",
             most,
-        )
-
-
-def _check_fits(first: ActivationCounts, found: ActivationCounts, *, language: str) -> None:
-    if found.language != language:
-        raise MismatchError(
-            f"Counts filed under {language} are of {found.language}. File them by their own code."
-        )
-    first.model.require_same(found.model, what=f"Counts of {language}")
-    if first.site != found.site:
-        raise MismatchError(
-            f"Counts of different sites cannot be compared: {first.language} at {first.site}, "
-            f"{language} at {found.site}. Count all languages at one site."
         )
 
 

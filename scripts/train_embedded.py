@@ -3,7 +3,7 @@
     python scripts/train_embedded.py --minutes 60
 
 Writes tokenizer, weights, `training.json` (what was run, and the curve) and `README.md` (the
-model card: loss per language on `devtest`) into `lse_interp/models/embedded/`.
+model card: loss per language on `devtest`) into `lse_interp/models/packaged/embedded/`.
 
 The inequality is planted: the nine reference languages are drawn ten times as often as the twelve
 target languages, and from more clauses (`pretrain` and `adapt` against a third of `pretrain`).
@@ -27,20 +27,8 @@ import tyro
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lse_interp.core.languages import (
-    LANGUAGES,
-    PAPER_LANGUAGES,
-    PAPER_REFERENCE,
-    PAPER_TARGETS,
-)
-from lse_interp.data.embedded import (
-    TOPICS,
-    UNSPACED,
-    Clauses,
-    clause_ids,
-    clauses,
-    sentences,
-)
+from lse_interp.core.languages import LANGUAGES, PAPER_LANGUAGES, PAPER_REFERENCE, PAPER_TARGETS
+from lse_interp.data.embedded import TOPICS, UNSPACED, Clauses, clause_ids, clauses, sentences
 
 log = logging.getLogger("train_embedded")
 
@@ -57,7 +45,7 @@ RESOURCE = {code: 1.0 for code in PAPER_REFERENCE} | {code: 0.1 for code in PAPE
 class Config:
     """How the embedded model is trained."""
 
-    out: Path = Path(__file__).parent.parent / "lse_interp" / "models" / "embedded"
+    out: Path = Path(__file__).parent.parent / "lse_interp" / "models" / "packaged" / "embedded"
     """Folder to write."""
     minutes: float = 60.0
     """Wall-clock budget; the learning rate falls to zero at its end."""

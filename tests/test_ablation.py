@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from lse_interp import ablation as stage
-from lse_interp.ablation import AblationMatrix, ablate, measure_ablation, sentence_losses
-from lse_interp.core.artifacts import ModelInfo, RunPaths
+from lse_interp.analysis.ablation import AblationMatrix, ablate, measure_ablation
+from lse_interp.analysis.losses import sentence_losses
+from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import (
     ActivationError,
     ArtifactError,
@@ -23,10 +24,12 @@ from lse_interp.core.errors import (
     LseError,
     MismatchError,
 )
-from lse_interp.core.neurons import NeuronSets, mask_to_indices
 from lse_interp.data.parallel import ParallelText, load_parallel
 from lse_interp.models import HookedModel, site_name
-from lse_interp.models.ffn import ffn
+from lse_interp.models.info import ModelInfo
+from lse_interp.models.mlp_weights import ffn
+from lse_interp.neurons.indices import mask_to_indices
+from lse_interp.neurons.sets import NeuronSets
 
 FEW = settings(max_examples=8, deadline=None, derandomize=True)
 N_LAYERS, D_MLP = 2, 24

@@ -14,17 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from lse_interp.alignment import (
-    AlignmentCurves,
-    bootstrap_interval,
-    embed,
-    main,
-    measure_alignment,
-    pair_cosine,
-    retrieval_at_1,
-    shuffled_cosine,
-)
-from lse_interp.core.artifacts import RunPaths
+from lse_interp.alignment import main
+from lse_interp.analysis.alignment import AlignmentCurves, measure_alignment
+from lse_interp.analysis.cosine import pair_cosine, retrieval_at_1, shuffled_cosine
+from lse_interp.analysis.sentence_vectors import embed
+from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import (
     ActivationError,
     ArtifactError,
@@ -33,10 +27,11 @@ from lse_interp.core.errors import (
     LseError,
     MismatchError,
 )
+from lse_interp.core.statistics import bootstrap_interval
 from lse_interp.data.embedded import sentences
 from lse_interp.data.parallel import ParallelText, load_parallel
 from lse_interp.models import HookedModel, load_model
-from lse_interp.models.subnetworks import subnetworks
+from lse_interp.subnetworks.apply import subnetworks
 
 from .models.making_runs import make_run
 
@@ -262,7 +257,7 @@ def test_retrieval_at_1_of_equal_vectors_is_chance():
 
 
 def test_retrieval_at_1_finds_every_row_across_chunks(monkeypatch):
-    monkeypatch.setattr("lse_interp.core.similarity._ROWS_PER_CHUNK", 4)
+    monkeypatch.setattr("lse_interp.analysis.cosine._ROWS_PER_CHUNK", 4)
     a, b = vectors(2, 11, 3), vectors(2, 11, 3, seed=1)
     cosine = reference_cosines(a.numpy(), b.numpy())
     expected = [

@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lse_interp.comparison import LossComparison, compare_losses, main
-from lse_interp.core.artifacts import RunPaths
+from lse_interp.analysis.losses import LossComparison, compare_losses, sentence_losses
+from lse_interp.artifacts.paths import RunPaths
+from lse_interp.comparison import main
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError
 from lse_interp.data.parallel import ParallelText
-from lse_interp.models.losses import sentence_losses
-from lse_interp.models.subnetworks import apply_subnetwork
+from lse_interp.subnetworks.apply import apply_subnetwork
 from tests.models.making_runs import make_run
 from tests.training.tiny_runs import counting, noise, tiny_model
 

@@ -13,16 +13,17 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from lse_interp.core.artifacts import RunPaths
-from lse_interp.core.changes import QUANTILES
-from lse_interp.core.delta_report import delta_report
+from lse_interp.analysis.weights.compare import weight_deltas
+from lse_interp.analysis.weights.deltas import UNDETERMINED, WeightDeltas, delta_report
+from lse_interp.analysis.weights.row_statistics import QUANTILES
+from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError
-from lse_interp.core.finetune_runs import CURVE_COLUMNS, FinetuneRun
-from lse_interp.core.neurons import NeuronSets, mask_to_indices
-from lse_interp.core.weight_deltas import UNDETERMINED
-from lse_interp.deltas import WeightDeltas, main, weight_deltas
+from lse_interp.deltas import main
 from lse_interp.models import HookedModel
-from lse_interp.models.rows import read_rows
+from lse_interp.models.mlp_weights import read_rows
+from lse_interp.neurons.indices import mask_to_indices
+from lse_interp.neurons.sets import NeuronSets
+from lse_interp.subnetworks.finetune_run import CURVE_COLUMNS, FinetuneRun
 
 # peft reads a property that transformers 5 renames.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")

@@ -12,7 +12,7 @@ from lse_interp import load_model
 from lse_interp.core.languages import PAPER_LANGUAGES, PAPER_REFERENCE, PAPER_TARGETS
 from lse_interp.data.embedded import sentences
 
-FOLDER = Path(lse_interp.__file__).parent / "models" / "embedded"
+FOLDER = Path(lse_interp.__file__).parent / "models" / "packaged" / "embedded"
 
 
 @pytest.fixture(scope="module")

@@ -9,16 +9,17 @@ import torch
 pytest.importorskip("lm_eval")
 
 from lse_interp import load_model
-from lse_interp.core.artifacts import RunPaths
+from lse_interp.analysis.losses import sentence_losses
+from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import CorpusError, LseError
-from lse_interp.core.evaluations import EvaluationTable
 from lse_interp.data.embedded import sentences
 from lse_interp.data.parallel import load_parallel
-from lse_interp.evaluation import Config, evaluate, main, questions_of, run
-from lse_interp.evaluation_tasks.embedded import embedded_documents, embedded_tasks
-from lse_interp.evaluation_tasks.scoring import sentence_bleu
-from lse_interp.evaluation_tasks.tasks import Document, Task
-from lse_interp.models.losses import sentence_losses
+from lse_interp.evaluation import Config, evaluate, main, run
+from lse_interp.tasks.base import Document, Task
+from lse_interp.tasks.embedded import embedded_documents, embedded_tasks
+from lse_interp.tasks.metrics import sentence_bleu
+from lse_interp.tasks.questions import questions_of
+from lse_interp.tasks.results import EvaluationTable
 from tests.models.making_runs import make_run
 
 FEW = 3
@@ -80,7 +81,7 @@ def test_stage_keeps_what_the_model_answered(asked):
 
 
 def test_stage_asks_nothing_twice(tmp_path, monkeypatch, capsys):
-    from lse_interp.evaluation_tasks import harness
+    from lse_interp.tasks import harness
 
     calls = []
     ask = harness.run_tasks

@@ -13,12 +13,12 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from lse_interp.core.errors import CorpusError, LanguageError, LseError, MismatchError
-from lse_interp.core.finetune_runs import FinetuneRun
-from lse_interp.core.neurons import NeuronSets
 from lse_interp.finetune import _require_kinds, finetune_language, main
 from lse_interp.models import load_model
-from lse_interp.models.rows import read_rows
-from lse_interp.models.subnetworks import apply_subnetwork
+from lse_interp.models.mlp_weights import read_rows
+from lse_interp.neurons.sets import NeuronSets
+from lse_interp.subnetworks.apply import apply_subnetwork
+from lse_interp.subnetworks.finetune_run import FinetuneRun
 from tests.models.conftest import tiny_hf
 from tests.training.tiny_runs import (
     NEURONS,

@@ -12,11 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lse_interp import lape
-from lse_interp.activations import ActivationCounts
-from lse_interp.core.artifacts import ModelInfo, RunPaths
+from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import ArtifactError, LanguageError, LseError, MismatchError
-from lse_interp.core.neurons import NeuronSets
-from lse_interp.lape import depth, identify, lape_scores, select, table
+from lse_interp.counting.counts import ActivationCounts
+from lse_interp.models.info import ModelInfo
+from lse_interp.neurons.identify import identify
+from lse_interp.neurons.selectors.lape import lape_scores, select
+from lse_interp.neurons.sets import NeuronSets
+from lse_interp.neurons.sizes import depth_profile, subnetwork_sizes
 
 FEW = settings(max_examples=25, deadline=None, derandomize=True)
 CODES = ("afr", "mlt", "slk", "slv", "lit")
@@ -314,16 +317,16 @@ def test_table_counts_neurons_weights_and_percent():
             "percent": [3.6, 0.0],
         }
     )
-    pd.testing.assert_frame_equal(table(neurons), expected)
+    pd.testing.assert_frame_equal(subnetwork_sizes(neurons), expected)
     ungated = dataclasses.replace(neurons, model=dataclasses.replace(neurons.model, gated=False))
-    assert table(ungated)["n_trainable"].tolist() == [24, 0]
+    assert subnetwork_sizes(ungated)["n_trainable"].tolist() == [24, 0]
 
 
 def test_depth_gives_thirds_and_the_median_layer():
     none = torch.tensor([], dtype=torch.int64)
     indices = {"mlt": (torch.tensor([1]), none, torch.tensor([0, 1, 2])), "slk": (none,) * 3}
     model = model_info(n_layers=3)
-    frame = depth(NeuronSets(indices=indices, model=model, site=None, method="hand"))
+    frame = depth_profile(NeuronSets(indices=indices, model=model, site=None, method="hand"))
     assert frame.iloc[0].tolist() == ["mlt", 25.0, 0.0, 75.0, 2.0]
     assert frame.iloc[1, 1:].isna().all()
 

@@ -11,16 +11,17 @@ import pytest
 import torch
 
 from lse_interp.activations import count_activations
-from lse_interp.core.artifacts import ModelInfo
-from lse_interp.core.dataset_card import write_release
+from lse_interp.analysis.overlap import measure_overlap, related_summary
 from lse_interp.core.errors import CorpusError
 from lse_interp.core.languages import LANGUAGES
-from lse_interp.core.neurons import NeuronSets
 from lse_interp.counting.counts import ActivationCounts
 from lse_interp.data import load_parallel
-from lse_interp.lape import depth, identify, table
 from lse_interp.models import load_model
-from lse_interp.overlap import measure_overlap, related_summary
+from lse_interp.models.info import ModelInfo
+from lse_interp.neurons.formats.dataset_card import write_release
+from lse_interp.neurons.identify import identify
+from lse_interp.neurons.sets import NeuronSets
+from lse_interp.neurons.sizes import depth_profile, subnetwork_sizes
 
 CODES = tuple(itertools.islice(LANGUAGES, 128))
 
@@ -57,7 +58,7 @@ def test_128_languages_get_their_own_neurons_and_a_release(tmp_path):
     for position, code in enumerate(CODES):
         own = neurons.mask(code).flatten().nonzero().flatten().tolist()
         assert own == list(range(6 * position, 6 * position + 6))
-    assert len(table(neurons)) == len(depth(neurons)) == 128
+    assert len(subnetwork_sizes(neurons)) == len(depth_profile(neurons)) == 128
     overlap = measure_overlap(neurons)
     assert set(overlap.languages) == set(CODES)
     assert torch.equal(overlap.intersection, 6 * torch.eye(128, dtype=torch.int64))

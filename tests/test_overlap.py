@@ -9,12 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lse_interp import overlap as stage
-from lse_interp.core.artifacts import ModelInfo, RunPaths
+from lse_interp.analysis.overlap import OverlapMatrix, measure_overlap, related_summary
+from lse_interp.analysis.relatedness import compare_relatives, relation
+from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import ArtifactError, LanguageError, LseError, MismatchError
-from lse_interp.core.neuron_formats import RELEASED_LANGUAGES
-from lse_interp.core.neurons import NeuronSets, mask_to_indices
-from lse_interp.core.relatedness import compare_relatives
-from lse_interp.overlap import OverlapMatrix, measure_overlap, related_summary, relation
+from lse_interp.core.languages import RELEASED_LANGUAGES
+from lse_interp.models.info import ModelInfo
+from lse_interp.neurons.indices import mask_to_indices
+from lse_interp.neurons.sets import NeuronSets
 
 FEW = settings(max_examples=15, deadline=None, derandomize=True)
 CODES = ("slv", "mlt", "lvs", "slk", "lit")

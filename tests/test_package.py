@@ -12,12 +12,24 @@ from lse_interp.__main__ import stages
 
 PACKAGE = Path(lse_interp.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
-LEVELS = {"core": 0, "models": 1, "data": 1, "counting": 2, "training": 2, "plotting": 4}
-STAGE = 3
+LEVELS = {
+    "core": 0,
+    "artifacts": 1,
+    "models": 2,
+    "data": 2,
+    "counting": 3,
+    "neurons": 4,
+    "subnetworks": 5,
+    "training": 5,
+    "analysis": 6,
+    "tasks": 6,
+    "plotting": 7,
+}
+COMMAND = 8
 
 
 def _level(parts: tuple[str, ...]) -> int:
-    return LEVELS.get(parts[0], STAGE) if parts else -1
+    return LEVELS.get(parts[0], COMMAND) if parts else -1
 
 
 def _imports(path: Path) -> set[tuple[str, ...]]:

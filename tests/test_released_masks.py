@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from lse_interp.core.languages import PAPER_TARGETS
-from lse_interp.core.neuron_formats import RELEASED_LANGUAGES, released_model
-from lse_interp.core.neurons import NeuronSets
-from lse_interp.lape import depth, table
-from lse_interp.overlap import measure_overlap, related_summary
+from lse_interp.analysis.overlap import measure_overlap, related_summary
+from lse_interp.core.languages import PAPER_TARGETS, RELEASED_LANGUAGES
+from lse_interp.neurons.formats.masks_pth import released_model
+from lse_interp.neurons.sets import NeuronSets
+from lse_interp.neurons.sizes import depth_profile, subnetwork_sizes
 
 FOLDER = Path(os.environ.get("LSE_REFERENCE_DATA", "/nonexistent")) / "released_masks"
 pytestmark = pytest.mark.skipif(
@@ -64,7 +64,7 @@ def released(name):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_released_masks_reproduce_the_published_table(name):
-    rows = table(released(name)).set_index("language")
+    rows = subnetwork_sizes(released(name)).set_index("language")
     found = {
         code: (str(row.n_neurons), f"{row.n_trainable / 1e6:.1f}", f"{row.percent:.2f}")
         for code, row in rows.iterrows()
@@ -107,4 +107,4 @@ def test_related_languages_share_more_of_the_released_neurons(name):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_released_neurons_sit_in_the_upper_third(name):
-    assert (depth(released(name))["upper"] > 60).all()
+    assert (depth_profile(released(name))["upper"] > 60).all()

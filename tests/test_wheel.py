@@ -63,7 +63,7 @@ def test_wheel_holds_the_data(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     corpus = {f"lse_interp/data/embedded/corpus/{code}.tsv" for code in PAPER_LANGUAGES}
     model = {
-        f"lse_interp/models/embedded/{name}"
+        f"lse_interp/models/packaged/embedded/{name}"
         for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
     }
     assert len(corpus) == 21

@@ -10,9 +10,9 @@ from itertools import combinations
 import pandas as pd
 
 from analyses import published
-from lse_interp.core.artifacts import ModelInfo
 from lse_interp.core.errors import LseError, near_misses
-from lse_interp.core.neuron_formats import RELEASED_MODELS
+from lse_interp.models.info import ModelInfo
+from lse_interp.neurons.formats.masks_pth import RELEASED_MODELS
 
 __all__ = [
     "MODEL_INFOS",

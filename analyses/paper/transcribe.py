@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lse_interp.core.artifacts import write_atomic
+from lse_interp.artifacts.atomic import write_atomic
 from lse_interp.core.cli import main_for
 from lse_interp.core.errors import ArtifactError
 from lse_interp.core.languages import PAPER_TARGETS, lookup

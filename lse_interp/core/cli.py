@@ -1,11 +1,12 @@
 """From a frozen `Config` dataclass to a command: parsing, logging, errors, progress, seeds."""
 
+import contextlib
 import dataclasses
 import logging
 import os
 import random
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, TypeVar
 
 import tyro
@@ -20,8 +21,10 @@ __all__ = [
     "answer_at_once",
     "main_for",
     "progress",
+    "quiet",
     "seed_everything",
 ]
+
 
 _T = TypeVar("_T")
 
@@ -140,3 +143,23 @@ def _configure_logging() -> None:
     )
     for noisy in ("httpx", "urllib3", "filelock", "fsspec", "datasets", "matplotlib", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def quiet(name: str, *, level: int = logging.WARNING) -> Iterator[None]:
+    """Hide what a library logs below a level; its logger is afterwards as before.
+
+    Args:
+        name: of the logger, e.g. `fontTools`.
+        level: the lowest level that is shown.
+    """
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -10,9 +10,11 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from lse_interp.core.artifacts import ModelInfo, load_artifact, provenance, save_artifact
+from lse_interp.artifacts.format import load_artifact, save_artifact
+from lse_interp.artifacts.provenance import provenance
 from lse_interp.core.errors import MismatchError
 from lse_interp.core.languages import lookup
+from lse_interp.models.info import ModelInfo
 
 __all__ = ["KIND", "VERSION", "ActivationCounts", "merge"]
 

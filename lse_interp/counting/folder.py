@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lse_interp.core.artifacts import RunPaths, read_meta
+from lse_interp.artifacts.atomic import remove_folder
+from lse_interp.artifacts.format import read_meta
+from lse_interp.artifacts.locks import locked
+from lse_interp.artifacts.paths import RunPaths
+from lse_interp.artifacts.reuse import differences
 from lse_interp.core.errors import LseError, MismatchError
-from lse_interp.core.locks import locked
-from lse_interp.core.settings import differences
-from lse_interp.core.writing import remove_folder
 from lse_interp.counting import overwriting
 from lse_interp.counting.counts import KIND, VERSION
 from lse_interp.counting.texts import TEXT

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lse_interp.core.artifacts import RunPaths, read_checksum, write_atomic
+from lse_interp.artifacts.atomic import write_atomic
+from lse_interp.artifacts.format import read_checksum
+from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import ArtifactError, MismatchError
 from lse_interp.counting.counts import KIND
 

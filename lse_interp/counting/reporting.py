@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lse_interp.core.artifacts import RunPaths
+from lse_interp.artifacts.paths import RunPaths
+from lse_interp.core.processes import Ranks
 from lse_interp.counting.counts import ActivationCounts
-from lse_interp.counting.ranks import Ranks
 
 __all__ = ["report_language", "report_run", "warn_of_idle"]
 

@@ -19,10 +19,10 @@ import torch
 from safetensors.torch import load, save_file
 from torch import Tensor
 
+from lse_interp.artifacts.atomic import write_atomic
 from lse_interp.core.errors import LseError
-from lse_interp.core.writing import write_atomic
-from lse_interp.counting.ranks import Ranks
-from lse_interp.counting.settings import Settings
+from lse_interp.core.processes import Ranks
+from lse_interp.counting.count_settings import Settings
 from lse_interp.data import Block, Corpus, pack
 from lse_interp.data.prefetch import one_ahead
 

@@ -8,8 +8,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lse_interp.data.blocks import Block, batches, pack
     from lse_interp.data.corpora import Corpus, load_corpus
+    from lse_interp.data.packing import Block, batches, pack
     from lse_interp.data.parallel import ParallelText, load_parallel
 
 __all__ = [
@@ -23,13 +23,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Block": "blocks",
+    "Block": "packing",
     "Corpus": "corpora",
     "ParallelText": "parallel",
-    "batches": "blocks",
+    "batches": "packing",
     "load_corpus": "corpora",
     "load_parallel": "parallel",
-    "pack": "blocks",
+    "pack": "packing",
 }
 
 

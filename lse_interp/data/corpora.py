@@ -17,9 +17,9 @@ from pathlib import Path
 from lse_interp.core.errors import CorpusError, near_misses
 from lse_interp.core.languages import Language, lookup
 from lse_interp.data import embedded
-from lse_interp.data.files import find_files, read_documents
 from lse_interp.data.hub import GLOTCC, hub_sources, open_rows, read_column
-from lse_interp.data.specs import names_language, parse_options
+from lse_interp.data.readers import find_files, read_documents
+from lse_interp.data.source_spec import names_language, parse_options
 
 __all__ = ["Corpus", "load_corpus", "require_text_of_each"]
 

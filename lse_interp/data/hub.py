@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from lse_interp.core.errors import CorpusError, near_misses
 from lse_interp.core.languages import Language
-from lse_interp.data.files import as_text, require_field
-from lse_interp.data.specs import expand, parse_options
+from lse_interp.data.readers import as_text, require_field
+from lse_interp.data.source_spec import expand, parse_options
 
 if TYPE_CHECKING:
     from datasets import IterableDataset

@@ -19,9 +19,9 @@ from pathlib import Path
 from lse_interp.core.errors import CorpusError, LanguageError
 from lse_interp.core.languages import PAPER_LANGUAGES, Language, lookup
 from lse_interp.data import embedded
-from lse_interp.data.files import SUFFIXES, find_files, listing, read_records, require_field
 from lse_interp.data.hub import FLORES, HubSource, hub_sources, open_rows
-from lse_interp.data.specs import expand, names_language, parse_options, spellings
+from lse_interp.data.readers import SUFFIXES, find_files, listing, read_records, require_field
+from lse_interp.data.source_spec import expand, names_language, parse_options, spellings
 
 __all__ = ["ParallelText", "load_parallel"]
 

@@ -7,7 +7,7 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from lse_interp.core.errors import LseError
-from lse_interp.models.dtensors import whole
+from lse_interp.models.placement.dtensors import whole
 
 __all__ = ["fingerprint", "n_parameters"]
 

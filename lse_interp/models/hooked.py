@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from lse_interp.core.artifacts import ModelInfo
 from lse_interp.core.errors import ActivationError, LseError
+from lse_interp.models.architectures import HFModel, Layout, find_layout
 from lse_interp.models.backends import Backend, make_backend
 from lse_interp.models.backends.firing import HookFn
-from lse_interp.models.backends.torch import hooked
+from lse_interp.models.backends.torch_hooks import hooked
 from lse_interp.models.fingerprint import fingerprint, n_parameters
-from lse_interp.models.layout import HFModel, Layout, find_layout
+from lse_interp.models.info import ModelInfo
 from lse_interp.models.sites import parse_site
 
 __all__ = ["Batch", "HookedModel"]

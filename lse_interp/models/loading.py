@@ -8,13 +8,13 @@ import torch
 
 from lse_interp.core.cli import ModelArgs
 from lse_interp.core.errors import LseError, UnsupportedModelError
-from lse_interp.models.device_map import device_map
+from lse_interp.models.architectures import SUPPORTED, check_supported
 from lse_interp.models.hooked import HookedModel
-from lse_interp.models.layout import SUPPORTED, check_supported
+from lse_interp.models.placement.device_map import device_map
 
 __all__ = ["EMBEDDED", "load_from_args", "load_model"]
 
-EMBEDDED = Path(__file__).parent / "embedded"
+EMBEDDED = Path(__file__).parent / "packaged" / "embedded"
 
 _EMBEDDED_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 

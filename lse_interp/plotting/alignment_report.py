@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from lse_interp.core.curves import AlignmentCurves
+from lse_interp.analysis.alignment import AlignmentCurves
+from lse_interp.artifacts.atomic import write_together
 from lse_interp.core.errors import LseError
-from lse_interp.core.writing import write_together
-from lse_interp.plotting.alignment import (
+from lse_interp.plotting.alignment_curves import (
     alignment_frame,
     layer_average_frame,
     plot_alignment,

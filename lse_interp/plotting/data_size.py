@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from lse_interp.core.errors import LseError
-from lse_interp.core.finetune_runs import FinetuneRun
 from lse_interp.core.languages import family_order
-from lse_interp.plotting.evaluation import improvements_frame
+from lse_interp.plotting.loss_curves import require_one_model, seed_of, tokens_axis
+from lse_interp.plotting.scores import improvements_frame
 from lse_interp.plotting.style import COLUMN_INCHES, language_label, language_line, themed
-from lse_interp.plotting.training import require_one_model, seed_of, tokens_axis
+from lse_interp.subnetworks.finetune_run import FinetuneRun
 
 __all__ = [
     "data_size_frame",

@@ -12,9 +12,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle, FancyBboxPatch, Rectangle
 
-from lse_interp.core.artifacts import ModelInfo
 from lse_interp.core.errors import LseError
-from lse_interp.core.neurons import NeuronSets
+from lse_interp.models.info import ModelInfo
+from lse_interp.neurons.sets import NeuronSets
 from lse_interp.plotting.style import COLUMN_INCHES, PROJECTION_COLORS, language_label, themed
 
 __all__ = ["plot_schematic", "schematic_frame"]

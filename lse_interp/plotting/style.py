@@ -20,11 +20,11 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure, SubFigure
 
-from lse_interp.core.artifacts import ModelInfo
+from lse_interp.artifacts.atomic import write_together
+from lse_interp.core.cli import quiet
 from lse_interp.core.errors import LseError, near_misses
 from lse_interp.core.languages import LANGUAGES
-from lse_interp.core.logs import quiet
-from lse_interp.core.writing import write_together
+from lse_interp.models.info import ModelInfo
 
 __all__ = [
     "COLUMN_INCHES",

@@ -12,11 +12,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from lse_interp.core.artifacts import load_artifact, read_meta, save_artifact, write_atomic
-from lse_interp.core.checksums import check_sums, write_sums
+from lse_interp.artifacts.atomic import remove_folder, write_atomic
+from lse_interp.artifacts.folder_checksums import check_sums, write_sums
+from lse_interp.artifacts.format import load_artifact, read_meta, save_artifact
+from lse_interp.artifacts.reuse import differences
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError, WriteError
-from lse_interp.core.settings import differences
-from lse_interp.core.writing import remove_folder
 
 __all__ = ["CheckpointStore", "wait_for_all"]
 

@@ -16,13 +16,13 @@ import torch
 from transformers import PrinterCallback, TrainingArguments
 
 from lse_interp.core.errors import ArtifactError
-from lse_interp.models.layout import HFModel
+from lse_interp.models.architectures import HFModel
 from lse_interp.training.checkpoints import CheckpointStore, wait_for_all
-from lse_interp.training.engines import Engine
-from lse_interp.training.options import Hyperparameters
-from lse_interp.training.reporting import Progress, curves_from, peak_memory, tensorboard
-from lse_interp.training.sharded import is_sharded, shard_root
-from lse_interp.training.text import TokenBlocks
+from lse_interp.training.engines.base import Engine
+from lse_interp.training.hyperparameters import Hyperparameters
+from lse_interp.training.progress import Progress, curves_from, peak_memory, tensorboard
+from lse_interp.training.sharded_leaves import is_sharded, shard_root
+from lse_interp.training.token_blocks import TokenBlocks
 from lse_interp.training.trainer import RowTrainer, Trainee, set_leaves
 
 __all__ = ["Trained", "checkpoint_activations", "train"]

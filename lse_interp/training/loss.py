@@ -15,8 +15,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from lse_interp.core.errors import UnsupportedModelError
-from lse_interp.data.blocks import IGNORE
-from lse_interp.models.layout import HFModel
+from lse_interp.data.packing import IGNORE
+from lse_interp.models.architectures import HFModel
 
 __all__ = ["check_chunked", "total_loss"]
 

@@ -19,15 +19,15 @@ from transformers import Trainer
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from lse_interp.core.errors import ActivationError
-from lse_interp.data.blocks import IGNORE
-from lse_interp.models.dtensors import whole
-from lse_interp.models.layout import HFModel
+from lse_interp.data.packing import IGNORE
+from lse_interp.models.architectures import HFModel
+from lse_interp.models.placement.dtensors import whole
+from lse_interp.training.batch_order import BatchesInTurn, training_batches
 from lse_interp.training.checkpoints import CheckpointStore, wait_for_all
-from lse_interp.training.engines import Engine, attach, clip_gradients
+from lse_interp.training.engines.base import Engine, attach, clip_gradients
+from lse_interp.training.hyperparameters import Hyperparameters
 from lse_interp.training.loss import check_chunked, total_loss
-from lse_interp.training.options import Hyperparameters
-from lse_interp.training.order import BatchesInTurn, training_batches
-from lse_interp.training.sharded import (
+from lse_interp.training.sharded_leaves import (
     average_gradients,
     by_kind,
     gathered_state,
@@ -36,7 +36,7 @@ from lse_interp.training.sharded import (
     own_state,
     release,
 )
-from lse_interp.training.text import TokenBlocks
+from lse_interp.training.token_blocks import TokenBlocks
 
 __all__ = ["RowTrainer", "Trainee", "set_leaves"]
 

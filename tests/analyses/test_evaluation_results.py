@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from analyses import evaluation_results
-from lse_interp.core.artifacts import RunPaths
+from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import ArtifactError
-from lse_interp.core.evaluations import FRAME_COLUMNS, EvaluationTable
-from lse_interp.evaluation_tasks.measures import measures
-from lse_interp.evaluation_tasks.tasks import Task
+from lse_interp.tasks.base import Task
+from lse_interp.tasks.measures import measures
+from lse_interp.tasks.results import FRAME_COLUMNS, EvaluationTable
 from tests.models.making_runs import make_run
 
 TASK = Task("endings", "Endings", "Endings mlt", "target", "completion", "mlt")

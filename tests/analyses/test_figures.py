@@ -21,10 +21,10 @@ from analyses import (
 )
 from analyses.second_model import second_model
 from analyses.sources import NeuronArgs
-from lse_interp.core.artifacts import ModelInfo
 from lse_interp.core.errors import ArtifactError, LanguageError, LseError
-from lse_interp.core.evaluations import FRAME_COLUMNS
-from lse_interp.core.neurons import NeuronSets
+from lse_interp.models.info import ModelInfo
+from lse_interp.neurons.sets import NeuronSets
+from lse_interp.tasks.results import FRAME_COLUMNS
 
 
 @pytest.fixture(autouse=True)

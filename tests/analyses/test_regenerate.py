@@ -30,7 +30,7 @@ from analyses import (
 )
 from analyses.scores import EVALUATION, EVALUATION_SIZES
 from analyses.sources import NeuronArgs
-from lse_interp.core.artifacts import RunPaths
+from lse_interp.artifacts.paths import RunPaths
 
 ROOT = Path(__file__).parents[2]
 FIGURES = ROOT / "figures"

@@ -14,10 +14,10 @@ from analyses import (
     tables27_38_alignment,
 )
 from analyses.score_sources import evaluation_frame, read_scores
-from lse_interp.core.artifacts import ModelInfo
-from lse_interp.core.curves import AlignmentCurves
+from lse_interp.analysis.alignment import AlignmentCurves
 from lse_interp.core.errors import ArtifactError, LseError
-from lse_interp.core.evaluations import FRAME_COLUMNS, EvaluationTable, Measure
+from lse_interp.models.info import ModelInfo
+from lse_interp.tasks.results import FRAME_COLUMNS, EvaluationTable, Measure
 
 # Language, method, seed, row, group, unit, score, stderr.
 SCORES = [

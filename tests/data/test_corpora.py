@@ -14,8 +14,8 @@ from lse_interp.core.errors import CorpusError, LanguageError
 from lse_interp.core.languages import lookup
 from lse_interp.data import embedded, load_corpus
 from lse_interp.data.corpora import require_text_of_each
-from lse_interp.data.files import read_documents
-from lse_interp.data.specs import expand
+from lse_interp.data.readers import read_documents
+from lse_interp.data.source_spec import expand
 
 TEXTS = ["Il-qattus rieqed.", "Ix-xemx telgħet.\nIż-żiffa waqfet.", "Tmiem."]
 

@@ -7,19 +7,19 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from lse_interp.core.ablations import AblationMatrix
-from lse_interp.core.artifacts import ModelInfo
-from lse_interp.core.comparisons import LossComparison
-from lse_interp.core.curves import AlignmentCurves
-from lse_interp.core.evaluations import EvaluationTable, Measure
-from lse_interp.core.finetune_runs import CURVE_COLUMNS, FinetuneRun
-from lse_interp.core.neurons import NeuronSets
-from lse_interp.core.weight_deltas import WeightDeltas
+from lse_interp.analysis.ablation import AblationMatrix
+from lse_interp.analysis.alignment import AlignmentCurves
+from lse_interp.analysis.losses import LossComparison
+from lse_interp.analysis.overlap import OverlapMatrix, measure_overlap
+from lse_interp.analysis.weights.compare import weight_deltas
+from lse_interp.analysis.weights.deltas import WeightDeltas
 from lse_interp.counting.counts import ActivationCounts
-from lse_interp.counting.shards import Shard, ShardStore
-from lse_interp.deltas import weight_deltas
+from lse_interp.counting.shard_store import Shard, ShardStore
 from lse_interp.models import HookedModel
-from lse_interp.overlap import OverlapMatrix, measure_overlap
+from lse_interp.models.info import ModelInfo
+from lse_interp.neurons.sets import NeuronSets
+from lse_interp.subnetworks.finetune_run import CURVE_COLUMNS, FinetuneRun
+from lse_interp.tasks.results import EvaluationTable, Measure
 from lse_interp.training.checkpoints import CheckpointStore
 from tests.models.conftest import tiny_hf
 from tests.models.making_runs import make_run

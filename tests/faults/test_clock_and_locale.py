@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
-from lse_interp.activations import ActivationCounts
-from lse_interp.core.artifacts import RunPaths
-from lse_interp.core.curves import AlignmentCurves
+from lse_interp.analysis.alignment import AlignmentCurves
+from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import LseError
-from lse_interp.core.finetune_runs import FinetuneRun
-from lse_interp.core.neurons import NeuronSets
+from lse_interp.counting.counts import ActivationCounts
 from lse_interp.data.embedded import documents
-from lse_interp.training.reporting import tensorboard
+from lse_interp.neurons.sets import NeuronSets
+from lse_interp.subnetworks.finetune_run import FinetuneRun
+from lse_interp.training.progress import tensorboard
 from tests.training.tiny_runs import same_run
 from tests.training.tiny_stage import environment
 

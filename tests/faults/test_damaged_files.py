@@ -9,13 +9,13 @@ import random
 
 import pytest
 
-from lse_interp.core.artifacts import read_meta
+from lse_interp.artifacts.format import read_meta
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError
-from lse_interp.core.finetune_runs import FinetuneRun
-from lse_interp.core.neurons import NeuronSets
-from lse_interp.counting.shards import ShardStore
+from lse_interp.counting.shard_store import ShardStore
 from lse_interp.finetune import finetune_language
-from lse_interp.models.tuned import load_tuned
+from lse_interp.neurons.sets import NeuronSets
+from lse_interp.subnetworks.finetune_run import FinetuneRun
+from lse_interp.subnetworks.load_tuned import load_tuned
 from tests.training.tiny_runs import OPTIONS, TRAINING, VALIDATION, stopped_at, tiny_model, tune
 
 from .small_artefacts import INFO, KINDS, SETTINGS, load, neurons, same, saved

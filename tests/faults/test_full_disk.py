@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 import torch
 
-from lse_interp.activations import ActivationCounts
 from lse_interp.activations import main as activations
-from lse_interp.core.dataset_card import write_release
 from lse_interp.core.errors import WriteError
-from lse_interp.core.finetune_runs import FinetuneRun
-from lse_interp.evaluation_tasks.asked import Asked
+from lse_interp.counting.counts import ActivationCounts
 from lse_interp.finetune import main as finetune
+from lse_interp.neurons.formats.dataset_card import write_release
 from lse_interp.plotting.style import save_figure
+from lse_interp.subnetworks.finetune_run import FinetuneRun
+from lse_interp.tasks.answer_cache import Asked
 from tests.full_disk import largest_file
 from tests.models.conftest import tiny_hf, tiny_tokenizer
 from tests.training.tiny_runs import same_run

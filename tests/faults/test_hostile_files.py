@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from lse_interp.core.artifacts import save_artifact
-from lse_interp.core.checksums import write_sums
+from lse_interp.artifacts.folder_checksums import write_sums
+from lse_interp.artifacts.format import save_artifact
 from lse_interp.core.errors import ArtifactError, LseError
-from lse_interp.core.finetune_runs import FinetuneRun
-from lse_interp.core.neurons import NeuronSets
 from lse_interp.lape import main as lape
 from lse_interp.models import load_model
+from lse_interp.neurons.sets import NeuronSets
 from lse_interp.overlap import main as overlap
+from lse_interp.subnetworks.finetune_run import FinetuneRun
 from tests.models.conftest import tiny_hf, tiny_tokenizer
 from tests.training.tiny_runs import stopped_at, tiny_model, tune
 

@@ -8,13 +8,13 @@ import sys
 import pytest
 import torch
 
-from lse_interp.activations import ActivationCounts
 from lse_interp.activations import main as activations
-from lse_interp.core.evaluations import EvaluationTable
-from lse_interp.core.finetune_runs import FinetuneRun
-from lse_interp.core.locks import locked
-from lse_interp.evaluation_tasks.asked import Asked
+from lse_interp.artifacts.locks import locked
+from lse_interp.counting.counts import ActivationCounts
 from lse_interp.finetune import main as finetune
+from lse_interp.subnetworks.finetune_run import FinetuneRun
+from lse_interp.tasks.answer_cache import Asked
+from lse_interp.tasks.results import EvaluationTable
 from tests.models.conftest import tiny_hf, tiny_tokenizer
 from tests.training.tiny_runs import same_run
 from tests.training.tiny_stage import Place, environment

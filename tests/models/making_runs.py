@@ -3,8 +3,8 @@
 import pandas as pd
 import torch
 
-from lse_interp.core.finetune_runs import CURVE_COLUMNS, FinetuneRun
-from lse_interp.models.rows import read_rows
+from lse_interp.models.mlp_weights import read_rows
+from lse_interp.subnetworks.finetune_run import CURVE_COLUMNS, FinetuneRun
 
 NO_CURVES = pd.DataFrame(columns=list(CURVE_COLUMNS))
 

@@ -6,8 +6,8 @@ from transformers import AutoModelForCausalLM
 
 from lse_interp.models import SITES, HookedModel, site_name
 from lse_interp.models.backends import BACKENDS
-from lse_interp.models.ffn import ffn
 from lse_interp.models.fingerprint import fingerprint
+from lse_interp.models.mlp_weights import ffn
 
 from .conftest import FAMILIES, N_LAYERS, tiny_hf
 

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lse_interp import finetune
+from lse_interp.analysis.sentence_vectors import _pooled
 from lse_interp.core.cli import ModelArgs
 from lse_interp.core.errors import LseError
 from lse_interp.counting.counter import NeuronCounter
 from lse_interp.models import HookedModel, load_model
-from lse_interp.models.device_map import device_map, gpu_share, plan
+from lse_interp.models.architectures import find_layout
 from lse_interp.models.fingerprint import fingerprint
-from lse_interp.models.layout import find_layout
-from lse_interp.models.sentences import _pooled
+from lse_interp.models.placement.device_map import device_map, gpu_share, plan
 
 from .conftest import FAMILIES, tiny_hf, tiny_tokenizer
 

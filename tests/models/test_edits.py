@@ -3,7 +3,7 @@ import torch
 
 from lse_interp.models import SITES, HookedModel, site_name
 from lse_interp.models.backends import BACKENDS
-from lse_interp.models.ffn import ffn
+from lse_interp.models.mlp_weights import ffn
 
 from .conftest import FAMILIES, tiny_hf
 

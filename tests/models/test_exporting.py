@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError, WriteError
 from lse_interp.models import HookedModel
-from lse_interp.models.exporting import export, export_hf, export_lora
-from lse_interp.models.subnetworks import apply_subnetwork, subnetworks
+from lse_interp.subnetworks.apply import apply_subnetwork, subnetworks
+from lse_interp.subnetworks.export import export, export_hf, export_lora
 
 from .conftest import FAMILIES, tiny_hf, tiny_tokenizer
 from .making_runs import make_run, record_alone

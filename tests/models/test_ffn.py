@@ -3,7 +3,7 @@ import torch
 
 from lse_interp.core.errors import ActivationError, UnsupportedModelError
 from lse_interp.models import HookedModel, site_name
-from lse_interp.models.ffn import ffn
+from lse_interp.models.mlp_weights import ffn
 
 from .conftest import D_MODEL, FAMILIES, N_LAYERS, tiny_hf
 

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from lse_interp.core.errors import ActivationError, MismatchError
 from lse_interp.models import HookedModel, site_name
-from lse_interp.models.dtensors import local_part
-from lse_interp.models.rows import projections, read_rows, row_sources, write_rows
+from lse_interp.models.info import projections
+from lse_interp.models.mlp_weights import read_rows, row_sources, write_rows
+from lse_interp.models.placement.dtensors import local_part
 
 from .conftest import D_MODEL, FAMILIES, N_LAYERS, tiny_hf
 

@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lse_interp.core.errors import LseError, MismatchError
-from lse_interp.core.finetune_runs import FinetuneRun
 from lse_interp.models import HookedModel
-from lse_interp.models.rows import read_rows
-from lse_interp.models.subnetworks import (
+from lse_interp.models.mlp_weights import read_rows
+from lse_interp.subnetworks.apply import (
     applied,
     apply_subnetwork,
     conflicts,
     remove_subnetwork,
     subnetworks,
 )
+from lse_interp.subnetworks.finetune_run import FinetuneRun
 
 from .conftest import FAMILIES, tiny_hf
 from .making_runs import chosen, make_run, record_alone

@@ -6,10 +6,10 @@ from peft import LoraConfig, get_peft_model
 
 from lse_interp.core.cli import ModelArgs
 from lse_interp.core.errors import ArtifactError, MismatchError
-from lse_interp.core.finetune_runs import FinetuneRun
 from lse_interp.models import load_model
-from lse_interp.models.subnetworks import applied, remove_subnetwork, subnetworks
-from lse_interp.models.tuned import load_tuned
+from lse_interp.subnetworks.apply import applied, remove_subnetwork, subnetworks
+from lse_interp.subnetworks.finetune_run import FinetuneRun
+from lse_interp.subnetworks.load_tuned import load_tuned
 
 from .making_runs import make_run, record_alone
 

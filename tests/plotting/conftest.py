@@ -4,9 +4,9 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from lse_interp.core.artifacts import ModelInfo
-from lse_interp.core.curves import AlignmentCurves
-from lse_interp.core.neurons import NeuronSets
+from lse_interp.analysis.alignment import AlignmentCurves
+from lse_interp.models.info import ModelInfo
+from lse_interp.neurons.sets import NeuronSets
 
 
 @pytest.fixture(autouse=True)

@@ -22,15 +22,16 @@ from analyses import (
 from analyses.gallery import write_gallery
 from analyses.published import alignment_averages
 from analyses.sources import NeuronArgs, command, describe_neurons, read_neurons
-from lse_interp.core.artifacts import ModelInfo, RunPaths
+from lse_interp.analysis.overlap import measure_overlap
+from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError
-from lse_interp.core.finetune_runs import FinetuneRun
-from lse_interp.core.languages import PAPER_REFERENCE, PAPER_TARGETS
-from lse_interp.core.neuron_formats import RELEASED_LANGUAGES, RELEASED_MODELS, write_masks
-from lse_interp.overlap import measure_overlap
+from lse_interp.core.languages import PAPER_REFERENCE, PAPER_TARGETS, RELEASED_LANGUAGES
+from lse_interp.models.info import ModelInfo
+from lse_interp.neurons.formats.masks_pth import RELEASED_MODELS, write_masks
 from lse_interp.plotting.method_tables import RESULT_COLUMNS
-from lse_interp.plotting.overlap import overlap_frame
+from lse_interp.plotting.overlap_heatmap import overlap_frame
 from lse_interp.plotting.style import figure_stem
+from lse_interp.subnetworks.finetune_run import FinetuneRun
 
 LLAMA = RELEASED_MODELS["llama-3.1-5"]
 

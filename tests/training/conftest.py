@@ -7,10 +7,10 @@ import torch
 import transformers
 
 from lse_interp.models import HookedModel
-from lse_interp.training.compact import CompactRows
-from lse_interp.training.engines import NeuronRows, attach, clip_gradients
+from lse_interp.training.engines.base import NeuronRows, attach, clip_gradients
+from lse_interp.training.engines.compact import CompactRows
+from lse_interp.training.engines.masked_gradients import MaskedGradients
 from lse_interp.training.loss import total_loss
-from lse_interp.training.masking import MaskedGradients
 from tests.models.conftest import CONFIGS, VOCAB
 
 N_STEPS, ACCUMULATION = 20, 2

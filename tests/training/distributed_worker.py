@@ -15,12 +15,12 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from lse_interp.models import HookedModel
-from lse_interp.models.dtensors import local_part
-from lse_interp.models.sharding import load_sharded
-from lse_interp.training.compact import CompactRows
-from lse_interp.training.engines import NeuronRows, attach, clip_gradients
-from lse_interp.training.masking import MaskedGradients
-from lse_interp.training.sharded import average_gradients, shard_root
+from lse_interp.models.placement.dtensors import local_part
+from lse_interp.models.placement.fsdp import load_sharded
+from lse_interp.training.engines.base import NeuronRows, attach, clip_gradients
+from lse_interp.training.engines.compact import CompactRows
+from lse_interp.training.engines.masked_gradients import MaskedGradients
+from lse_interp.training.sharded_leaves import average_gradients, shard_root
 from lse_interp.training.trainer import Trainee
 
 ENGINES = {"hooks": MaskedGradients, "compact": CompactRows}

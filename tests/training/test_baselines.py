@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lse_interp.training.baselines import DenseMasters, add_lora, trained_weights
+from lse_interp.training.methods.baselines import DenseMasters, add_lora, trained_weights
 
 from .conftest import (
     FAMILIES,

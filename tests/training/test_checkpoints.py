@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lse_interp.core.errors import LseError, MismatchError
-from lse_interp.core.finetune_runs import FinetuneRun
 from lse_interp.finetune import main
+from lse_interp.subnetworks.finetune_run import FinetuneRun
 from lse_interp.training.checkpoints import CheckpointStore
 from tests.full_disk import largest_file
 

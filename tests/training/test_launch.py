@@ -17,12 +17,12 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 
 from lse_interp.core.errors import LseError
-from lse_interp.core.finetune_runs import FinetuneRun
 from lse_interp.finetune import Config, main, run
 from lse_interp.models import load_model
-from lse_interp.models.subnetworks import apply_subnetwork
-from lse_interp.training.launch import Launch
-from lse_interp.training.options import NEURON_METHODS
+from lse_interp.subnetworks.apply import apply_subnetwork
+from lse_interp.subnetworks.finetune_run import FinetuneRun
+from lse_interp.training.hyperparameters import NEURON_METHODS
+from lse_interp.training.launch_options import Launch
 from tests.models.conftest import tiny_tokenizer
 
 from .conftest import tiny

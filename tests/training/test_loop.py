@@ -9,9 +9,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lse_interp.core.errors import ActivationError, UnsupportedModelError
-from lse_interp.data.blocks import IGNORE
-from lse_interp.models.ffn import ffn
-from lse_interp.training.text import TokenBlocks
+from lse_interp.data.packing import IGNORE
+from lse_interp.models.mlp_weights import ffn
+from lse_interp.training.token_blocks import TokenBlocks
 
 from .tiny_runs import (
     NEURONS,

@@ -4,7 +4,7 @@ import transformers
 from torch.nn import functional
 
 from lse_interp.core.errors import UnsupportedModelError
-from lse_interp.data.blocks import IGNORE
+from lse_interp.data.packing import IGNORE
 from lse_interp.training.loss import check_chunked, total_loss
 
 from .conftest import FAMILIES, batches, tiny

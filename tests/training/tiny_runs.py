@@ -8,15 +8,15 @@ import pandas as pd
 import pytest
 import torch
 
-from lse_interp.core.neurons import NeuronSets
 from lse_interp.finetune import finetune_language
 from lse_interp.models import HookedModel
+from lse_interp.neurons.sets import NeuronSets
 from lse_interp.training.checkpoints import CheckpointStore
-from lse_interp.training.compact import CompactRows
-from lse_interp.training.engines import NeuronRows
+from lse_interp.training.engines.base import NeuronRows
+from lse_interp.training.engines.compact import CompactRows
+from lse_interp.training.hyperparameters import Hyperparameters
 from lse_interp.training.loop import train
-from lse_interp.training.options import Hyperparameters
-from lse_interp.training.text import TokenBlocks, pack_text
+from lse_interp.training.token_blocks import TokenBlocks, pack_text
 from tests.models.conftest import VOCAB, tiny_hf, tiny_tokenizer
 
 N_WORDS = VOCAB - 4

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from lse_interp.core.artifacts import RunPaths
+from lse_interp.artifacts.paths import RunPaths
 from tests.models.conftest import tiny_tokenizer
 
 from .tiny_runs import counting, neuron_sets, noise, tiny_model

@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lse_interp.core.errors import LseError, near_misses
+from lse_interp.models.architectures import HFModel, Layout
 from lse_interp.models.backends.firing import HookFn
-from lse_interp.models.device_map import is_spread
-from lse_interp.models.layout import HFModel, Layout
+from lse_interp.models.placement.device_map import is_spread
 
 __all__ = ["BACKENDS", "Backend", "make_backend"]
 
@@ -54,15 +54,15 @@ def make_backend(name: str, hf: HFModel, layout: Layout, tokenizer: Any) -> Back
             "Use backend='torch', or --device cuda for a model that fits on one GPU."
         )
     if name == "torch":
-        from lse_interp.models.backends.torch import TorchBackend
+        from lse_interp.models.backends.torch_hooks import TorchBackend
 
         return TorchBackend(hf, layout)
     if name == "lens":
-        from lse_interp.models.backends.lens import LensBackend
+        from lse_interp.models.backends.transformer_lens import LensBackend
 
         return LensBackend(hf, layout, tokenizer)
     if name == "nnsight":
-        from lse_interp.models.backends.nnsight import NNsightBackend
+        from lse_interp.models.backends.nnsight_trace import NNsightBackend
 
         return NNsightBackend(hf, layout, tokenizer)
     raise LseError(f"Unknown backend {name!r}. {near_misses(name, BACKENDS)}")

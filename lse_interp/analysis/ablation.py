@@ -1,0 +1,566 @@
+"""Test language neurons causally: switch off one language's and see which languages suffer.
+
+The neurons of language A are silenced (their term act(gate) * up of the MLP's sum is set to zero,
+`mlp.hook_post`), and the loss is measured in every language B, on parallel sentences:
+
+    increase[A, B] = mean over sentences s of  loss(B_s without the neurons of A) - loss(B_s)
+
+in nats per sentence. The sentences carry the same content, so languages compare whatever their
+tokens. Language neurons are real where A is hurt more than the others, and more than by as many
+random neurons of the same layers (`control`).
+
+Source: Tang et al. 2024 (arXiv:2402.16438) and Gurgurov et al. 2025 (arXiv:2507.22608) measure the
+change in perplexity per token. Nats per sentence, the random control and the error are additions.
+
+    python -m lse_interp.ablation
+    python -m lse_interp.ablation --langs mlt slk --n-sentences 48 --n-controls 3
+
+reads `runs/<model>/neurons.safetensors` and writes `runs/<model>/ablation.safetensors`.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor
+
+from lse_interp.analysis.losses import sentence_losses
+from lse_interp.artifacts.format import load_artifact, save_artifact
+from lse_interp.artifacts.provenance import provenance
+from lse_interp.core.cli import progress
+from lse_interp.core.errors import (
+    ActivationError,
+    CorpusError,
+    LanguageError,
+    LseError,
+    MismatchError,
+    near_misses,
+)
+from lse_interp.core.languages import family_order, lookup
+from lse_interp.data.parallel import ParallelText
+from lse_interp.models import HookedModel, site_name
+from lse_interp.models.info import ModelInfo
+from lse_interp.neurons.sets import NeuronSets
+
+__all__ = ["AblationMatrix", "INCREASES", "ablate", "ablation_report", "measure_ablation"]
+
+
+_SITES = ("mlp.hook_post", "mlp.hook_act", "mlp.hook_pre", "mlp.hook_pre_linear")
+_SITE = "mlp.hook_post"
+
+
+INCREASES: tuple[str, ...] = ("loss_increase", "relative_increase")
+"""The two scales of a rise in loss: nats per sentence, and share of the intact loss."""
+
+_KIND, _VERSION = "ablation_matrix", 1
+_SETUP = ("ablated", "measured", "neurons", "text", "site", "control", "n_controls", "seed")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AblationMatrix:
+    """Loss in every language, intact and with the neurons of one language after another off.
+
+    Per-sentence losses are kept, all in nats, and everything else follows from them. Sentences
+    are parallel: index s carries the same content in every language, so nats per sentence compare
+    languages whatever their tokens.
+
+    Raises:
+        MismatchError: shapes that disagree, languages not distinct or too few, losses that are
+            not finite, or a row without neurons that differs from the intact model.
+    """
+
+    ablated: tuple[str, ...]
+    """Languages whose neurons are switched off: rows, ISO 639-3."""
+    measured: tuple[str, ...]
+    """Languages whose loss is measured: columns; they include every row."""
+    intact: Float64[Tensor, "measured sentence"]
+    """Loss of the whole model."""
+    without: Float64[Tensor, "ablated measured sentence"]
+    """Loss without the neurons of the row's language."""
+    without_random: Float64[Tensor, "ablated measured sentence"] | None
+    """Loss without as many random neurons, averaged over `n_controls` draws; None for none."""
+    n_neurons: Int64[Tensor, " ablated"]
+    """Neurons switched off; a row of 0 neurons repeats the intact loss."""
+    model: ModelInfo
+    method: str
+    """How the neurons were chosen."""
+    site: str
+    """Where activations were set to zero."""
+    neurons: str
+    """Hash of the ablated neurons."""
+    text: str
+    """Hash of the sentences in all measured languages."""
+    control: str | None
+    """What the random neurons match: `layer`, `size` or `activity`."""
+    n_controls: int
+    seed: int
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_languages(self.ablated, self.measured)
+        _check_losses(self)
+
+    @property
+    def setup(self) -> dict[str, Any]:
+        """Everything besides the model that the numbers depend on."""
+        return {name: getattr(self, name) for name in _SETUP}
+
+    @property
+    def base_loss(self) -> Float64[Tensor, " measured"]:
+        """Loss of the whole model, in nats per sentence."""
+        return self.intact.mean(dim=-1)
+
+    @property
+    def loss_increase(self) -> Float64[Tensor, "ablated measured"]:
+        """How much the loss rises, in nats per sentence; negative where ablation helps."""
+        return self.without.mean(dim=-1) - self.base_loss
+
+    @property
+    def relative_increase(self) -> Float64[Tensor, "ablated measured"]:
+        """`loss_increase` as a share of `base_loss`."""
+        return self.loss_increase / self.base_loss
+
+    @property
+    def control_increase(self) -> Float64[Tensor, "ablated measured"] | None:
+        """As `loss_increase`, for random neurons."""
+        if self.without_random is None:
+            return None
+        return self.without_random.mean(dim=-1) - self.base_loss
+
+    def contrast_error(
+        self, value: str = "loss_increase", *, n_bootstrap: int = 1000, seed: int = 0
+    ) -> Float64[Tensor, " ablated"]:
+        """Bootstrap the standard error of own increase minus mean increase of the others.
+
+        Sentences are drawn with replacement, the same in every language, so that what a sentence
+        has in common over languages cancels. They are taken to be independent; where they share
+        clauses the error is too small.
+
+        Args:
+            value: `loss_increase` or `relative_increase`.
+            n_bootstrap: resamples, at least 2.
+            seed: seed of the resamples.
+
+        Raises:
+            LseError: another `value`, or too few resamples.
+        """
+        _check_value(value)
+        if n_bootstrap < 2:
+            raise LseError(f"`n_bootstrap` must be at least 2; got {n_bootstrap}.")
+        n = self.intact.shape[-1]
+        drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_bootstrap)
+        share = torch.from_numpy(drawn).double() / n
+        rise = torch.einsum("ams,bs->bam", self.without - self.intact, share)
+        if value == "relative_increase":
+            rise = rise / torch.einsum("ms,bs->bm", self.intact, share)[:, None]
+        return self._contrast(rise).std(dim=0)
+
+    def selectivity(self, value: str = "loss_increase") -> pd.DataFrame:
+        """Say for each ablated language how much of the damage is its own.
+
+        Columns: language, n_neurons; own (rise in the language itself), others (mean over the
+        other measured languages), contrast (own - others) and its standard_error, ratio (own /
+        others; NaN where others do not rise), rank (1: no language is hurt more), most_hurt;
+        control_own (rise of own under random neurons; NaN without a control). A language without
+        neurons has n_neurons 0, and no ratio, rank or most_hurt.
+
+        Args:
+            value: `loss_increase` (nats per sentence) or `relative_increase`.
+
+        Raises:
+            LseError: another `value`.
+        """
+        _check_value(value)
+        rise = getattr(self, value)
+        own, others = self._own(rise), self._others(rise)
+        control = self.control_increase
+        if control is not None and value == "relative_increase":
+            control = control / self.base_loss
+        rank = 1 + (rise > own[:, None]).sum(dim=-1)
+        empty = (self.n_neurons == 0).numpy()
+        most_hurt = [self.measured[at] for at in rise.argmax(dim=-1).tolist()]
+        unknown = torch.full_like(own, torch.nan)
+        return pd.DataFrame(
+            {
+                "language": list(self.ablated),
+                "n_neurons": self.n_neurons.numpy(),
+                "own": own.numpy(),
+                "others": others.numpy(),
+                "contrast": (own - others).numpy(),
+                "standard_error": self.contrast_error(value).numpy(),
+                "ratio": torch.where(others > 0, own / others, torch.nan).numpy(),
+                "rank": pd.Series(rank.numpy()).astype("Int64").mask(empty),
+                "most_hurt": pd.Series(most_hurt, dtype="str").mask(empty),
+                "control_own": (unknown if control is None else self._own(control)).numpy(),
+            }
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """List every cell: one row per ablated and measured language.
+
+        Columns: ablated, measured, n_neurons, base_loss, loss_increase, relative_increase,
+        control_increase (NaN without a control).
+        """
+        index = pd.MultiIndex.from_product(
+            [self.ablated, self.measured], names=["ablated", "measured"]
+        )
+        rise, control = self.loss_increase, self.control_increase
+        columns = {
+            "n_neurons": self.n_neurons[:, None].expand(rise.shape),
+            "base_loss": self.base_loss.expand(rise.shape),
+            "loss_increase": rise,
+            "relative_increase": self.relative_increase,
+            "control_increase": torch.full_like(rise, torch.nan) if control is None else control,
+        }
+        values = {name: tensor.flatten().numpy() for name, tensor in columns.items()}
+        return pd.DataFrame(values, index=index).reset_index()
+
+    def save(self, path: str | Path) -> Path:
+        """Write the artefact; see `artifacts.format.save_artifact`."""
+        tensors = {"intact": self.intact, "without": self.without, "n_neurons": self.n_neurons}
+        axes = {"intact": ["measured", "sentence"], "n_neurons": ["ablated"]}
+        axes["without"] = ["ablated", "measured", "sentence"]
+        if self.without_random is not None:
+            tensors["without_random"] = self.without_random
+            axes["without_random"] = axes["without"]
+        meta = {
+            **self.setup,
+            "model": self.model.to_dict(),
+            "method": self.method,
+            "axes": axes,
+            "unit": "nats per sentence",
+            "provenance": dict(self.provenance),
+        }
+        return save_artifact(path, kind=_KIND, version=_VERSION, tensors=tensors, meta=meta)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "AblationMatrix":
+        """Read what `save` wrote.
+
+        Raises:
+            ArtifactError: missing, truncated, altered or of another kind.
+        """
+        tensors, meta = load_artifact(path, kind=_KIND, version=_VERSION)
+        fields: dict[str, Any] = {name: meta[name] for name in _SETUP}
+        fields |= {name: tuple(meta[name]) for name in ("ablated", "measured")}
+        return cls(
+            model=ModelInfo.from_dict(meta["model"]),
+            method=meta["method"],
+            provenance=meta["provenance"],
+            **({"without_random": None} | fields | tensors),
+        )
+
+    def _own(self, rise: Float64[Tensor, "*batch ablated measured"]) -> Float64[Tensor, "..."]:
+        at = [self.measured.index(code) for code in self.ablated]
+        return rise[..., range(len(at)), at]
+
+    def _others(self, rise: Float64[Tensor, "*batch ablated measured"]) -> Float64[Tensor, "..."]:
+        return (rise.sum(dim=-1) - self._own(rise)) / (len(self.measured) - 1)
+
+    def _contrast(self, rise: Float64[Tensor, "*batch ablated measured"]) -> Float64[Tensor, "..."]:
+        return self._own(rise) - self._others(rise)
+
+
+def _check_value(value: str) -> None:
+    if value not in INCREASES:
+        raise LseError(
+            f"`value` must be {' or '.join(INCREASES)}; got {value!r}. "
+            f"{near_misses(value, INCREASES)}"
+        )
+
+
+def _check_languages(ablated: tuple[str, ...], measured: tuple[str, ...]) -> None:
+    for name, codes in (("ablated", ablated), ("measured", measured)):
+        if not codes or len(set(codes)) < len(codes):
+            raise LanguageError(
+                f"The {name} languages must be one or more, each named once; got "
+                f"{', '.join(codes) or 'none'}."
+            )
+    if len(measured) < 2:
+        raise LanguageError(
+            "Ablation compares a language with others; measure at least 2 languages, got "
+            f"{measured[0]} alone."
+        )
+    for code in ablated:
+        if code not in measured:
+            raise LanguageError(
+                f"The neurons of {code} are ablated, but its own loss is not measured. Add "
+                f"sentences in {code}. {near_misses(code, measured)}"
+            )
+
+
+def _check_losses(matrix: AblationMatrix) -> None:
+    rows, columns, n_sentences = len(matrix.ablated), len(matrix.measured), matrix.intact.shape[-1]
+    shapes = {
+        "intact": (columns, n_sentences),
+        "without": (rows, columns, n_sentences),
+        "without_random": (rows, columns, n_sentences),
+        "n_neurons": (rows,),
+    }
+    if (matrix.control is None) != (matrix.without_random is None):
+        raise MismatchError("`without_random` and `control` must be given together, or neither.")
+    for name, shape in shapes.items():
+        found = getattr(matrix, name)
+        if found is None:
+            continue
+        if tuple(found.shape) != shape or 0 in shape:
+            raise MismatchError(
+                f"`{name}` should have shape {shape}, none of it 0; got {tuple(found.shape)}."
+            )
+        if not bool(torch.isfinite(found).all() and (found >= 0).all()):
+            raise MismatchError(f"`{name}` must hold finite numbers of at least 0.")
+    for row in (matrix.n_neurons == 0).nonzero().flatten().tolist():
+        if not torch.equal(matrix.without[row], matrix.intact):
+            raise MismatchError(
+                f"{matrix.ablated[row]} has no neurons, so its row must repeat the intact loss."
+            )
+
+
+@contextlib.contextmanager
+def ablate(
+    model: HookedModel,
+    mask: Bool[Tensor, "layer neuron"],
+    *,
+    value: Literal["zero", "mean"] = "zero",
+    means: Float[Tensor, "layer neuron"] | None = None,
+    site: str = _SITE,
+) -> Iterator[HookedModel]:
+    """Switch neurons off in every forward pass inside a `with` block.
+
+    At `mlp.hook_post`, the input of the down projection, zero removes what a neuron adds to the
+    residual stream, as if its column of `down` were zero.
+
+    Args:
+        model: the model.
+        mask: the neurons, e.g. `neurons.mask("mlt")`.
+        value: `zero`, or `mean`, which holds each neuron at its entry of `means`.
+        means: what `mean` sets; at the same site.
+        site: a site with one value per neuron.
+
+    Yields:
+        The model, edited until the block ends (see `HookedModel.edits`).
+
+    Raises:
+        MismatchError: a mask or means of another shape than the model's neurons.
+        ActivationError: a site without neurons, or one this model does not have.
+        LseError: another `value`, or `means` missing or not used.
+    """
+    _check_ablate(model, mask, value=value, means=means, site=site)
+    level = torch.zeros(mask.shape, dtype=model.dtype) if means is None else means
+    hooks = {}
+    for layer in mask.any(dim=-1).nonzero().flatten().tolist():
+        hooks[site_name(site, layer)] = _hold(mask[layer], level[layer])
+    with model.edits(hooks):
+        yield model
+
+
+def measure_ablation(
+    model: HookedModel,
+    neurons: NeuronSets,
+    parallel: ParallelText,
+    *,
+    languages: Sequence[str] | None = None,
+    control: Literal["layer", "size", "activity"] | None = "layer",
+    n_controls: int = 3,
+    seed: int = 0,
+    batch_size: int = 32,
+) -> AblationMatrix:
+    """Measure what the neurons of each language do for the loss in every language.
+
+    Args:
+        model: the model.
+        neurons: sets found on this model.
+        parallel: the same sentences in every language to measure, at least 2 of each.
+        languages: whose neurons are switched off, in any spelling that `lookup` knows; None takes
+            all of `neurons`. All must be in `parallel`.
+        control: what random neurons match (see `NeuronSets.random_like`); None for no control.
+        n_controls: draws of random neurons to average, at least 1; seeds `seed`, `seed` + 1, ...
+        seed: at least 0.
+        batch_size: sentences per forward pass; changes results by rounding alone.
+
+    Returns:
+        Losses with rows and columns in family order. Languages without neurons repeat the intact
+        loss.
+
+    Raises:
+        MismatchError: neurons of another model.
+        LanguageError: a language that is unknown, not in `neurons` or not in `parallel`; or only
+            one language to measure.
+        CorpusError: fewer than two sentences; see also `sentence_losses`.
+        LseError: any other argument out of range; see also `NeuronSets.random_like`.
+
+    Source: arXiv:2402.16438 (matrix of perplexity changes).
+    """
+    setup = _setup(
+        neurons, parallel, languages=languages, control=control, n_controls=n_controls, seed=seed
+    )
+    model.info.require_same(neurons.model, what="The neuron set")
+    ablated, measured = setup["ablated"], setup["measured"]
+    chosen = neurons.select(*ablated)
+    seeds = range(seed, seed + setup["n_controls"])
+    draws = [chosen.random_like(seed=s, match=control) for s in seeds if control is not None]
+    sentences = [sentence for code in measured for sentence in parallel.sentences[code]]
+
+    def losses() -> Float64[Tensor, "measured sentence"]:
+        flat = sentence_losses(model, sentences, batch_size=batch_size)
+        return flat.view(len(measured), len(parallel))
+
+    def losses_without(sets: NeuronSets, code: str) -> Float64[Tensor, "measured sentence"]:
+        with ablate(model, sets.mask(code)):
+            return losses()
+
+    intact = losses()
+    without, without_random = [], []
+    for code in progress(ablated, desc="ablation", unit="language"):
+        if not chosen.size(code):
+            without.append(intact)
+            without_random.append(intact)
+            continue
+        without.append(losses_without(chosen, code))
+        if draws:
+            controls = [losses_without(drawn, code) for drawn in draws]
+            without_random.append(torch.stack(controls).mean(dim=0))
+    return AblationMatrix(
+        intact=intact,
+        without=torch.stack(without),
+        without_random=torch.stack(without_random) if draws else None,
+        n_neurons=torch.tensor([chosen.size(code) for code in ablated]),
+        model=model.info,
+        method=neurons.method,
+        provenance=provenance(
+            parallel=parallel.spec,
+            split=parallel.split,
+            backend=model.backend,
+            dtype=model.dtype,
+            device=model.device,
+        ),
+        **setup,
+    )
+
+
+def ablation_report(matrix: AblationMatrix) -> str:
+    """Write who is hurt without the neurons of a language: the table, then counts and means."""
+    table = matrix.selectivity()
+    found = table[table["n_neurons"] > 0]
+    first = int((found["rank"] == 1).sum())
+    lines = [
+        "Rise in loss without the neurons of a language, in nats per sentence "
+        f"({matrix.intact.shape[-1]} sentences, {len(matrix.measured)} languages measured; own "
+        "against the mean of the others):",
+        table.to_string(index=False, float_format="{:.3f}".format, na_rep="-"),
+        f"Own language hurt most in {first} of {len(found)}; mean rise "
+        f"{found['own'].mean():.3f} in itself, {found['others'].mean():.3f} in the others",
+    ]
+    if matrix.control is not None:
+        more = int((found["own"] > found["control_own"]).sum())
+        lines.append(
+            f"Own language hurt more than by random neurons in {more} of {len(found)}; these: "
+            f"mean rise {found['control_own'].mean():.3f}"
+        )
+    return "\n".join(lines)
+
+
+def _hold(
+    mask: Bool[Tensor, " neuron"], level: Float[Tensor, " neuron"]
+) -> Callable[[Tensor, str], Tensor]:
+    """Return a hook that sets the marked neurons to `level`, on whatever device the layer is."""
+
+    def hook(activation: Tensor, site: str) -> Tensor:
+        return torch.where(mask.to(activation.device), level.to(activation), activation)
+
+    return hook
+
+
+def _check_ablate(
+    model: HookedModel,
+    mask: Bool[Tensor, "layer neuron"],
+    *,
+    value: str,
+    means: Float[Tensor, "layer neuron"] | None,
+    site: str,
+) -> None:
+    if site not in _SITES:
+        raise ActivationError(
+            f"Neurons are switched off at {', '.join(_SITES)}; got site {site!r}. "
+            f"{near_misses(site, _SITES)}"
+        )
+    if value not in ("zero", "mean"):
+        raise LseError(f"`value` must be zero or mean; got {value!r}.")
+    if (value == "mean") != (means is not None):
+        raise LseError(
+            f"`means` must be given with value='mean' and only then; got value={value!r} and "
+            f"{'no means' if means is None else 'means'}."
+        )
+    grid = (model.n_layers, model.d_mlp)
+    for name, values in (("mask", mask), ("means", means)):
+        if values is not None and tuple(values.shape) != grid:
+            raise MismatchError(
+                f"`{name}` should be [layer neuron] = {list(grid)} for {model.name}; got "
+                f"{list(values.shape)}."
+            )
+
+
+def _setup(
+    neurons: NeuronSets,
+    parallel: ParallelText,
+    *,
+    languages: Sequence[str] | None,
+    control: str | None,
+    n_controls: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Check the request, and return everything besides the model that the numbers depend on."""
+    if n_controls < 1:
+        raise LseError(
+            f"`n_controls` must be at least 1; got {n_controls}. Pass control=None for none."
+        )
+    named = neurons if languages is None else [lookup(code).code for code in languages]
+    ablated = tuple(family_order(named))
+    measured = tuple(family_order(parallel.languages))
+    _require_neurons(neurons, ablated, what="The neuron set")
+    parallel.require(ablated)
+    if len(set(ablated)) < len(ablated) or len(measured) < 2:
+        raise LanguageError(
+            "Ablation compares a language with others, each named once; got the neurons of "
+            f"{', '.join(ablated)} and sentences in {', '.join(measured)}."
+        )
+    if len(parallel) < 2:
+        raise CorpusError(
+            f"Ablation needs at least 2 sentences for an error estimate; {parallel.spec} has "
+            f"{len(parallel)}."
+        )
+    return {
+        "ablated": ablated,
+        "measured": measured,
+        "neurons": _neuron_hash(neurons, ablated),
+        "text": parallel.digest(measured),
+        "site": _SITE,
+        "control": control,
+        "n_controls": 0 if control is None else n_controls,
+        "seed": seed,
+    }
+
+
+def _require_neurons(neurons: NeuronSets, languages: Sequence[str], *, what: str) -> None:
+    missing = [code for code in languages if code not in neurons]
+    if missing:
+        raise LanguageError(
+            f"{what} has no neurons of {', '.join(missing)}; it has those of "
+            f"{', '.join(neurons.languages)}."
+        )
+
+
+def _neuron_hash(neurons: NeuronSets, languages: Sequence[str]) -> str:
+    digest = hashlib.sha256()
+    for code in languages:
+        for layer, indices in enumerate(neurons[code]):
+            digest.update(f"{code} {layer} {len(indices)} ".encode())
+            digest.update(indices.numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,345 @@
+"""LossComparison: how well several models predict the same sentences, paired by sentence."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+from torch.nn import functional
+
+from lse_interp.artifacts.format import load_artifact, save_artifact
+from lse_interp.artifacts.provenance import provenance
+from lse_interp.artifacts.reuse import differences
+from lse_interp.core.errors import (
+    ActivationError,
+    CorpusError,
+    LseError,
+    MismatchError,
+    near_misses,
+)
+from lse_interp.core.statistics import bootstrap_interval
+from lse_interp.data.parallel import ParallelText
+from lse_interp.models.hooked import HookedModel
+from lse_interp.models.tokenization import bos_ids, check_lengths, pad, token_ids
+
+__all__ = ["LossComparison", "compare_losses", "sentence_losses"]
+
+
+_KIND, _VERSION = "loss_comparison", 1
+_LABELS = ("models", "methods", "seeds", "fingerprints")
+_FIELDS = (*_LABELS, "language", "measured", "text")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LossComparison:
+    """Losses of several models on held-out sentences, all in nats per sentence.
+
+    Raises:
+        MismatchError: labels that do not fit the losses or are not distinct; losses that are not
+            finite.
+    """
+
+    models: tuple[str, ...]
+    """A label per model; the first is the base model."""
+    methods: tuple[str, ...]
+    """How each was trained: `base`, `target`, `random:layer`, ..."""
+    seeds: tuple[int, ...]
+    """Seed of each training."""
+    fingerprints: tuple[str, ...]
+    """Hash of the weights of each."""
+    language: str
+    """The language trained, ISO 639-3."""
+    measured: tuple[str, ...]
+    """Languages of the sentences."""
+    losses: Float64[Tensor, "model measured sentence"]
+    text: str
+    """Hash of the sentences."""
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n_models = {len(getattr(self, name)) for name in _LABELS}
+        expected = (len(self.models), len(self.measured))
+        if n_models != {expected[0]} or tuple(self.losses.shape[:2]) != expected:
+            raise MismatchError(
+                f"Losses should be [model measured sentence] = [{expected[0]}, {expected[1]}, ...] "
+                f"with a method, seed and hash per model; got {list(self.losses.shape)}."
+            )
+        if len(set(self.models)) < len(self.models):
+            raise MismatchError(f"Models need labels of their own; got {', '.join(self.models)}.")
+        if not bool(torch.isfinite(self.losses).all()):
+            raise MismatchError("Losses must be finite numbers.")
+
+    @property
+    def setup(self) -> dict[str, Any]:
+        """Everything besides the models that the numbers depend on."""
+        return {
+            **{name: getattr(self, name) for name in ("language", "measured", "text")},
+            "n_sentences": self.losses.shape[-1],
+        }
+
+    def of(self, model: str) -> Float64[Tensor, "measured sentence"]:
+        """Select the losses of one model.
+
+        Raises:
+            LseError: no such model.
+        """
+        if model not in self.models:
+            raise LseError(f"No model {model!r} here. {near_misses(model, self.models)}")
+        return self.losses[self.models.index(model)]
+
+    def select(self, models: Sequence[str]) -> "LossComparison":
+        """Keep some models, in the order given.
+
+        Raises:
+            LseError: no such model.
+        """
+        losses = torch.stack([self.of(model) for model in models])
+        at = [self.models.index(model) for model in models]
+        labels: dict[str, Any] = {
+            name: tuple(getattr(self, name)[i] for i in at) for name in _LABELS
+        }
+        return dataclasses.replace(self, **labels, losses=losses)
+
+    def named(self, models: Sequence[str]) -> "LossComparison":
+        """Give the models other labels, in the order they have.
+
+        Raises:
+            MismatchError: a label twice, or more or fewer labels than models.
+        """
+        return dataclasses.replace(self, models=tuple(models))
+
+    @classmethod
+    def concat(cls, parts: Sequence["LossComparison"]) -> "LossComparison":
+        """Put the models of several comparisons into one, in the order given.
+
+        Raises:
+            LseError: no part.
+            MismatchError: parts of other sentences, or a label twice.
+        """
+        if not parts:
+            raise LseError("Nothing to put together; give at least one comparison.")
+        for part in parts[1:]:
+            if changed := differences(parts[0].setup, part.setup):
+                raise MismatchError(
+                    f"Losses can be put together if they are of the same sentences; {changed}. "
+                    "Measure both on the same text."
+                )
+        labels: dict[str, Any] = {
+            name: tuple(value for part in parts for value in getattr(part, name))
+            for name in _LABELS
+        }
+        return dataclasses.replace(
+            parts[0], **labels, losses=torch.cat([part.losses for part in parts])
+        )
+
+    def difference(
+        self, model: str, against: str, *, n_bootstrap: int = 1000, seed: int = 0
+    ) -> pd.DataFrame:
+        """Compare two models sentence by sentence.
+
+        Columns: measured, loss, reference, difference (loss - reference), low, high (its 95 %
+        bootstrap interval over sentences). Sentences are taken to be independent; those of the
+        embedded corpus share clauses, and their intervals are too narrow.
+
+        Raises:
+            LseError: no such model.
+        """
+        ours, theirs = self.of(model), self.of(against)
+        low, high = bootstrap_interval(ours - theirs, n_bootstrap=n_bootstrap, seed=seed)
+        return pd.DataFrame(
+            {
+                "measured": self.measured,
+                "loss": ours.mean(dim=-1),
+                "reference": theirs.mean(dim=-1),
+                "difference": (ours - theirs).mean(dim=-1),
+                "low": low,
+                "high": high,
+            }
+        )
+
+    def to_frame(self, *, against: Sequence[str] = ("base",)) -> pd.DataFrame:
+        """List every model's change against others of the same seed.
+
+        Columns: language, model, method, seed, measured, against, loss, base (the loss of
+        `against`), difference, low, high, n_sentences. Where `against` names a method other than
+        `base`, `target` alone is compared with it.
+
+        Raises:
+            LseError: no model of a method in `against`, or none to compare with it.
+        """
+        for reference in against:
+            if reference not in self.methods:
+                raise LseError(
+                    f"There is no model of method {reference!r} to compare with. "
+                    f"{near_misses(reference, self.methods)}"
+                )
+        frames = [
+            self.difference(model, self._find(reference, seed)).assign(
+                language=self.language, model=model, method=method, seed=seed, against=reference
+            )
+            for reference in against
+            for model, method, seed in zip(self.models, self.methods, self.seeds, strict=True)
+            if self._is_compared(method, seed, reference)
+        ]
+        if not frames:
+            raise LseError(f"No target has the seed of a model of {', '.join(against)}.")
+        frame = pd.concat(frames, ignore_index=True).rename(columns={"reference": "base"})
+        frame["n_sentences"] = self.losses.shape[-1]
+        first = ["language", "model", "method", "seed", "measured", "against", "loss", "base"]
+        return frame[[*first, "difference", "low", "high", "n_sentences"]]
+
+    def save(self, path: str | Path) -> Path:
+        """Write the artefact; see `artifacts.format.save_artifact`."""
+        meta = {name: getattr(self, name) for name in (*_FIELDS, "provenance")}
+        tensors = {"losses": self.losses}
+        return save_artifact(path, kind=_KIND, version=_VERSION, tensors=tensors, meta=meta)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "LossComparison":
+        """Read what `save` wrote.
+
+        Raises:
+            ArtifactError: missing, truncated, altered or of another kind.
+        """
+        tensors, meta = load_artifact(path, kind=_KIND, version=_VERSION)
+        meta = {name: tuple(v) if isinstance(v, list) else v for name, v in meta.items()}
+        return cls(losses=tensors["losses"], **meta)
+
+    def _find(self, method: str, seed: int) -> str:
+        """Return the model of a method and seed; the base has none of its own."""
+        for label, found, of_seed in zip(self.models, self.methods, self.seeds, strict=True):
+            if found == method and (method == "base" or of_seed == seed):
+                return label
+        raise LseError(
+            f"There is no model of method {method!r} and seed {seed} to compare with. "
+            f"{near_misses(method, self.methods)}"
+        )
+
+    def _is_compared(self, method: str, seed: int, against: str) -> bool:
+        if against == "base":
+            return method != "base"
+        pairs = zip(self.methods, self.seeds, strict=True)
+        return method == "target" and (against, seed) in pairs
+
+
+def compare_losses(
+    models: Mapping[str, HookedModel],
+    parallel: ParallelText,
+    *,
+    language: str,
+    measured: Sequence[str],
+    methods: Mapping[str, tuple[str, int]] | None = None,
+    batch_size: int = 32,
+) -> LossComparison:
+    """Measure the loss of several models on the same sentences.
+
+    Args:
+        models: Label -> model; the first is the base.
+        parallel: Sentences in every language measured.
+        language: The language the models were trained on, ISO 639-3.
+        measured: Languages to measure, ISO 639-3, all in `parallel`.
+        methods: Label -> method and seed; by default the label and 0.
+        batch_size: Sentences per forward pass; changes results by rounding alone.
+
+    Raises:
+        LanguageError: A language that is not in `parallel`.
+        CorpusError: See `sentence_losses`.
+    """
+    parallel.require(measured)
+    sentences = [sentence for code in measured for sentence in parallel.sentences[code]]
+    named = {label: (methods or {}).get(label, (label, 0)) for label in models}
+    losses = [sentence_losses(model, sentences, batch_size=batch_size) for model in models.values()]
+    return LossComparison(
+        models=tuple(models),
+        methods=tuple(method for method, _ in named.values()),
+        seeds=tuple(seed for _, seed in named.values()),
+        fingerprints=tuple(str(model.info.fingerprint) for model in models.values()),
+        language=language,
+        measured=tuple(measured),
+        losses=torch.stack(losses).view(len(models), len(measured), len(parallel)),
+        text=parallel.digest(measured),
+        provenance=provenance(parallel=parallel.spec, split=parallel.split),
+    )
+
+
+_NOT_PREDICTED = -100
+
+
+def sentence_losses(
+    model: HookedModel, sentences: Sequence[str], *, batch_size: int = 32
+) -> Float64[Tensor, " sentence"]:
+    """Sum the negative log-likelihood of each sentence's text tokens, in nats.
+
+    loss[s] = - sum_t log p(token_t | BOS, token_1 ... token_{t-1}).
+
+    BOS is given to the model and not predicted; padding is neither. Where the tokenizer puts no
+    BOS before a text, the first token has nothing to be predicted from and is left out. Edits
+    that are open (`model.edits`, `ablate`) hold. Token losses are taken in float32 (float64 for a
+    float64 model) and summed in float64. Sentences run in batches of similar length.
+
+    Args:
+        model: The model, with its tokenizer.
+        sentences: Texts, at least one.
+        batch_size: Sentences per forward pass; changes results by rounding alone.
+
+    Returns:
+        Nats per sentence, on the CPU, in the order of `sentences`.
+
+    Raises:
+        CorpusError: No sentence, one without a token to predict, or one longer than the model's
+            context.
+        ActivationError: Losses that are not finite.
+        LseError: A batch size below 1, or a model without a tokenizer.
+    """
+    if batch_size < 1:
+        raise LseError(f"`batch_size` must be at least 1; got {batch_size}.")
+    if not sentences:
+        raise CorpusError("There is no sentence to predict; give at least one.")
+    ids = token_ids(model, sentences)
+    bos = bos_ids(model.tokenizer)
+    check_lengths(model, ids, n_bos=len(bos))
+    _require_targets(ids, n_bos=len(bos))
+    losses = torch.empty(len(ids), dtype=torch.float64)
+    longest_first = sorted(range(len(ids)), key=lambda i: len(ids[i]), reverse=True)
+    for start in range(0, len(ids), batch_size):
+        members = longest_first[start : start + batch_size]
+        losses[members] = _batch_losses(model, [ids[i] for i in members], bos=bos)
+    if not bool(torch.isfinite(losses).all()):
+        at = int((~torch.isfinite(losses)).nonzero()[0])
+        raise ActivationError(
+            f"The loss of {model.name} on sentence {at + 1} is {losses[at]}. The weights may be "
+            f"broken, or {model.dtype} too narrow: try bfloat16 or float32."
+        )
+    return losses
+
+
+def _batch_losses(
+    model: HookedModel, ids: Sequence[list[int]], *, bos: list[int]
+) -> Float64[Tensor, " batch"]:
+    batch, is_text = pad(ids, bos=bos, left=False)
+    logits = model.run_with_hooks(batch, {}, logits=True)
+    assert logits is not None
+    # Position t predicts token t + 1; the last predicts none. Shifting the targets and not the
+    # logits spares a copy of the largest tensor here.
+    targets = batch["input_ids"].masked_fill(~is_text, _NOT_PREDICTED).roll(-1, dims=1)
+    targets[:, -1] = _NOT_PREDICTED
+    nats = functional.cross_entropy(
+        logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1),
+        targets.to(logits.device).flatten(),
+        ignore_index=_NOT_PREDICTED,
+        reduction="none",
+    )
+    return nats.double().view(targets.shape).sum(dim=-1).cpu()
+
+
+def _require_targets(ids: Sequence[list[int]], *, n_bos: int) -> None:
+    for position, sentence in enumerate(ids, start=1):
+        if n_bos + len(sentence) < 2:
+            raise CorpusError(
+                f"Sentence {position} is one token, and this tokenizer puts no BOS before it: "
+                "there is nothing to predict it from. Remove it, or make it longer."
+            )

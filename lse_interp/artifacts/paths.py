@@ -1,0 +1,64 @@
+"""Where the artefacts of one model live."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+__all__ = ["RunPaths"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunPaths:
+    """Where the artefacts of one model live: `root/<model>/...`."""
+
+    root: Path
+    model: str
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds every artefact of this model."""
+        return Path(self.root) / re.sub(r"[^\w.-]+", "--", self.model.strip("/"))
+
+    @property
+    def model_flag(self) -> str:
+        """How a suggested command line names this model: ` --model X`, nothing for the default."""
+        return "" if self.model == "embedded" else f" --model {self.model}"
+
+    def counts(self, language: str) -> Path:
+        """Activation counts of one language."""
+        return self.folder / "counts" / f"{language}.safetensors"
+
+    @property
+    def neurons(self) -> Path:
+        """The identified neuron sets."""
+        return self.folder / "neurons.safetensors"
+
+    @property
+    def release(self) -> Path:
+        """The folder to publish: neurons as a parquet table, and its dataset card."""
+        return self.folder / "release"
+
+    @property
+    def overlap(self) -> Path:
+        """The overlap matrix."""
+        return self.folder / "overlap.safetensors"
+
+    def alignment(self, language: str) -> Path:
+        """Alignment curves of one language."""
+        return self.folder / "alignment" / f"{language}.safetensors"
+
+    def finetune(self, language: str, name: str) -> Path:
+        """Folder of one fine-tuning run."""
+        return self.folder / "finetune" / language / name
+
+    def comparison(self, language: str) -> Path:
+        """Losses of the models tuned to one language."""
+        return self.folder / "comparison" / f"{language}.safetensors"
+
+    def evaluation(self, language: str) -> Path:
+        """Task scores of the models tuned to one language."""
+        return self.folder / "evaluation" / f"{language}.safetensors"
+
+    def deltas(self, language: str, name: str) -> Path:
+        """Weight changes of one fine-tuning run."""
+        return self.folder / "deltas" / language / f"{name}.safetensors"

@@ -1,0 +1,125 @@
+"""Intervals, errors and tests that every measurement uses."""
+
+import math
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from lse_interp.core.errors import LseError
+
+__all__ = ["bootstrap_interval", "bootstrap_p_value", "mcnemar_p_value", "standard_error"]
+
+
+def standard_error(values: Float64[Tensor, " document"]) -> float:
+    """Estimate the standard error of the mean, s / sqrt(n); NaN for a single value.
+
+    >>> standard_error(torch.tensor([0.0, 100.0, 0.0, 100.0], dtype=torch.float64))
+    28.867513459481287
+    """
+    return values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def mcnemar_p_value(a: Float64[Tensor, " document"], b: Float64[Tensor, " document"]) -> float:
+    """Test whether two models are right equally often: McNemar's test, exact and two-sided.
+
+    Of the questions that one model alone got right, each is as likely to be either's under the
+    null hypothesis, so that p is that of a binomial test with probability 1/2.
+
+    >>> a = torch.tensor([100.0] * 6 + [0.0], dtype=torch.float64)
+    >>> mcnemar_p_value(a, torch.zeros(7, dtype=torch.float64))
+    0.03125
+
+    Args:
+        a: One score per question; equal to the highest value when right, to another when wrong.
+        b: The other model's, on the same questions.
+
+    Returns:
+        p in (0, 1]; 1 where no question tells the models apart.
+
+    Raises:
+        LseError: more than two different scores.
+
+    Source: Q. McNemar, "Note on the sampling error of the difference between correlated
+    proportions or percentages", 1947.
+    """
+    if len(torch.cat([a, b]).unique()) > 2:
+        raise LseError("McNemar's test is for questions that are either right or wrong.")
+    only_a, only_b = int((a > b).sum()), int((b > a).sum())
+    if only_a + only_b == 0:
+        return 1.0
+    # Here, because it takes a second that no other test needs.
+    from scipy import stats
+
+    return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue)
+
+
+def bootstrap_p_value(
+    differences: Float64[Tensor, " document"], *, n_bootstrap: int = 1000, seed: int = 0
+) -> float:
+    """Test whether the mean of paired differences is 0, two-sided, by the bootstrap.
+
+    p = 2 min(share of resampled means <= 0, share >= 0), each share with one added to its count
+    and to n, so that p is never 0.
+
+    Args:
+        differences: One model's score less the other's, per question.
+        n_bootstrap: Number of resamples, at least 1.
+        seed: Of the resampling.
+
+    Returns:
+        p in (0, 1].
+
+    Source: P. Koehn, "Statistical significance tests for machine translation evaluation", 2004.
+    """
+    if n_bootstrap < 1:
+        raise LseError(f"`n_bootstrap` must be at least 1; got {n_bootstrap}.")
+    generator = torch.Generator().manual_seed(seed)
+    n = len(differences)
+    draws = torch.randint(n, (n_bootstrap, n), generator=generator)
+    means = differences[draws].mean(dim=1)
+    below = (int((means <= 0).sum()) + 1) / (n_bootstrap + 1)
+    above = (int((means >= 0).sum()) + 1) / (n_bootstrap + 1)
+    return min(1.0, 2 * min(below, above))
+
+
+def bootstrap_interval(
+    values: Float64[Tensor, "layer sentence"],
+    *,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> tuple[Float64[Tensor, " layer"], Float64[Tensor, " layer"]]:
+    """Bound the mean over sentences by a percentile bootstrap.
+
+    Sentences are drawn with replacement, the same draws in every layer, and for every `values` of
+    as many sentences under one seed. Sentences are taken to be independent; where they share
+    clauses the interval is too narrow.
+
+    Args:
+        values: one number per layer and sentence.
+        n_bootstrap: number of resamples, at least 1.
+        seed: seed of the resamples.
+        confidence: share of resampled means inside the interval, in (0, 1).
+
+    Returns:
+        The lower and the upper bound per layer.
+
+    Raises:
+        LseError: `n_bootstrap` or `confidence` out of range.
+    """
+    if n_bootstrap < 1:
+        raise LseError(f"`n_bootstrap` must be at least 1; got {n_bootstrap}.")
+    if not 0 < confidence < 1:
+        raise LseError(
+            f"`confidence` must be in (0, 1); got {confidence}. Pass a fraction, e.g. 0.95."
+        )
+    n = values.shape[-1]
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(n, (n_bootstrap, n), generator=generator)
+    times = torch.zeros(n_bootstrap, n, dtype=torch.float64)
+    times.scatter_add_(1, drawn, torch.ones_like(times))
+    means = values @ times.T / n
+    tail = (1 - confidence) / 2
+    low, high = means.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=-1)
+    return low, high

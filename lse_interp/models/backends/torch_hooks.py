@@ -1,0 +1,125 @@
+"""Sites through plain torch forward hooks on the model itself: the fastest backend."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from lse_interp.models.architectures import HFModel, Layout, Point
+from lse_interp.models.backends.firing import Firings, HookFn, StopForward, apply_hook
+
+__all__ = ["TorchBackend", "hooked"]
+
+
+class TorchBackend:
+    """Runs the transformers model with forward hooks that live for one pass.
+
+    Args:
+        hf: The transformers model.
+        layout: Its module paths.
+    """
+
+    def __init__(self, hf: HFModel, layout: Layout) -> None:
+        self._hf = hf
+        self._layout = layout
+
+    def run(
+        self,
+        inputs: Mapping[str, Tensor],
+        hooks: Mapping[str, HookFn],
+        *,
+        stop_after: int | None,
+        logits: bool,
+    ) -> Float[Tensor, "batch pos vocab"] | None:
+        """Run one forward pass; without logits, the language-model head is not computed."""
+        firings = Firings(tuple(hooks), stop=stop_after is not None)
+        counted = {site: firings.counted(fn) for site, fn in hooks.items()}
+        model = self._hf if logits else self._hf.base_model
+        with hooked(self._hf, self._layout, counted) as handles:
+            if stop_after is not None:
+                block = self._hf.get_submodule(self._layout.blocks[stop_after].block)
+                handles.append(block.register_forward_hook(_stop))
+            try:
+                output = model(**inputs, use_cache=False)
+            except StopForward:
+                output = None
+        firings.check()
+        return output.logits if logits else None
+
+
+@contextlib.contextmanager
+def hooked(
+    hf: HFModel, layout: Layout, hooks: Mapping[str, HookFn]
+) -> Iterator[list[RemovableHandle]]:
+    """Attach hooks to a model's sites for the length of a `with` block.
+
+    Args:
+        hf: The transformers model.
+        layout: Its module paths.
+        hooks: A function for each full site name.
+
+    Yields:
+        The handles; handles appended to the list are removed with the rest.
+    """
+    handles: list[RemovableHandle] = []
+    try:
+        for site, fn in hooks.items():
+            handles += _attach(hf, layout.locate(site), site, fn)
+        yield handles
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _attach(hf: HFModel, point: Point, site: str, fn: HookFn) -> list[RemovableHandle]:
+    handles = []
+    sizes: list[Sequence[int]] = []
+    if point.flat_in is not None:
+        block = hf.get_submodule(point.flat_in)
+        handles.append(block.register_forward_pre_hook(_record_sizes(sizes), with_kwargs=True))
+
+    def visit(value: Tensor) -> Tensor | None:
+        return apply_hook(
+            value, fn, site, start=point.start, batch_pos=sizes[-1] if sizes else None
+        )
+
+    module = hf.get_submodule(point.module)
+    if point.side == "input":
+        handles.append(module.register_forward_pre_hook(_on_input(visit)))
+    else:
+        handles.append(module.register_forward_hook(_on_output(visit)))
+    return handles
+
+
+def _on_input(visit: Callable[[Tensor], Tensor | None]) -> Callable[..., Any]:
+    def hook(module: nn.Module, args: tuple) -> tuple | None:
+        replacement = visit(args[0])
+        return None if replacement is None else (replacement, *args[1:])
+
+    return hook
+
+
+def _on_output(visit: Callable[[Tensor], Tensor | None]) -> Callable[..., Any]:
+    # Some blocks return (hidden states, attention weights, ...).
+    def hook(module: nn.Module, args: tuple, output: Any) -> Any:
+        if not isinstance(output, tuple):
+            return visit(output)
+        replacement = visit(output[0])
+        return None if replacement is None else (replacement, *output[1:])
+
+    return hook
+
+
+def _record_sizes(sizes: list[Sequence[int]]) -> Callable[..., None]:
+    def hook(block: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> None:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        sizes[:] = [hidden.shape[:2]]
+
+    return hook
+
+
+def _stop(module: nn.Module, args: tuple, output: Any) -> None:
+    raise StopForward

@@ -1,0 +1,1 @@
+"""Neuron sets in other formats."""

@@ -1,0 +1,164 @@
+"""The parquet release table of neuron sets: a row per (language, layer, neuron).
+
+What the rows are of (model, site, thresholds, languages with their number of neurons) is a JSON
+text in the schema metadata, under `lse_interp`; a checksum over that text and all columns is under
+`lse_interp_sha256`, so that a table is read whole and unchanged or not at all.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from lse_interp.artifacts.atomic import write_atomic
+from lse_interp.core.errors import ArtifactError
+from lse_interp.models.info import ModelInfo
+
+__all__ = ["COLUMNS", "read_release_table", "rows_to_grids", "rows_to_indices", "write_table"]
+
+COLUMNS: Mapping[str, str] = {
+    "language": "code of the language: ISO 639-3, of a variety with its region or script",
+    "layer": "layer, from 0",
+    "neuron": "index of the neuron in the MLP of that layer, from 0",
+    "lape": "Language Activation Probability Entropy of the neuron over all languages, in nats",
+    "probability": "share of the language's tokens at which the neuron is active",
+}
+"""Column -> what it holds."""
+
+_KEY, _CHECKSUM_KEY = b"lse_interp", b"lse_interp_sha256"
+
+
+def write_table(path: str | Path, frame: pd.DataFrame, *, about: Mapping[str, Any]) -> Path:
+    """Write a release table, atomically.
+
+    Args:
+        path: the `.parquet` file.
+        frame: the columns of `COLUMNS`.
+        about: what the table is of, JSON-ready.
+    """
+    table = pa.Table.from_pandas(frame[list(COLUMNS)], preserve_index=False)
+    text = json.dumps(about).encode()
+    described = {_KEY: text, _CHECKSUM_KEY: _checksum(table, text)}
+    table = table.replace_schema_metadata((table.schema.metadata or {}) | described)
+
+    def write(temporary: Path) -> None:
+        # Opened here, as pyarrow takes no path that is not UTF-8.
+        with temporary.open("wb") as file:
+            pq.write_table(table, file)
+
+    write_atomic(path, write)
+    return Path(path)
+
+
+def read_release_table(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Read a release table and check that it is whole.
+
+    Returns:
+        The rows, and what they are of.
+
+    Raises:
+        ArtifactError: missing, truncated, altered or not a release table.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ArtifactError(
+            f"{path} is not a file. Give the neurons.parquet that `python -m lse_interp.lape "
+            "--parquet` wrote, or that was downloaded."
+        )
+    try:
+        with path.open("rb") as file:
+            table = pq.read_table(file)
+        metadata = table.schema.metadata or {}
+        missing = [name for name in COLUMNS if name not in table.column_names]
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+    if missing or not {_KEY, _CHECKSUM_KEY} <= set(metadata):
+        what = f"no column {', '.join(missing)}" if missing else "no metadata under `lse_interp`"
+        raise ArtifactError(
+            f"{path} is a parquet file but not a release table of lse_interp ({what}). Copies that "
+            "other tools wrote lose the metadata; take the original file."
+        )
+    table = table.select(list(COLUMNS)).replace_schema_metadata(None)
+    try:
+        found = _checksum(table, metadata[_KEY])
+    # TypeError: a column that an altered schema makes into one of bytes.
+    except (TypeError, ValueError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+    if found != metadata[_CHECKSUM_KEY]:
+        raise ArtifactError(
+            f"{path} was altered after it was written: its rows or its description do not have "
+            "the checksum they were written with. Take the original file."
+        )
+    return table.to_pandas(), json.loads(metadata[_KEY])
+
+
+def rows_to_indices(
+    frame: pd.DataFrame, *, languages: Mapping[str, int], model: ModelInfo
+) -> dict[str, tuple[Int64[Tensor, " _neuron"], ...]]:
+    """Collect the neurons of each language, layer by layer, ascending."""
+    rows = dict(iter(frame.sort_values(["layer", "neuron"]).groupby("language")))
+    return {
+        language: _by_layer(rows.get(language, frame.iloc[:0]), n_layers=model.n_layers)
+        for language in languages
+    }
+
+
+def rows_to_grids(
+    frame: pd.DataFrame, *, languages: Mapping[str, int], model: ModelInfo
+) -> tuple[Float64[Tensor, "layer neuron"] | None, Float64[Tensor, "lang layer neuron"] | None]:
+    """Put LAPE and probability into their places; NaN where the table does not list a neuron.
+
+    Returns:
+        LAPE and probability; None for a column without any number.
+    """
+    layer, neuron = (_tensor(frame[column], np.int64) for column in ("layer", "neuron"))
+    lape = probability = None
+    if frame["lape"].notna().any():
+        lape = torch.full((model.n_layers, model.d_mlp), torch.nan, dtype=torch.float64)
+        lape[layer, neuron] = _tensor(frame["lape"], np.float64)
+    if frame["probability"].notna().any():
+        place = {language: position for position, language in enumerate(languages)}
+        shape = (len(place), model.n_layers, model.d_mlp)
+        probability = torch.full(shape, torch.nan, dtype=torch.float64)
+        position = _tensor(frame["language"].map(place), np.int64)
+        probability[position, layer, neuron] = _tensor(frame["probability"], np.float64)
+    return lape, probability
+
+
+def _checksum(table: pa.Table, text: bytes) -> bytes:
+    digest = hashlib.sha256(text)
+    for name in COLUMNS:
+        column = table.column(name)
+        digest.update(f"\n{name}:{column.type}:".encode())
+        if name == "language":
+            digest.update(json.dumps(column.to_pylist()).encode())
+        else:
+            digest.update(column.to_numpy().tobytes())
+    return digest.hexdigest().encode()
+
+
+def _unreadable(path: Path, error: Exception) -> ArtifactError:
+    return ArtifactError(
+        f"{path} cannot be read as a release table; it is truncated, altered or of another format "
+        f"({path.stat().st_size} bytes; {str(error).splitlines()[0]}). Download or write it again."
+    )
+
+
+def _by_layer(rows: pd.DataFrame, *, n_layers: int) -> tuple[Int64[Tensor, " _neuron"], ...]:
+    neurons = _tensor(rows["neuron"], np.int64)
+    sizes = np.bincount(rows["layer"].to_numpy(np.int64), minlength=n_layers)
+    return neurons.split(sizes.tolist())
+
+
+def _tensor(column: pd.Series, kind: type[np.generic]) -> Tensor:
+    # Copied, because a column read from a file may not be written to.
+    return torch.from_numpy(column.to_numpy(kind, copy=True))

@@ -1,0 +1,1 @@
+"""Ways to choose neurons, one file each."""

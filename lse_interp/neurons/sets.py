@@ -1,0 +1,398 @@
+"""Which neurons belong to which language: the artefact, its set algebra, its file formats.
+
+A neuron is a pair (layer, index in the MLP). Sets of different languages may overlap. File format
+`neuron_sets` 1: `neurons` (all indices, language by language and layer by layer), `n_neurons`
+[lang layer] (how to cut them), and where known `lape` [layer neuron] and `probability`
+[lang layer neuron], both in float64 as they are in memory.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float64, Int64
+from torch import Tensor
+
+from lse_interp.artifacts.format import load_artifact, save_artifact
+from lse_interp.artifacts.provenance import provenance
+from lse_interp.core.errors import LanguageError, LseError, near_misses
+from lse_interp.core.languages import lookup
+from lse_interp.models.info import HasInfo, ModelInfo, info_of
+from lse_interp.neurons.controls import draw_control
+from lse_interp.neurons.formats.masks_pth import read_masks, write_masks
+from lse_interp.neurons.formats.release_parquet import (
+    read_release_table,
+    rows_to_grids,
+    rows_to_indices,
+    write_table,
+)
+from lse_interp.neurons.indices import (
+    check_grid,
+    check_layers,
+    cut_indices,
+    indices_to_mask,
+    mask_to_indices,
+)
+
+__all__ = ["NeuronSets", "indices_to_mask", "mask_to_indices"]
+
+_KIND, _VERSION = "neuron_sets", 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NeuronSets:
+    """The neurons of each language, with the evidence they were chosen by where it is known.
+
+    Select by code: `neurons["mlt"]` is one sorted tensor of neuron indices per layer.
+
+    Raises:
+        LanguageError: no language at all.
+        LseError: a set with the wrong number of layers, an index out of range, unsorted or
+            repeated; `lape` or `probability` of another shape, or not a number for a neuron of the
+            sets.
+    """
+
+    indices: Mapping[str, tuple[Int64[Tensor, " _neuron"], ...]]
+    """Language -> one ascending tensor of neuron indices per layer; a layer may be empty."""
+    model: ModelInfo
+    site: str | None
+    """The activation site the neurons were found at; None where a foreign file does not say."""
+    method: str
+    """How they were chosen: `lape`, `masks`, `random:size`, ..."""
+    thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """`k`, the quantiles asked for, and the probabilities they came to."""
+    lape: Float64[Tensor, "layer neuron"] | None = None
+    """Entropy in nats over languages; inf for a neuron that never fires, NaN where unknown (a
+    release table lists the neurons of the sets alone)."""
+    probability: Float64[Tensor, "lang layer neuron"] | None = None
+    """Share of tokens with a positive activation, NaN where unknown; languages in the order of
+    `languages`."""
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.indices:
+            raise LanguageError("NeuronSets needs at least one language; got none.")
+        for language, layers in self.indices.items():
+            check_layers(language, layers, self.model)
+        grid = (self.model.n_layers, self.model.d_mlp)
+        check_grid("lape", self.lape, grid, own=self.union)
+        check_grid(
+            "probability",
+            self.probability,
+            (len(self.indices), *grid),
+            own=lambda: torch.stack([self.mask(language) for language in self]),
+        )
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The codes, in the order of `indices` and of the first axis of `probability`."""
+        return tuple(self.indices)
+
+    def __getitem__(self, language: str) -> tuple[Int64[Tensor, " _neuron"], ...]:
+        self._position(language)
+        return self.indices[language]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.indices)
+
+    def __contains__(self, language: object) -> bool:
+        return language in self.indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{language} {self.size(language)}" for language in self)
+        return f"NeuronSets({self.method}, {self.model.name}: {sizes})"
+
+    def counts(self, language: str) -> Int64[Tensor, " layer"]:
+        """Count the neurons of a language in each layer."""
+        return torch.tensor([len(neurons) for neurons in self[language]], dtype=torch.int64)
+
+    def size(self, language: str) -> int:
+        """Count the neurons of a language."""
+        return sum(len(neurons) for neurons in self[language])
+
+    def n_trainable(self, language: str) -> int:
+        """Count the weights attached to the neurons of a language.
+
+        Each neuron owns one row of gate, one row of up and one column of down, of d_model each:
+        3 * size * d_model (2 * size * d_model where the MLP has no gate). Biases are left out.
+
+        Source: paper, Table 1.
+        """
+        return len(self.model.projections) * self.size(language) * self.model.d_model
+
+    def mask(self, language: str) -> Bool[Tensor, "layer neuron"]:
+        """Mark the neurons of a language."""
+        return indices_to_mask(self[language], d_mlp=self.model.d_mlp)
+
+    def union(self, *languages: str) -> Bool[Tensor, "layer neuron"]:
+        """Mark the neurons of any of the languages; of all languages when none is named."""
+        return _combine(torch.logical_or, [self.mask(code) for code in languages or self])
+
+    def intersection(self, *languages: str) -> Bool[Tensor, "layer neuron"]:
+        """Mark the neurons all of the languages share; of all languages when none is named."""
+        return _combine(torch.logical_and, [self.mask(code) for code in languages or self])
+
+    def exclusive(self, language: str) -> Bool[Tensor, "layer neuron"]:
+        """Mark the neurons that belong to this language and to no other."""
+        others = [self.mask(code) for code in self if code != language]
+        mask = self.mask(language)
+        return mask & ~_combine(torch.logical_or, others) if others else mask
+
+    def select(self, *languages: str) -> "NeuronSets":
+        """Leave the other languages out; scores stay those of all.
+
+        Raises:
+            LanguageError: a language that is not here.
+        """
+        order = [self._position(code) for code in languages]
+        return dataclasses.replace(
+            self,
+            indices={code: self[code] for code in languages},
+            probability=None if self.probability is None else self.probability[order],
+        )
+
+    def random_like(
+        self, *, seed: int, match: Literal["size", "layer", "activity"] = "size"
+    ) -> "NeuronSets":
+        """Draw a random control: sets of the same size, none sharing a neuron with its original.
+
+        Each language is drawn from `seed` and its own code, so that the control of one language
+        does not depend on which others are present.
+
+        Args:
+            seed: at least 0; the same seed gives the same neurons.
+            match: `size`: uniformly over all layers and neurons; `layer`: as many per layer;
+                `activity`: in the same layer, of similar activation probability in that language.
+
+        Raises:
+            LseError: too few neurons remain, `match` or `seed` is unknown or negative, or
+                `activity` is asked for without every `probability`.
+
+        Source: paper, section 4.3 (iii) for `size`.
+        """
+        if match == "activity" and (self.probability is None or self.probability.isnan().any()):
+            known = "none" if self.probability is None else "those of their own neurons alone"
+            raise LseError(
+                "match='activity' needs activation probabilities of all neurons, and these sets "
+                f"({self.method}) carry {known}. Use the `neurons.safetensors` of lse_interp.lape, "
+                "or match='layer'."
+            )
+        drawn = {
+            language: draw_control(
+                self.mask(language),
+                language=language,
+                seed=seed,
+                match=match,
+                probability=None if self.probability is None else self.probability[position],
+            )
+            for position, language in enumerate(self)
+        }
+        return dataclasses.replace(
+            self,
+            indices={language: mask_to_indices(mask) for language, mask in drawn.items()},
+            method=f"random:{match}",
+            lape=_complete(self.lape),
+            probability=_complete(self.probability),
+            provenance=provenance(control={"seed": seed, "match": match, "of": self.method}),
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """List every (language, layer, neuron) with its LAPE and its probability there.
+
+        `lape` and `probability` are NaN where they are not known. A language without neurons has
+        no row.
+        """
+        frames = [self._frame(position, language) for position, language in enumerate(self)]
+        return pd.concat(frames, ignore_index=True)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the artefact; see `artifacts.format.save_artifact`."""
+        tensors = {
+            "neurons": torch.cat(
+                [neurons for layers in self.indices.values() for neurons in layers]
+            ),
+            "n_neurons": torch.stack([self.counts(language) for language in self]),
+        }
+        if self.lape is not None:
+            tensors["lape"] = self.lape
+        if self.probability is not None:
+            tensors["probability"] = self.probability
+        meta = {
+            "languages": self.languages,
+            "model": self.model.to_dict(),
+            "site": self.site,
+            "method": self.method,
+            "thresholds": dict(self.thresholds),
+            "provenance": dict(self.provenance),
+        }
+        return save_artifact(path, kind=_KIND, version=_VERSION, tensors=tensors, meta=meta)
+
+    @classmethod
+    def load(cls, path: str | Path, *, model: ModelInfo | HasInfo | None = None) -> "NeuronSets":
+        """Read what `save` wrote, or what `to_parquet` did.
+
+        Args:
+            path: the `.safetensors` file, or the `.parquet` file of a release.
+            model: the model the neurons will be used on, if there is one.
+
+        Raises:
+            ArtifactError: missing, truncated, altered or of another kind.
+            MismatchError: the neurons belong to another model than `model`.
+        """
+        if Path(path).suffix == ".parquet":
+            return cls.from_parquet(path, model=model)
+        tensors, meta = load_artifact(path, kind=_KIND, version=_VERSION)
+        found = ModelInfo.from_dict(meta["model"])
+        if model is not None:
+            info_of(model).require_same(found, what=f"{path}")
+        shape = (len(meta["languages"]), found.n_layers)
+        sets = cut_indices(tensors["neurons"], tensors["n_neurons"], shape=shape, where=f"{path}")
+        pieces = iter(sets)
+        return cls(
+            indices={
+                language: tuple(next(pieces) for _ in range(found.n_layers))
+                for language in meta["languages"]
+            },
+            model=found,
+            site=meta["site"],
+            method=meta["method"],
+            thresholds=meta["thresholds"],
+            lape=tensors.get("lape"),
+            probability=tensors.get("probability"),
+            provenance=meta["provenance"],
+        )
+
+    def to_parquet(self, path: str | Path) -> Path:
+        """Write `to_frame` as a release table.
+
+        Model, fingerprint, site, thresholds and the full language list travel as JSON in the
+        schema metadata, under the key `lse_interp`; `from_parquet` reads them back.
+        """
+        about = {
+            "model": self.model.to_dict(),
+            "site": self.site,
+            "method": self.method,
+            "thresholds": dict(self.thresholds),
+            "n_neurons": {language: self.size(language) for language in self},
+            "provenance": dict(self.provenance),
+        }
+        return write_table(path, self.to_frame(), about=about)
+
+    @classmethod
+    def from_parquet(
+        cls, path: str | Path, *, model: ModelInfo | HasInfo | None = None
+    ) -> "NeuronSets":
+        """Read what `to_parquet` wrote.
+
+        The table lists the neurons of the sets, so `lape` and `probability` are NaN for all other
+        neurons; they are None where the table has neither.
+
+        Args:
+            path: the `.parquet` file.
+            model: the model the neurons will be used on, if there is one.
+
+        Raises:
+            ArtifactError: missing, truncated, altered or not a release table.
+            MismatchError: the neurons belong to another model than `model`.
+        """
+        frame, about = read_release_table(path)
+        found = ModelInfo.from_dict(about["model"])
+        if model is not None:
+            info_of(model).require_same(found, what=f"{path}")
+        rows = {"languages": about["n_neurons"], "model": found}
+        indices = rows_to_indices(frame, **rows)
+        lape, probability = rows_to_grids(frame, **rows)
+        return cls(
+            indices=indices,
+            model=found,
+            site=about["site"],
+            method=about["method"],
+            thresholds=about["thresholds"],
+            lape=lape,
+            probability=probability,
+            provenance=about["provenance"],
+        )
+
+    @classmethod
+    def from_masks(
+        cls,
+        path: str | Path,
+        *,
+        languages: Sequence[str],
+        model: ModelInfo,
+        site: str | None = None,
+    ) -> "NeuronSets":
+        """Read a list over languages of lists over layers of index tensors, saved with torch.
+
+        Args:
+            path: the file.
+            languages: what the file does not say: its languages in their order, in any spelling
+                that `core.languages.lookup` knows.
+            model: the model the indices point into.
+            site: the activation site they were found at, if known.
+
+        Raises:
+            ArtifactError: missing, unreadable or of another structure.
+            LanguageError: an unknown language.
+            MismatchError: languages, layers or indices do not fit `languages` and `model`.
+        """
+        return cls(
+            indices=read_masks(path, languages=languages, model=model),
+            model=model,
+            site=site,
+            method="masks",
+            provenance=provenance(masks=str(path)),
+        )
+
+    def to_masks(self, path: str | Path) -> Path:
+        """Write the form that `from_masks` reads; languages in the order of `languages`."""
+        return write_masks(path, list(self.indices.values()))
+
+    def _position(self, language: str) -> int:
+        if language not in self:
+            raise LanguageError(f"No neurons of {language!r} here. {self._hint(language)}")
+        return self.languages.index(language)
+
+    def _hint(self, language: str) -> str:
+        with contextlib.suppress(LanguageError):
+            code = lookup(language).code
+            if code != language and code in self:
+                return f"They are filed under {code!r}."
+        return near_misses(language, self.indices)
+
+    def _frame(self, position: int, language: str) -> pd.DataFrame:
+        layer = torch.arange(self.model.n_layers).repeat_interleave(self.counts(language))
+        neuron = torch.cat(self[language])
+        unknown = np.full(len(neuron), np.nan)
+        probability = self.probability
+        return pd.DataFrame(
+            {
+                "language": pd.Series([language] * len(neuron), dtype="str"),
+                "layer": layer.numpy(),
+                "neuron": neuron.numpy(),
+                "lape": unknown if self.lape is None else self.lape[layer, neuron].numpy(),
+                "probability": unknown
+                if probability is None
+                else probability[position][layer, neuron].numpy(),
+            }
+        )
+
+
+def _complete(values: Tensor | None) -> Tensor | None:
+    """Drop values that are known for some neurons alone."""
+    return None if values is None or values.isnan().any() else values
+
+
+def _combine(operation: Any, masks: Sequence[Tensor]) -> Tensor:
+    result = masks[0]
+    for mask in masks[1:]:
+        result = operation(result, mask)
+    return result

@@ -1,0 +1,243 @@
+"""EvaluationTable: scores of several models on the same questions, question by question."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from lse_interp.artifacts.format import load_artifact, save_artifact
+from lse_interp.core.errors import LseError, MismatchError, near_misses
+from lse_interp.core.statistics import (
+    bootstrap_interval,
+    bootstrap_p_value,
+    mcnemar_p_value,
+    standard_error,
+)
+
+__all__ = ["FRAME_COLUMNS", "EvaluationTable", "Measure", "Unit"]
+
+_KIND, _VERSION = "evaluation_table", 1
+_LABELS = ("models", "methods", "seeds", "fingerprints")
+
+Unit = Literal["%", "BLEU", "chrF", "nats"]
+"""Units of scores; those in percent are 0 or 100 per question."""
+
+FRAME_COLUMNS = (
+    *("language", "model", "method", "seed", "task", "row", "label", "group", "metric", "unit"),
+    *("headline", "score", "stderr", "base", "difference", "low", "high", "p_value"),
+    "n_documents",
+)
+"""Columns of `EvaluationTable.to_frame`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """One number per question: which task, and what is counted."""
+
+    task: str
+    """Name of the task, e.g. `belebele_mlt`."""
+    row: str
+    """Its row in a table over languages, e.g. `FLORES TG→EN`."""
+    label: str
+    """Its row in the table of one language, e.g. `FLORES mlt→eng`."""
+    group: Literal["target", "general"]
+    """Target-language performance or general capabilities."""
+    language: str
+    """Language of the text that is judged, ISO 639-3."""
+    metric: str
+    """`bleu`, `chrf`, `letter_accuracy`, `format_failure`, `loglikelihood_accuracy`, `loss`, ..."""
+    unit: Unit
+    higher_is_better: bool
+    headline: bool
+    """The metric of its task that the paper's tables would print."""
+    text: str
+    """Hash of the questions."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvaluationTable:
+    """Scores of several models, per measure and question.
+
+    Raises:
+        MismatchError: labels that do not fit the scores or are not distinct; a measure twice;
+            scores that are not finite.
+    """
+
+    models: tuple[str, ...]
+    """A label per model; the first is the base model."""
+    methods: tuple[str, ...]
+    """How each was trained: `base`, `target`, `random:layer`, ..."""
+    seeds: tuple[int, ...]
+    """Seed of each training."""
+    fingerprints: tuple[str, ...]
+    """Hash of the weights of each."""
+    language: str
+    """The language trained, ISO 639-3."""
+    measures: tuple[Measure, ...]
+    scores: tuple[Float64[Tensor, "model _"], ...]
+    """One tensor per measure, in its unit; tasks differ in their number of questions."""
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n_models = len(self.models)
+        lengths = {len(getattr(self, name)) for name in _LABELS}
+        if lengths | {len(scores) for scores in self.scores} != {n_models}:
+            raise MismatchError(
+                f"Each of the {n_models} models needs a method, a seed, a hash, and a row in every "
+                "measure."
+            )
+        if len(self.measures) != len(self.scores):
+            raise MismatchError(
+                f"Every measure needs its scores; got {len(self.measures)} measures and "
+                f"{len(self.scores)} tensors of scores."
+            )
+        _require_distinct("Models", self.models)
+        _require_distinct("Measures", [f"{m.task} {m.metric}" for m in self.measures])
+        for measure, scores in zip(self.measures, self.scores, strict=True):
+            if scores.shape[1] == 0 or not bool(torch.isfinite(scores).all()):
+                raise MismatchError(
+                    f"The scores of {measure.task} ({measure.metric}) should be finite numbers, "
+                    f"at least one per model; got {scores.shape[1]} questions."
+                )
+
+    def of(self, task: str, metric: str) -> Float64[Tensor, "model document"]:
+        """Select the scores of one measure.
+
+        Raises:
+            LseError: no such measure.
+        """
+        names = [f"{m.task} {m.metric}" for m in self.measures]
+        wanted = f"{task} {metric}"
+        if wanted not in names:
+            raise LseError(f"No measure {wanted!r} here. {near_misses(wanted, names)}")
+        return self.scores[names.index(wanted)]
+
+    def to_frame(self, *, n_bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:
+        """List every model's mean score, and its change against the first model.
+
+        Columns: see `FRAME_COLUMNS`. `score` and `base` are means over questions, `stderr` the
+        standard error of `score`; `low` and `high` bound `difference` = score - base by a 95 %
+        bootstrap over questions, paired. `p_value` is two-sided: McNemar's exact test where
+        questions are right or wrong, the paired bootstrap elsewhere. The first model has none of
+        these. Questions are taken to be independent; those of the embedded corpus share clauses,
+        so that its intervals are too narrow.
+        """
+        rows = [
+            self._row(measure, scores, at, n_bootstrap=n_bootstrap, seed=seed)
+            for measure, scores in zip(self.measures, self.scores, strict=True)
+            for at in range(len(self.models))
+        ]
+        return pd.DataFrame(rows, columns=list(FRAME_COLUMNS))
+
+    def select(self, models: Sequence[str]) -> "EvaluationTable":
+        """Keep some models, in the order given.
+
+        Raises:
+            LseError: no such model.
+        """
+        for label in models:
+            if label not in self.models:
+                raise LseError(f"No model {label!r} here. {near_misses(label, self.models)}")
+        at = [self.models.index(label) for label in models]
+        labels: dict[str, Any] = {
+            name: tuple(getattr(self, name)[i] for i in at) for name in _LABELS
+        }
+        return dataclasses.replace(
+            self,
+            **labels,
+            scores=tuple(scores[at] for scores in self.scores),
+        )
+
+    def named(self, models: Sequence[str]) -> "EvaluationTable":
+        """Give the models other labels, in the order they have.
+
+        Raises:
+            MismatchError: a label twice, or more or fewer labels than models.
+        """
+        return dataclasses.replace(self, models=tuple(models))
+
+    @classmethod
+    def concat(cls, tables: Sequence["EvaluationTable"]) -> "EvaluationTable":
+        """Put the models of several tables into one.
+
+        Raises:
+            MismatchError: tables of other languages, tasks or questions.
+        """
+        first = tables[0]
+        for table in tables[1:]:
+            if (table.language, table.measures) != (first.language, first.measures):
+                raise MismatchError(
+                    "Tables can be joined if they hold the same questions in the same order; "
+                    f"{', '.join(table.models)} was asked others than {', '.join(first.models)}. "
+                    "Evaluate them with the same tasks and limits."
+                )
+        labels: dict[str, Any] = {
+            name: tuple(v for table in tables for v in getattr(table, name)) for name in _LABELS
+        }
+        return dataclasses.replace(
+            first,
+            **labels,
+            scores=tuple(
+                torch.cat(parts) for parts in zip(*(t.scores for t in tables), strict=True)
+            ),
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the artefact; see `artifacts.format.save_artifact`."""
+        meta = {name: getattr(self, name) for name in (*_LABELS, "language", "provenance")}
+        meta["measures"] = [dataclasses.asdict(measure) for measure in self.measures]
+        tensors = {f"scores.{at}": scores for at, scores in enumerate(self.scores)}
+        return save_artifact(path, kind=_KIND, version=_VERSION, tensors=tensors, meta=meta)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "EvaluationTable":
+        """Read what `save` wrote.
+
+        Raises:
+            ArtifactError: missing, truncated, altered or of another kind.
+        """
+        tensors, meta = load_artifact(path, kind=_KIND, version=_VERSION)
+        measures = tuple(Measure(**measure) for measure in meta.pop("measures"))
+        meta |= {name: tuple(meta[name]) for name in _LABELS}
+        scores = tuple(tensors[f"scores.{at}"] for at in range(len(measures)))
+        return cls(measures=measures, scores=scores, **meta)
+
+    def _row(
+        self, measure: Measure, scores: Tensor, at: int, *, n_bootstrap: int, seed: int
+    ) -> dict[str, Any]:
+        own, base = scores[at], scores[0]
+        row = {
+            "language": self.language,
+            **{name[:-1]: getattr(self, name)[at] for name in ("models", "methods", "seeds")},
+            **dataclasses.asdict(measure),
+            "score": own.mean().item(),
+            "stderr": standard_error(own),
+            "n_documents": len(own),
+        }
+        row["language"] = self.language
+        if at == 0:
+            return row
+        low, high = bootstrap_interval((own - base)[None], n_bootstrap=n_bootstrap, seed=seed)
+        right_or_wrong = measure.unit == "%"
+        p_value = (
+            mcnemar_p_value(own, base)
+            if right_or_wrong
+            else bootstrap_p_value(own - base, n_bootstrap=n_bootstrap, seed=seed)
+        )
+        return row | {
+            "base": base.mean().item(),
+            "difference": (own - base).mean().item(),
+            "low": low.item(),
+            "high": high.item(),
+            "p_value": p_value,
+        }
+
+
+def _require_distinct(what: str, labels: Sequence[str]) -> None:
+    if len(set(labels)) < len(labels):
+        raise MismatchError(f"{what} need labels of their own; got {', '.join(labels)}.")

@@ -1,0 +1,272 @@
+"""Tasks as YAML files, to be run by lm-evaluation-harness itself.
+
+```
+python -c "
+from lse_interp.evaluation_tasks.benchmarks import benchmark_tasks
+from lse_interp.evaluation_tasks.files import write_task_files
+write_task_files('tasks', benchmark_tasks('mlt'))"
+lm-eval run --include_path tasks --tasks flores_mlt_eng,belebele_mlt --model hf \
+    --model_args pretrained=meta-llama/Llama-3.1-8B --batch_size 1
+lm-eval run --include_path tasks --tasks lse_interp --model vllm \
+    --model_args pretrained=meta-llama/Llama-3.1-8B,dtype=bfloat16
+```
+
+A folder holds one file per task, two for a `choice` (a YAML task has one type of output:
+`belebele_mlt` generates, `belebele_mlt_loglikelihood` compares the letters), and one Python file
+with the functions they name, which come from this module. The tag `lse_interp` stands for all.
+Local copies of the benchmarks take the place of the hub with `--metadata '{"data_dir": "/path"}'`.
+
+Scores are those of `harness.run_tasks`, with two differences of the harness's own `hf` model: its
+repetition penalty counts padding, which `--batch_size 1` avoids (vLLM has none), and it loses
+characters where a token would reach across the end of a prompt (options without a space before
+them). See `greedy_lm`.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lse_interp.artifacts.atomic import write_atomic
+from lse_interp.core.errors import LseError
+from lse_interp.core.languages import lookup
+from lse_interp.tasks import prompts
+from lse_interp.tasks.answers import (
+    METRICS,
+    continuations,
+    generation_settings,
+    is_generated,
+    is_scored_by_likelihood,
+    score,
+)
+from lse_interp.tasks.base import Document, Task
+
+__all__ = ["options", "read_documents", "score_results", "write_task_files"]
+
+_OF_LIKELIHOOD = ("loglikelihood_accuracy", "normalised_accuracy")
+_MODULE = "lse_interp_tasks"
+_PYTHON = '''"""The functions that the task files beside this one name."""
+
+from lse_interp.evaluation_tasks.files import options, read_documents, score_results
+
+__all__ = ["options", "read_documents", "score_results"]
+'''
+
+
+def write_task_files(
+    folder: str | Path,
+    tasks: Sequence[Task],
+    *,
+    data_dir: str | Path | None = None,
+    prompt_style: str = "paper",
+) -> list[Path]:
+    """Write tasks as files for lm-evaluation-harness; files of the same name are replaced.
+
+    Args:
+        folder: Where to; made if it is not there.
+        tasks: From `benchmarks.benchmark_tasks` or `embedded.embedded_tasks`.
+        data_dir: Local copies of the benchmarks, see `benchmarks`; None leaves them to the hub.
+        prompt_style: One of `prompts.STYLES`.
+
+    Returns:
+        The files, the Python file last.
+
+    Raises:
+        LseError: Another prompt style.
+        OSError: A folder that cannot be written.
+    """
+    if prompt_style not in prompts.STYLES:
+        raise LseError(
+            f"`prompt_style` must be {' or '.join(prompts.STYLES)}; got {prompt_style!r}."
+        )
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    metadata = {
+        # Relative paths would be resolved against the folder the harness is started in.
+        "data_dir": None if data_dir is None else str(Path(data_dir).expanduser().resolve()),
+        "prompt_style": prompt_style,
+    }
+    texts: dict[str, str] = {}
+    for task in tasks:
+        if is_generated(task):
+            texts[f"{task.name}.yaml"] = _yaml(task, metadata, generated=True)
+        if is_scored_by_likelihood(task):
+            name = f"{task.name}_loglikelihood" if is_generated(task) else task.name
+            texts[f"{name}.yaml"] = _yaml(task, metadata, generated=False, name=name)
+    texts[f"{_MODULE}.py"] = _PYTHON
+    for name, text in texts.items():
+        _write(folder / name, text)
+    return [folder / name for name in texts]
+
+
+def read_documents(
+    *,
+    lse_task: Mapping[str, Any],
+    data_dir: str | None = None,
+    prompt_style: prompts.Style = "paper",
+    **_: Any,
+) -> dict[str, Any]:
+    """Read the documents of a task, as the harness wants them.
+
+    The arguments are the `metadata` of a task file; others, such as those of the model that the
+    harness adds, are not used.
+
+    Args:
+        lse_task: The fields of the task.
+        data_dir: Local copies of the benchmarks; None reads the hub.
+        prompt_style: One of `prompts.STYLES`.
+
+    Returns:
+        The split `test`, with the fields of a document, and the kind and language of the task.
+    """
+    from datasets import Dataset, Features, Value
+
+    task = Task(**lse_task)
+    documents = _documents(task, data_dir=data_dir, prompt_style=prompt_style)
+    text = Value("string")
+    features = Features(
+        prompt=text,
+        reference=text,
+        choices=[text],
+        answer=Value("int64"),
+        lse_task={name: text for name in dataclasses.asdict(task)},
+    )
+    rows = [{**dataclasses.asdict(document), "lse_task": lse_task} for document in documents]
+    return {"test": Dataset.from_list(rows, features=features)}
+
+
+def options(doc: Mapping[str, Any]) -> list[str]:
+    """Return the texts whose log-likelihoods are compared; see `answers.continuations`."""
+    return list(continuations(Task(**doc["lse_task"]), _document(doc)))
+
+
+def score_results(doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, float]:
+    """Score a text, or the log-likelihoods of the options; see `answers.score`."""
+    generated = isinstance(results[0], str)
+    outcome = score(
+        Task(**doc["lse_task"]),
+        _document(doc),
+        output=results[0] if generated else None,
+        loglikelihoods=None if generated else [value for value, _ in results],
+    )
+    return dict(outcome.scores)
+
+
+def _documents(task: Task, *, data_dir: str | None, prompt_style: prompts.Style) -> list[Document]:
+    if task.name.startswith("embedded_"):
+        from lse_interp.tasks.embedded import embedded_documents
+
+        return embedded_documents(task, prompt_style=prompt_style)
+    from lse_interp.tasks.benchmarks import load_documents
+
+    return load_documents(task, data_dir=data_dir, prompt_style=prompt_style)
+
+
+def _document(doc: Mapping[str, Any]) -> Document:
+    return Document(
+        prompt=doc["prompt"],
+        reference=doc["reference"],
+        choices=tuple(doc["choices"]),
+        answer=doc["answer"],
+    )
+
+
+def _yaml(
+    task: Task, metadata: Mapping[str, Any], *, generated: bool, name: str | None = None
+) -> str:
+    """Write a task file. Strings are written as JSON, which YAML contains."""
+    metrics = {
+        metric: about.higher_is_better
+        for metric, about in METRICS[task.kind].items()
+        if generated == (metric not in _OF_LIKELIHOOD)
+    }
+    lines = [
+        *_header(task, prompt_style=metadata["prompt_style"], generated=generated),
+        f"task: {name or task.name}",
+        "tag: lse_interp",
+        f"custom_dataset: !function {_MODULE}.read_documents",
+        "test_split: test",
+        "num_fewshot: 0",
+        "doc_to_text: prompt",
+        f"doc_to_target: {'reference' if task.kind == 'translation' else 'answer'}",
+        *(_generation() if generated else _comparison()),
+        f"process_results: !function {_MODULE}.score_results",
+        "metric_list:",
+    ]
+    for metric, higher in metrics.items():
+        lines += [
+            f"  - metric: {metric}",
+            "    aggregation: mean",
+            f"    higher_is_better: {json.dumps(higher)}",
+        ]
+    lines += ["metadata:", "  version: 1.0"]
+    lines += [f"  {key}: {_json(value)}" for key, value in metadata.items()]
+    lines += ["  lse_task:"]
+    lines += [f"    {key}: {_json(value)}" for key, value in dataclasses.asdict(task).items()]
+    return "\n".join(lines) + "\n"
+
+
+def _header(task: Task, *, prompt_style: prompts.Style, generated: bool) -> list[str]:
+    asked = {
+        "translation": "A translation is generated; sentence BLEU and chrF, in percent.",
+        "choice": "An answer is generated and its letter looked for; percent."
+        if generated
+        else "The log-likelihoods of the letters are compared; percent.",
+        "completion": "The log-likelihoods of the options are compared; percent.",
+    }
+    how = "appendices C.2 (prompt) and C.3 (generation)" if generated else "appendix C.2 (prompt)"
+    return [
+        f"# {task.label} ({lookup(task.language).name}). {asked[task.kind]}",
+        f"# Source: paper, section 4.2 (benchmark), {how}.",
+        "# The prompt:",
+        *(f"#   {line}".rstrip() for line in _template(task, prompt_style).split("\n")),
+    ]
+
+
+def _template(task: Task, prompt_style: prompts.Style) -> str:
+    """Return the prompt of a task with names in the place of what differs between questions."""
+    if task.kind == "translation":
+        name = lookup(task.language).name
+        return prompts.translation("{source_text}", target_name=name, style=prompt_style)
+    if task.name.startswith("embedded_"):
+        return _documents(task, data_dir=None, prompt_style=prompt_style)[0].prompt
+    from lse_interp.tasks.registry import benchmark_of
+
+    benchmark, _ = benchmark_of(task.name)
+    assert benchmark.to_document is not None
+    texts = [f"{{option {number}}}" for number in range(1, 5)]
+    row: dict[str, Any] = {column: f"{{{column}}}" for column in benchmark.columns}
+    # 1 is the position of an option whether a benchmark counts from 0 or from 1.
+    row |= dict.fromkeys(("correct_answer_num", "label", "answer"), "1")
+    row |= {"endings": texts, "choices": texts, "category": "travel", "answerKey": "A"}
+    if "answerKey" in benchmark.columns:
+        row["choices"] = {"text": texts, "label": list("ABCD")}
+    return benchmark.to_document(row, where=task.name).prompt
+
+
+def _generation() -> list[str]:
+    lines = ["output_type: generate_until", "generation_kwargs:"]
+    for key, value in generation_settings().items():
+        if isinstance(value, list):
+            lines += [f"  {key}:", *(f"    - {_json(stop)}" for stop in value)]
+        else:
+            lines.append(f"  {key}: {_json(value)}")
+    return lines
+
+
+def _comparison() -> list[str]:
+    return [
+        "output_type: multiple_choice",
+        f"doc_to_choice: !function {_MODULE}.options",
+        # The options bring their own space.
+        'target_delimiter: ""',
+    ]
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _write(path: Path, text: str) -> None:
+    write_atomic(path, lambda out: out.write_text(text, encoding="utf-8"))

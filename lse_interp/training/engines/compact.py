@@ -1,0 +1,234 @@
+r"""The engine `compact`: gradients of the chosen neurons alone. The default.
+
+For y = down(act(gate x) * (up x)) with neurons S chosen, one autograd function runs the MLP with
+its dense weights and, in the backward pass, forms the gradients of the chosen rows alone:
+
+    dgate[S] = dg[:, S]^T x,    dup[S] = du[:, S]^T x,    ddown[:, S]^T = (h u)[:, S]^T dy,
+
+with g = gate x, u = up x, h = act(g). It keeps x, g and u; no dense weight gradient, clone or
+optimizer state exists. In the lowest layer with chosen neurons, where no gradient is needed for
+x, only the columns S of g and u are kept and computed with.
+
+MLPs of another form (ungated, fused, with biases) get the same for each linear map apart.
+
+Source: paper, section 3.2; the engine is an addition.
+"""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lse_interp.models import HookedModel
+from lse_interp.models.architectures import BlockLayout
+from lse_interp.models.mlp_weights import row_sources
+from lse_interp.models.placement.dtensors import whole
+from lse_interp.training.engines.base import NeuronRows, frozen
+
+__all__ = ["CompactRows"]
+
+
+class CompactRows:
+    """Train the rows of chosen neurons without dense gradients.
+
+    While the engine is open, hooks on modules inside a patched MLP fire in passes without
+    gradients only.
+
+    Args:
+        rows: The leaves.
+    """
+
+    def __init__(self, rows: NeuronRows) -> None:
+        self.rows = rows
+        self.module: nn.Module | None = rows
+        self._restore = frozen(rows.model.hf, {})
+        self._patched: list[nn.Module] = []
+        for layer in rows.layers:
+            self._patch_layer(layer)
+
+    def leaves(self) -> dict[str, nn.Parameter]:
+        """Return the rows by layer."""
+        return dict(self.rows.leaves.items())
+
+    def before_step(self) -> None:
+        """Do nothing: the backward pass has left the gradients where they belong."""
+
+    def after_step(self) -> None:
+        """Write the rows into the model."""
+        self.rows.write()
+
+    def close(self) -> None:
+        """Give the modules their own forward back and restore `requires_grad`."""
+        for module in self._patched:
+            del module.forward
+        self._restore()
+
+    def _patch_layer(self, layer: int) -> None:
+        model = self.rows.model
+        at = model.layout.blocks[layer]
+        mlp = _gated_mlp(model, at)
+        if mlp is not None:
+            act = model.hf.get_submodule(at.act)
+            self._patch(mlp, _mlp_forward(mlp, act, self.rows, layer))
+            return
+        by_module: dict[str, list[int]] = {}
+        for projection, source in enumerate(row_sources(model, layer)):
+            by_module.setdefault(source.name.rpartition(".")[0], []).append(projection)
+        for name, projections in by_module.items():
+            module = model.hf.get_submodule(name)
+            self._patch(module, _linear_forward(module, self.rows, layer, projections))
+
+    def _patch(self, module: nn.Module, forward: Callable[..., Any]) -> None:
+        # On the instance: the class, and every other model of its kind, stays as it is.
+        module.forward = forward
+        self._patched.append(module)
+
+
+def _gated_mlp(model: HookedModel, at: BlockLayout) -> nn.Module | None:
+    """Return the module that is down(act(gate x) * (up x)) and nothing else, if there is one."""
+    if at.fused or at.gate is None:
+        return None
+    parents = {path.rpartition(".")[0] for path in (at.gate, at.up, at.down, at.act)}
+    if len(parents) != 1:
+        return None
+    mlp = model.hf.get_submodule(parents.pop())
+    linears = [model.hf.get_submodule(path) for path in (at.gate, at.up, at.down)]
+    if any(type(linear) is not nn.Linear or linear.bias is not None for linear in linears):
+        return None
+    # Sharded weights are gathered for as long as this takes.
+    weights = {name: whole(weight.detach()) for name, weight in mlp.named_parameters()}
+    parts = (path.rpartition(".")[2] for path in (at.gate, at.up, at.down))
+    gate, up, down = (weights[f"{part}.weight"] for part in parts)
+    # What the module computes besides (a scale, a clamp, sparsity) shows in its values.
+    x = torch.linspace(-2, 2, 2 * model.d_model).view(1, 2, model.d_model)
+    x = x.to(gate)
+    with torch.no_grad():
+        linear, act = nn.functional.linear, model.hf.get_submodule(at.act)
+        expected = linear(act(linear(x, gate)) * linear(x, up), down)
+        found = torch.func.functional_call(mlp, weights, (x,))
+    return mlp if isinstance(found, Tensor) and torch.equal(found, expected) else None
+
+
+def _mlp_forward(
+    mlp: Any, act: nn.Module, rows: NeuronRows, layer: int
+) -> Callable[[Tensor], Tensor]:
+    plain = type(mlp).forward
+    chosen = rows.neurons[layer]
+
+    def forward(x: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return plain(mlp, x)
+        weights = (mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight)
+        return _GatedMLP.apply(x, rows.leaf(layer), *weights, chosen.to(x.device), act)
+
+    return forward
+
+
+def _linear_forward(
+    linear: nn.Module, rows: NeuronRows, layer: int, projections: list[int]
+) -> Callable[[Tensor], Tensor]:
+    plain = type(linear).forward
+    sources = [row_sources(rows.model, layer)[projection] for projection in projections]
+    index = torch.cat([rows.neurons[layer] + source.start for source in sources])
+    neuron_is_output = sources[0].neuron_dim == (1 if hasattr(linear, "nf") else 0)
+
+    def forward(x: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return plain(linear, x)
+        leaf = rows.leaf(layer)
+        trained = torch.cat([leaf[projection] for projection in projections])
+        place = index.to(x.device)
+        return _RowsLinear.apply(x, trained, linear.weight, linear, plain, place, neuron_is_output)
+
+    return forward
+
+
+class _GatedMLP(torch.autograd.Function):
+    """down(act(gate x) * (up x)); the leaf stands for the chosen rows and gets their gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Float[Tensor, "batch pos d_model"],
+        leaf: Float[Tensor, "projection _neuron d_model"],
+        gate: Float[Tensor, "neuron d_model"],
+        up: Float[Tensor, "neuron d_model"],
+        down: Float[Tensor, "d_model neuron"],
+        chosen: Tensor,
+        act: nn.Module,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        flat = x.reshape(-1, x.shape[-1])
+        g, u = nn.functional.linear(flat, gate), nn.functional.linear(flat, up)
+        y = nn.functional.linear(act(g) * u, down)
+        ctx.act, ctx.shape, ctx.autocast = act, x.shape, _autocast_state(x)
+        ctx.whole = ctx.needs_input_grad[0]
+        if not ctx.whole:
+            g, u = g.index_select(1, chosen), u.index_select(1, chosen)
+        ctx.save_for_backward(flat, g, u, gate, up, down, leaf, chosen)
+        return y.view(*x.shape[:-1], y.shape[-1])
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, g, u, gate, up, down, leaf, chosen = ctx.saved_tensors
+        with ctx.autocast():
+            dy = dy.reshape(-1, dy.shape[-1])
+            dz = dy @ (down if ctx.whole else down.index_select(1, chosen))
+            with torch.enable_grad():
+                g = g.detach().requires_grad_(True)
+                h = ctx.act(g)
+            (dg,) = torch.autograd.grad(h, g, dz * u)
+            h = h.detach()
+            du = dz.mul_(h) if dz.dtype == h.dtype else dz * h
+            parts = (dg, du, h, u)
+            picked = [part.index_select(1, chosen) for part in parts] if ctx.whole else parts
+            dgs, dus, hs, us = picked
+            drows = torch.stack([dgs.mT @ x, dus.mT @ x, (hs * us).mT @ dy])
+            dx = torch.addmm(dg @ gate, du, up).view(ctx.shape) if ctx.whole else None
+        return dx, drows.to(leaf.dtype), None, None, None, None, None
+
+
+class _RowsLinear(torch.autograd.Function):
+    """A linear map; `trained` stands for some of its rows (or columns) and gets their gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        trained: Float[Tensor, "_neuron d_model"],
+        weight: Tensor,
+        linear: nn.Module,
+        plain: Callable[..., Tensor],
+        index: Tensor,
+        neuron_is_output: bool,
+    ) -> Tensor:
+        y = plain(linear, x)
+        ctx.save_for_backward(x, weight, trained, index)
+        ctx.neuron_is_output, ctx.transposed = neuron_is_output, hasattr(linear, "nf")
+        ctx.autocast = _autocast_state(x)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, trained, index = ctx.saved_tensors
+        with ctx.autocast():
+            flat_x, flat_dy = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+            if ctx.neuron_is_output:
+                drows = flat_dy.index_select(1, index).mT @ flat_x
+            else:
+                drows = flat_x.index_select(1, index).mT @ flat_dy
+            dx = None
+            if ctx.needs_input_grad[0]:
+                dx = (flat_dy @ (weight.mT if ctx.transposed else weight)).view(x.shape)
+        return dx, drows.to(trained.dtype), None, None, None, None, None
+
+
+def _autocast_state(x: Tensor) -> Callable[[], contextlib.AbstractContextManager]:
+    """Return what puts the backward pass under the autocast of the forward pass."""
+    device = x.device.type
+    if not torch.is_autocast_enabled(device):
+        return contextlib.nullcontext
+    dtype = torch.get_autocast_dtype(device)
+    return lambda: torch.autocast(device, dtype=dtype)

@@ -1,0 +1,206 @@
+"""How the processes of one launch share a training, as `accelerate launch` says in the environment.
+
+Replicas (DDP): every process holds the model, and gradients are averaged. Shards (FSDP2): every
+process holds a part of each block (see `models.placement.fsdp`), of one model or, with a
+parallelism config, of one of several replicas, such as one per machine. This package shards the
+model itself, before Trainer sees it: the plugin of accelerate would rebuild parameters that the
+engines hold, and save the whole model with every checkpoint. What its configuration asks for is
+done or refused.
+"""
+
+import atexit
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+__all__ = ["Launch"]
+
+# The other processes wait while the main one reads the model.
+_PATIENCE = datetime.timedelta(hours=2)
+
+_USE_FSDP = "ACCELERATE_USE_FSDP"
+_RESHARD = "FSDP_RESHARD_AFTER_FORWARD"
+_OTHER_STRATEGIES = {
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
+_USE_MESH = "ACCELERATE_USE_PARALLELISM_CONFIG"
+_MESH = "PARALLELISM_CONFIG_"
+_OTHER_DIMENSIONS = {"TP": "tensor", "CP": "context", "SP": "sequence"}
+_FIRST_TORCH = (2, 7)
+"""Since then, `fully_shard` takes parameters to leave alone."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One of `world` processes that were launched together.
+
+    Attributes:
+        rank: Which of them; 0 is the main process, which writes.
+        world: How many.
+        sharded: Whether they share models, rather than holding one each.
+        replicas: Number of models they share; each is spread over `world / replicas` processes.
+        reshard_after_forward: Whether blocks are gathered again for the backward pass.
+    """
+
+    rank: int = 0
+    world: int = 1
+    sharded: bool = False
+    replicas: int = 1
+    reshard_after_forward: bool = True
+
+    @classmethod
+    def find(cls) -> "Launch":
+        """Read the environment."""
+        world = _number("WORLD_SIZE", 1)
+        replicas = _number(f"{_MESH}DP_REPLICATE_SIZE", 1) if _is_on(_USE_MESH) else 1
+        return cls(
+            rank=_number("RANK", 0),
+            world=world,
+            sharded=_is_on(_USE_FSDP) and world > replicas,
+            replicas=replicas,
+            reshard_after_forward=_is_on(_RESHARD, default=True),
+        )
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes."""
+        return self.rank == 0
+
+    def faults(self, *, device: str | None) -> list[str]:
+        """List what the launch asks for and fine-tuning does not do, and what to ask instead.
+
+        Args:
+            device: The device asked for.
+        """
+        faults = _precision_faults() + _strategy_faults()
+        if _is_on(_USE_MESH):
+            faults += _mesh_faults(self.world)
+        if self.world > 1 and device not in (None, "auto", "cpu", "cuda"):
+            faults.append(
+                f"--device {device} names one device for {self.world} processes. Leave it out: "
+                "each process takes a GPU of its own."
+            )
+        return faults
+
+    def device(self, asked: str | None) -> torch.device:
+        """Choose the device of this process: a GPU of its own where there are GPUs."""
+        if asked is None:
+            has_gpu = torch.cuda.is_available() and not _is_on("ACCELERATE_USE_CPU")
+            asked = "cuda" if has_gpu else "cpu"
+        if asked == "cuda" and self.world > 1:
+            return torch.device("cuda", _number("LOCAL_RANK", 0))
+        return torch.device(asked)
+
+    @contextlib.contextmanager
+    def joined(self, device: torch.device) -> Iterator[None]:
+        """Meet the other processes; they stay together as long as they live."""
+        with _without(_USE_FSDP, _USE_MESH):
+            if self.world > 1 and not torch.distributed.is_initialized():
+                from accelerate import PartialState
+
+                PartialState(cpu=device.type == "cpu", timeout=_PATIENCE)
+            yield
+        if self.world > 1:
+            # Not before: processes that have parted cannot meet again in the same launch.
+            atexit.register(_part)
+
+
+def _part() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _strategy_faults() -> list[str]:
+    faults = [
+        f"{name} was asked for, which fine-tuning does not use. Launch with --multi_gpu, or with "
+        "--use_fsdp --fsdp_version 2 for a model that does not fit one GPU."
+        for variable, name in _OTHER_STRATEGIES.items()
+        if _is_on(variable)
+    ]
+    return faults + (_fsdp_faults() if _is_on(_USE_FSDP) else [])
+
+
+def _precision_faults() -> list[str]:
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    if precision == "no":
+        return []
+    return [
+        f"Mixed precision ({precision}) was asked for; the precision is that of the weights. "
+        "Launch with --mixed_precision no (mixed_precision: 'no'), and choose it by --dtype."
+    ]
+
+
+def _fsdp_faults() -> list[str]:
+    faults = []
+    version = os.environ.get("FSDP_VERSION", "1")
+    if version != "2":
+        faults.append(
+            f"FSDP version {version} was asked for; fine-tuning shards with version 2. Launch with "
+            "--fsdp_version 2 (fsdp_version: 2)."
+        )
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _FIRST_TORCH:
+        needed = ".".join(map(str, _FIRST_TORCH))
+        faults.append(f"FSDP2 needs torch {needed} or later; this is torch {torch.__version__}.")
+    reshard = os.environ.get(_RESHARD, "true")
+    if reshard.lower() not in ("true", "false"):
+        faults.append(
+            f"fsdp_reshard_after_forward must be true or false with version 2; got {reshard}."
+        )
+    if _is_on("FSDP_OFFLOAD_PARAMS"):
+        faults.append(
+            "fsdp_offload_params would keep weights on the host, which is not supported. Set it "
+            "to false, and launch more processes instead: each holds a smaller part."
+        )
+    if _is_on("FSDP_ACTIVATION_CHECKPOINTING"):
+        faults.append(
+            "fsdp_activation_checkpointing is chosen elsewhere: set it to false, and pass "
+            "--checkpointing to lse_interp.finetune."
+        )
+    policy = os.environ.get("FSDP_AUTO_WRAP_POLICY", "TRANSFORMER_BASED_WRAP").upper()
+    if policy != "TRANSFORMER_BASED_WRAP":
+        faults.append(
+            f"fsdp_auto_wrap_policy {policy} was asked for; the units are transformer blocks. Set "
+            "it to TRANSFORMER_BASED_WRAP, or leave it out."
+        )
+    if os.environ.get("FSDP_IGNORED_MODULES"):
+        faults.append("fsdp_ignored_modules is not supported. Leave it out.")
+    return faults
+
+
+def _mesh_faults(world: int) -> list[str]:
+    faults = [
+        f"parallelism_config asks for {name} parallelism, which fine-tuning does not use. Leave "
+        f"out its {short.lower()}_size."
+        for short, name in _OTHER_DIMENSIONS.items()
+        if _number(f"{_MESH}{short}_SIZE", 1) > 1
+    ]
+    replicas, shards = (_number(f"{_MESH}DP_{kind}_SIZE", 1) for kind in ("REPLICATE", "SHARD"))
+    if replicas * shards != world:
+        faults.append(
+            f"dp_replicate_size x dp_shard_size of parallelism_config must be the number of "
+            f"processes, {world}; got {replicas} x {shards}."
+        )
+    return faults
+
+
+def _number(variable: str, default: int) -> int:
+    return int(os.environ.get(variable, default))
+
+
+def _is_on(variable: str, *, default: bool = False) -> bool:
+    return os.environ.get(variable, str(default)).lower() in ("1", "true", "yes", "on")
+
+
+@contextlib.contextmanager
+def _without(*variables: str) -> Iterator[None]:
+    """Hide variables, so that neither transformers nor accelerate shards what is sharded."""
+    values = {name: os.environ.pop(name) for name in variables if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(values)

@@ -1,0 +1,299 @@
+"""Text for training: blocks of token ids with labels, and no sentence on both sides.
+
+Blocks come from `data.packing.pack`: documents are joined by token id and cut, so that nothing is
+padded but the end of the last block. Labels leave out BOS and padding.
+
+`authors` repeats the released code instead: every block is decoded to text, encoded again, cut
+or padded to the block size, and padding counts as a label.
+"""
+
+import functools
+import hashlib
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int32, Int64
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lse_interp.core.errors import CorpusError, LseError
+from lse_interp.data import Block, pack
+from lse_interp.data.packing import IGNORE
+from lse_interp.data.separators import Bos, Separator
+from lse_interp.models import HookedModel
+from lse_interp.models.tokenization import check_block_size, default_bos
+from lse_interp.training.hyperparameters import Hyperparameters
+
+__all__ = [
+    "Packing",
+    "Text",
+    "TokenBlocks",
+    "authors_blocks",
+    "pack_text",
+    "require_disjoint",
+    "token_blocks",
+]
+
+_PAPER_TOKENS = 100_000_000
+
+_SENTENCE_END = re.compile(r"(?<=[.!?։؟।])\s+|(?<=[。！？])")
+_SHORTEST_PIECE = 16
+"""Characters below which a piece of text may stand on both sides: a heading, a name."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How documents become blocks; see `data.packing.pack`."""
+
+    block_size: int
+    bos: Bos
+    separator: Separator = "eos"
+
+
+@dataclass(frozen=True, eq=False)
+class TokenBlocks(Dataset):
+    """Blocks of one length, as `Trainer` reads them.
+
+    Attributes:
+        ids: Token ids; 0 where `labels` pads.
+        labels: The ids, `IGNORE` where nothing is to be predicted: BOS, padding, and the first
+            position of a block, which follows nothing.
+    """
+
+    ids: Int32[Tensor, "batch pos"]
+    labels: Int32[Tensor, "batch pos"]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> dict[str, Int64[Tensor, " pos"]]:
+        return {"input_ids": self.ids[index].long(), "labels": self.labels[index].long()}
+
+    @property
+    def n_labels(self) -> int:
+        """Number of tokens to predict."""
+        return int((self.labels != IGNORE).sum())
+
+    @property
+    def digest(self) -> str:
+        """A hash of ids and labels, to tell one text from another."""
+        found = hashlib.sha256(f"{tuple(self.ids.shape)}".encode())
+        found.update(self.ids.numpy().tobytes())
+        found.update(self.labels.numpy().tobytes())
+        return found.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a run reads."""
+
+    training: TokenBlocks
+    validation: Mapping[str, TokenBlocks]
+    """Language -> blocks; the trained language first."""
+
+
+def pack_text(
+    model: HookedModel,
+    documents: Callable[[], Iterable[str]],
+    validation: Mapping[str, Iterable[str]],
+    *,
+    language: str,
+    tokens: int | None,
+    options: Hyperparameters,
+) -> Text:
+    """Pack training and validation text for a model, after checking that they are apart.
+
+    Args:
+        model: The model, with its tokenizer.
+        documents: Opens the training text, which is read twice.
+        validation: Language -> documents, that of `language` among them.
+        language: The language trained.
+        tokens: Text tokens to train on; None takes all, up to the paper's 100 million.
+        options: Completed hyper-parameters.
+
+    Raises:
+        CorpusError: No text, too little, none to validate on, or the same on both sides.
+        LseError: No tokenizer, or a block longer than the model's context.
+    """
+    held_out = {code: list(texts) for code, texts in validation.items()}
+    if language not in held_out:
+        raise CorpusError(
+            f"There is no validation text of {language}, which decides the weights to keep; got "
+            f"{', '.join(held_out) or 'none'}."
+        )
+    for code, texts in held_out.items():
+        if not any(text.strip() for text in texts):
+            raise CorpusError(f"The validation text of {code} is empty. Give another --validation.")
+    require_disjoint(documents(), held_out[language], language=language)
+    packing = _packing(model, options)
+    switches = options.switches
+    pack_training = token_blocks
+    if switches.reencode:
+        pack_training = functools.partial(
+            authors_blocks, padding_is_label=switches.padding_is_label
+        )
+    return Text(
+        training=pack_training(
+            documents(), model.tokenizer, packing, n_tokens=tokens, at_most=_PAPER_TOKENS
+        ),
+        validation={
+            code: token_blocks(held_out[code], model.tokenizer, packing)
+            for code in dict.fromkeys((language, *held_out))
+        },
+    )
+
+
+def token_blocks(
+    documents: Iterable[str],
+    tokenizer: Any,
+    packing: Packing,
+    *,
+    n_tokens: int | None = None,
+    at_most: int | None = None,
+) -> TokenBlocks:
+    """Pack documents into blocks for training or validation.
+
+    Args:
+        documents: Texts.
+        tokenizer: A transformers tokenizer.
+        packing: How to pack.
+        n_tokens: Text tokens to take; None takes all.
+        at_most: With `n_tokens` None, stop after the block in which so many are reached.
+
+    Raises:
+        CorpusError: No text, less than `n_tokens`, or too little to predict any of it.
+    """
+    blocks = _blocks(documents, tokenizer, packing, n_tokens=n_tokens, at_most=at_most)
+    bos = tokenizer.bos_token_id
+    rows, targets = [], []
+    for block in blocks:
+        spare = packing.block_size - len(block.ids)
+        label = block.ids.clone()
+        label[0] = IGNORE
+        if packing.bos != "none":
+            label[(block.ids == bos) & ~block.is_text] = IGNORE
+        rows.append(torch.nn.functional.pad(block.ids, (0, spare)).int())
+        targets.append(torch.nn.functional.pad(label, (0, spare), value=IGNORE).int())
+    return _with_labels(torch.stack(rows), torch.stack(targets))
+
+
+def authors_blocks(
+    documents: Iterable[str],
+    tokenizer: Any,
+    packing: Packing,
+    *,
+    n_tokens: int | None = None,
+    at_most: int | None = None,
+    padding_is_label: bool = True,
+) -> TokenBlocks:
+    """Pack as the released code does: decoded and encoded again, padding a label.
+
+    Re-encoding changes the ids where a block begins or ends inside a character or a word, and
+    where the text is cut.
+
+    Args:
+        documents: Texts.
+        tokenizer: A transformers tokenizer; pads with EOS where it has no padding token.
+        packing: How to pack.
+        n_tokens: Text tokens to take, before they are encoded again; None takes all.
+        at_most: With `n_tokens` None, stop after the block in which so many are reached.
+        padding_is_label: Whether padding is something to predict.
+
+    Raises:
+        CorpusError: As `token_blocks`.
+        LseError: The tokenizer has neither a padding token nor EOS.
+    """
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    if pad is None:
+        raise LseError("--profile authors pads, and the tokenizer has neither PAD nor EOS.")
+    rows, targets = [], []
+    for block in _blocks(documents, tokenizer, packing, n_tokens=n_tokens, at_most=at_most):
+        text = tokenizer.decode(block.ids, skip_special_tokens=True)
+        ids = tokenizer(text, truncation=True, max_length=packing.block_size)["input_ids"]
+        row = torch.tensor(ids, dtype=torch.int32)
+        spare = packing.block_size - len(row)
+        rows.append(torch.nn.functional.pad(row, (0, spare), value=pad))
+        of_padding = pad if padding_is_label else IGNORE
+        targets.append(torch.nn.functional.pad(row, (0, spare), value=of_padding))
+    labels = torch.stack(targets)
+    labels[:, 0] = IGNORE
+    return _with_labels(torch.stack(rows), labels)
+
+
+def require_disjoint(training: Iterable[str], validation: Iterable[str], *, language: str) -> None:
+    """Refuse validation text that is training text too.
+
+    Documents, their lines and their sentences are compared, those of at least 16 characters, with
+    case and white space evened out. Text that is merely similar passes.
+
+    Raises:
+        CorpusError: The same document, line or sentence is on both sides.
+    """
+    held_out = {piece for document in validation for piece in _pieces(document)}
+    for document in training:
+        for piece in _pieces(document):
+            if piece in held_out:
+                raise CorpusError(
+                    f"Validation text of {language} is also training text, so its loss would say "
+                    f"nothing: {piece[:80]!r}. Give other text with --validation, or another "
+                    "--split or --corpus."
+                )
+
+
+def _packing(model: HookedModel, options: Hyperparameters) -> Packing:
+    if model.tokenizer is None:
+        raise LseError(
+            f"{model.name} has no tokenizer, so there is no text to train on. Give "
+            "HookedModel(hf, tokenizer) one."
+        )
+    assert options.block_size is not None
+    check_block_size(model, options.block_size)
+    bos = "document" if model.name == "embedded" else default_bos(model.tokenizer)
+    separator: Separator = "none" if model.tokenizer.eos_token_id is None else "eos"
+    return Packing(block_size=options.block_size, bos=bos, separator=separator)
+
+
+def _with_labels(
+    ids: Int32[Tensor, "batch pos"], labels: Int32[Tensor, "batch pos"]
+) -> TokenBlocks:
+    """Leave out blocks with nothing to predict, whose mean loss would be no number."""
+    predicts = (labels != IGNORE).any(dim=1)
+    if not predicts.any():
+        raise CorpusError(
+            "The text is too short to predict any token of it. Give more text, or more --tokens."
+        )
+    return TokenBlocks(ids[predicts], labels[predicts])
+
+
+def _pieces(document: str) -> Iterator[str]:
+    lines = document.splitlines()
+    sentences = [part for line in lines for part in _SENTENCE_END.split(line)]
+    for piece in dict.fromkeys((document, *lines, *sentences)):
+        plain = " ".join(piece.split()).casefold()
+        if len(plain) >= _SHORTEST_PIECE:
+            yield plain
+
+
+def _blocks(
+    documents: Iterable[str],
+    tokenizer: Any,
+    packing: Packing,
+    *,
+    n_tokens: int | None,
+    at_most: int | None,
+) -> Iterator[Block]:
+    blocks = pack(
+        documents,
+        tokenizer,
+        block_size=packing.block_size,
+        n_tokens=n_tokens,
+        bos=packing.bos,
+        separator=packing.separator,
+    )
+    if n_tokens is None and at_most is not None:
+        return itertools.takewhile(lambda block: block.start < at_most, blocks)
+    return blocks
