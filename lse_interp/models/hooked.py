@@ -15,6 +15,7 @@ from lse_interp.models.architectures import HFModel, Layout, find_layout
 from lse_interp.models.backends import Backend, make_backend
 from lse_interp.models.backends.firing import HookFn
 from lse_interp.models.backends.torch_hooks import hooked
+from lse_interp.models.defaults import ModelDefaults
 from lse_interp.models.fingerprint import fingerprint, n_parameters
 from lse_interp.models.info import ModelInfo
 from lse_interp.models.sites import parse_site
@@ -36,10 +37,13 @@ class HookedModel:
         tokenizer: Its tokenizer; None where only token ids are used.
         name: How artefacts name the model; None takes the model's own name.
         backend: `torch`, `lens` or `nnsight`: the library that runs the hooks.
+        defaults: How it is read and trained where nobody says otherwise; None takes the general
+            defaults.
 
     Attributes:
         hf: The transformers model.
         tokenizer: Its tokenizer.
+        defaults: How it is read and trained where nobody says otherwise.
         layout: Where the model keeps its blocks and projections.
 
     Raises:
@@ -53,9 +57,11 @@ class HookedModel:
         *,
         name: str | None = None,
         backend: str = "torch",
+        defaults: ModelDefaults | None = None,
     ) -> None:
         self.hf = hf
         self.tokenizer = tokenizer
+        self.defaults = defaults or ModelDefaults()
         self.layout: Layout = find_layout(hf)
         self.name = name or hf.config.name_or_path or type(hf).__name__
         self._backends: dict[str, Backend] = {}

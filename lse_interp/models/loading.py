@@ -9,6 +9,7 @@ import torch
 from lse_interp.core.cli import ModelArgs
 from lse_interp.core.errors import LseError, UnsupportedModelError
 from lse_interp.models.architectures import SUPPORTED, check_supported
+from lse_interp.models.defaults import ModelDefaults
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.placement.device_map import device_map
 
@@ -69,7 +70,13 @@ def load_model(
     if not places:
         device = None if device == "auto" else device
         hf.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return HookedModel(hf.eval(), tokenizer, name=str(name), backend=backend)
+    return HookedModel(
+        hf.eval(),
+        tokenizer,
+        name=str(name),
+        backend=backend,
+        defaults=ModelDefaults.read(source),
+    )
 
 
 def _check_device(device: str | torch.device) -> None:

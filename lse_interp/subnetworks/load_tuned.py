@@ -60,7 +60,9 @@ def load_tuned(
         shape.require_same(model.info, what=model.name)
         hf = model.hf
     name = f"{run.model.name}+{label(run)}"
-    return HookedModel(hf, model.tokenizer, name=name, backend=args.backend)
+    return HookedModel(
+        hf, model.tokenizer, name=name, backend=args.backend, defaults=model.defaults
+    )
 
 
 def _default_args(run: FinetuneRun) -> ModelArgs:

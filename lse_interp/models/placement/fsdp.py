@@ -19,6 +19,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from lse_interp.core.errors import MismatchError
 from lse_interp.models.architectures import HFModel
+from lse_interp.models.defaults import ModelDefaults
 from lse_interp.models.hooked import HookedModel
 
 __all__ = ["load_sharded", "shard_blocks"]
@@ -95,12 +96,13 @@ class _Skeleton:
     config: Any
     tokenizer: Any
     name: str
+    defaults: ModelDefaults
     dtypes: dict[str, torch.dtype]
 
     @classmethod
     def of(cls, model: HookedModel) -> "_Skeleton":
         hf = model.hf
-        return cls(type(hf), hf.config, model.tokenizer, model.name, _dtypes(hf))
+        return cls(type(hf), hf.config, model.tokenizer, model.name, model.defaults, _dtypes(hf))
 
     def build(self) -> HookedModel:
         """Build the model, its weights `meta`."""
@@ -118,7 +120,7 @@ class _Skeleton:
                 f"{differing[0]} is in one of them alone. Install the same version of "
                 "transformers on every machine."
             )
-        return HookedModel(hf.eval(), self.tokenizer, name=self.name)
+        return HookedModel(hf.eval(), self.tokenizer, name=self.name, defaults=self.defaults)
 
 
 def _dtypes(hf: HFModel) -> dict[str, torch.dtype]:
