@@ -1,6 +1,7 @@
 # make demo     install, then text -> language neurons -> overlap -> alignment -> figures
-# make test     install, then the whole test suite, offline
-# make test-minimum  the same with the oldest versions allowed, in an environment of its own
+# make test     install, then every test that kills and launches no processes, offline
+# make test-all      the same, then the tests that do
+# make test-minimum  all of them with the oldest versions allowed, in an environment of its own
 # make figures  regenerate figures/ from finished artefacts
 # make bench    quick side-by-side timings
 # make lint     format, lint and check types; `pre-commit install` does so at every commit
@@ -10,11 +11,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 MINIMUM := .venv-minimum
 STAMP := $(VENV)/.installed
+OFFLINE := HF_HUB_OFFLINE=1 CUDA_VISIBLE_DEVICES=
 
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-minimum figures bench lint clean
+.PHONY: demo test test-all test-minimum figures bench lint clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -26,12 +28,17 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python -m analyses.demo
 
+# Files of tests are shared by two processes; most tests keep one core busy.
 test: $(STAMP)
-	HF_HUB_OFFLINE=1 CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest
+	$(OFFLINE) $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+
+# One after the other: they launch processes of their own, and watch the clock.
+test-all: test
+	$(OFFLINE) $(BIN)/python -m pytest -m slow
 
 # Not the notebooks, which the other target runs.
 test-minimum: $(MINIMUM)/.installed
-	HF_HUB_OFFLINE=1 CUDA_VISIBLE_DEVICES= $(MINIMUM)/bin/python -m pytest tests lse_interp
+	$(OFFLINE) $(MINIMUM)/bin/python -m pytest tests lse_interp
 
 # On Linux, a torch this old brings about 3 GB of CUDA libraries.
 $(MINIMUM)/.installed: pyproject.toml constraints-minimum.txt

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from common import DOCS, machine, write_section
 
-from lse_interp.__main__ import stages
+from lse_interp.__main__ import commands
 from lse_interp.core.cli import main_for
 from lse_interp.core.errors import LseError
 
@@ -105,7 +105,7 @@ def run(config: Config) -> None:
     }
     found = {name: median_seconds(words, n=config.n) for name, words in base.items()}
     rows = []
-    for stage in stages():
+    for stage in commands():
         rows.append(measure(stage, n=config.n))
         logger.info("%s", rows[-1])
     beside = "; ".join(f"{name} {seconds:.2f} s" for name, seconds in found.items())

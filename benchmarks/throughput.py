@@ -35,7 +35,7 @@ from lse_interp.activations import count_activations
 from lse_interp.activations import run as count
 from lse_interp.analysis.sentence_vectors import embed
 from lse_interp.core.cli import CorpusArgs, ModelArgs, main_for
-from lse_interp.core.processes import Ranks
+from lse_interp.core.processes import Processes
 from lse_interp.counting.counts import ActivationCounts
 from lse_interp.counting.texts import PackedText, packed_texts
 from lse_interp.data import Block, load_corpus, load_parallel, pack
@@ -246,7 +246,7 @@ def _together(tokenizer: Any, config: Config, *, shares: bool) -> float:
 def _process(
     rank: int, port: int, tokenizer: Any, config: Config, folder: Path, shares: bool, times: Any
 ) -> None:
-    ranks = Ranks(rank, _WORLD, counters=TCPStore("127.0.0.1", port, is_master=False))
+    ranks = Processes(rank, _WORLD, counters=TCPStore("127.0.0.1", port, is_master=False))
     ranks.add("here", 1)
     while ranks.add("here", 0) < _WORLD:
         time.sleep(0.01)
@@ -254,7 +254,7 @@ def _process(
     texts = packed_texts(
         config.langs,
         functools.partial(_pack, tokenizer, config),
-        ranks=ranks if shares else Ranks(),
+        ranks=ranks if shares else Processes(),
         folder=lambda language: folder / language,
     )
     n_tokens = sum(text.blocks[-1].start for _, text, _ in texts if text is not None)

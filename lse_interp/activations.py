@@ -75,7 +75,7 @@ from lse_interp.artifacts.atomic import remove_folder
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.artifacts.provenance import provenance
 from lse_interp.core.errors import CorpusError, MismatchError
-from lse_interp.core.processes import Ranks, require_one_folder
+from lse_interp.core.processes import Processes
 from lse_interp.counting.count import SharedCount, shard_blocks, text_digest
 from lse_interp.counting.count_settings import Settings
 from lse_interp.counting.counts import ActivationCounts, merge
@@ -143,14 +143,17 @@ def count_activations(
             language.
         LseError: An argument is out of range.
     """
-    ranks = Ranks.find()
+    with Processes.find().joined() as ranks:
+        pass
     language = _same_language(corpus, language)
     settings = Settings(site, n_tokens, block_size, batch_size, n_shards, bos, separator)
     settings = settings.fitted(model)
     if workdir is not None:
-        require_one_folder(workdir, ranks)
+        ranks.require_one_folder(workdir)
         if overwrite:
-            ranks.once(functools.partial(remove_folder, workdir))
+            if ranks.is_main:
+                remove_folder(workdir)
+            ranks.wait()
     began = time.monotonic()
     counted = _count_text(
         model,
@@ -178,7 +181,8 @@ def run(config: Config) -> dict[str, Path]:
     Raises:
         LseError: See `count_activations`; also for finished counts with other settings.
     """
-    ranks = Ranks.find()
+    with Processes.find().joined() as ranks:
+        pass
     if not ranks.is_main:
         logging.disable(logging.WARNING)
     with ranks.together(), _locks() as locks:
@@ -189,7 +193,7 @@ def run(config: Config) -> dict[str, Path]:
         model = load_from_args(replace(chosen, device=ranks.device(chosen.device)))
         settings = settings.fitted(model)
         paths = RunPaths(config.root, chosen.model)
-        require_one_folder(paths.folder / "counts", ranks)
+        ranks.require_one_folder(paths.folder / "counts")
         asked = {language: _asked(config, settings, model, language) for language in languages}
         unfinished = ranks.decide(
             lambda: take(asked, paths, overwrite=config.overwrite, locks=locks)
@@ -262,7 +266,7 @@ def _run_languages(
     model: HookedModel,
     languages: Sequence[str],
     *,
-    ranks: Ranks,
+    ranks: Processes,
     paths: RunPaths,
     locks: Mapping[str, contextlib.ExitStack],
 ) -> list[Mapping[str, Any]]:
@@ -309,7 +313,7 @@ def _write(
     counted: SharedCount,
     paths: RunPaths,
     locks: Mapping[str, contextlib.ExitStack],
-    ranks: Ranks,
+    ranks: Processes,
 ) -> Mapping[str, Any]:
     """Merge the shards of a language, write its counts, delete the shards and let go of it."""
     counts, path = counted.merged(), paths.counts(counted.language)
@@ -329,7 +333,7 @@ def _count_text(
     language: str,
     settings: Settings,
     workdir: str | Path | None,
-    ranks: Ranks,
+    ranks: Processes,
     show_progress: bool,
     seconds_waiting: float,
 ) -> SharedCount:

@@ -79,7 +79,7 @@ import torch
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import CorpusError, LseError
 from lse_interp.core.languages import lookup
-from lse_interp.core.processes import Ranks, require_one_folder
+from lse_interp.core.processes import Processes
 from lse_interp.data import Corpus, load_corpus
 from lse_interp.data.packing import require_documents
 from lse_interp.data.parallel import load_parallel
@@ -187,15 +187,17 @@ def run(config: Config) -> list[FinetuneRun]:
     """
     launch = Launch.find()
     _check(config, launch, embedded=config.model.model == "embedded")
-    device = launch.device(config.model.device)
-    with launch.joined(device):
-        ranks = Ranks.find()
-        with ranks.together():
-            return _run(config, launch, ranks, device=device)
+    device = Processes.find().device(config.model.device)
+    with (
+        launch.hidden(),
+        Processes.find().joined(trains_on=device) as processes,
+        processes.together(),
+    ):
+        return _run(config, launch, processes, device=torch.device(device))
 
 
 def _run(
-    config: Config, launch: Launch, ranks: Ranks, *, device: torch.device
+    config: Config, launch: Launch, processes: Processes, *, device: torch.device
 ) -> list[FinetuneRun]:
     language = lookup(config.lang).code
     paths = RunPaths(config.root, config.model.model)
@@ -204,13 +206,13 @@ def _run(
     corpus = _corpus(config, language)
     also = tuple(lookup(code).code for code in config.also)
     validation = _validation(config, dict.fromkeys((language, *also)))
-    if not launch.is_main:
+    if not processes.is_main:
         logging.disable(logging.WARNING)
     runs = []
     for tokens in config.tokens or (None,):
         seed_everything(config.training.seed)
         folder = paths.finetune(language, config.name or _name(config, tokens))
-        require_one_folder(folder, ranks)
+        processes.require_one_folder(folder)
         # A cycle may hold the model of the run before, which leaves no room for another.
         gc.collect()
         runs.append(

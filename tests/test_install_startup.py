@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from lse_interp.__main__ import stages
+from lse_interp.__main__ import commands
 
 HEAVY = ("torch", "transformers", "datasets", "pandas", "scipy", "matplotlib", "numpy", "pyarrow")
 """What takes long to import."""
@@ -29,16 +29,16 @@ def run_module(*words):
     )
 
 
-@pytest.mark.parametrize("stage", stages())
+@pytest.mark.parametrize("stage", commands())
 def test_help_imports_nothing_heavy(stage):
     done = run_module(f"lse_interp.{stage}", "--help")
     assert done.returncode == 0, done.stderr
-    assert stages()[stage].split("`")[0][:40] in " ".join(done.stdout.split())
+    assert commands()[stage].split("`")[0][:40] in " ".join(done.stdout.split())
     assert "--root" in done.stdout
     assert done.stderr == "imported:\n"
 
 
-@pytest.mark.parametrize("stage", stages())
+@pytest.mark.parametrize("stage", commands())
 def test_misspelt_flag_imports_nothing_heavy(stage):
     done = run_module(f"lse_interp.{stage}", "--rooot", "elsewhere")
     assert done.returncode == 2

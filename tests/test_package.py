@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import lse_interp
-from lse_interp.__main__ import stages
+from lse_interp.__main__ import commands, main
 
 PACKAGE = Path(lse_interp.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -95,12 +95,23 @@ def test_unknown_public_name_is_an_attribute_error():
         lse_interp.nonsense  # noqa: B018
 
 
-def test_main_lists_the_stages():
-    assert {"activations", "lape", "overlap", "ablation", "alignment"} <= set(stages())
-    shown = subprocess.run(
-        [sys.executable, "-m", "lse_interp"], capture_output=True, text=True, check=True
-    ).stdout
-    for name, line in stages().items():
-        assert f"python -m lse_interp.{name}" in shown
+def test_main_lists_the_commands(capsys):
+    assert {"activations", "lape", "overlap", "ablation", "alignment"} <= set(commands())
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    for name, line in commands().items():
+        assert f"  lse {name}" in shown
         assert line
         assert line in shown
+
+
+def test_main_runs_a_command(capsys):
+    missing = ["overlap", "--neurons", "missing.safetensors"]
+    assert main(missing) == 2
+    assert "missing.safetensors does not exist" in capsys.readouterr().err
+    assert main(["aligment", "--lang", "mlt"]) == 2
+    assert capsys.readouterr().err == (
+        "error: there is no command 'aligment'. Did you mean alignment?\n"
+    )
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"lse_interp {lse_interp.__version__}\n"

@@ -15,6 +15,8 @@ import pytest
 import lse_interp
 from lse_interp.core.languages import PAPER_LANGUAGES
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SUFFIXES = {".json", ".md", ".py", ".safetensors", ".tsv", ".typed"}

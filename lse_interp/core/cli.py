@@ -7,6 +7,7 @@ import os
 import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
@@ -82,11 +83,14 @@ def main_for(
 ) -> int:
     """Parse a command line into `config_type`, call `run`, return the exit status.
 
+    The command line is parsed once, before `run` imports what takes seconds: a module that is run
+    as a command imports such modules inside `run`.
+
     An `LseError` ends as one readable message on stderr and status 2, Ctrl-C as another and status
     130; anything else is a bug and keeps its traceback.
     """
     _require_flags_once(sys.argv[1:] if argv is None else argv)
-    config = tyro.cli(config_type, args=argv, description=description)
+    config = tyro.cli(config_type, prog=_program(config_type), args=argv, description=description)
     _configure_logging()
     try:
         run(config)
@@ -96,10 +100,20 @@ def main_for(
         return 2
     except KeyboardInterrupt:
         sys.stderr.write(
-            "\ninterrupted. What was finished is kept: the same command goes on from there.\n"
+            "\ninterrupted. Finished work is kept; rerun the same command to resume.\n"
         )
         return 130
     return 0
+
+
+def _program(config_type: type[Any]) -> str | None:
+    """Name the command as the user called it; None leaves it to the parser."""
+    module = config_type.__module__
+    if module == "__main__" and (spec := sys.modules["__main__"].__spec__) is not None:
+        return f"python -m {spec.name.removesuffix('.__main__')}"
+    if module.startswith("lse_interp.") and Path(sys.argv[0]).stem == "lse":
+        return f"lse {module.rpartition('.')[2]}"
+    return None
 
 
 def _require_flags_once(words: Sequence[str]) -> None:
@@ -136,6 +150,9 @@ def seed_everything(seed: int) -> None:
 
 
 def _configure_logging() -> None:
+    if not sys.stderr.isatty():
+        # huggingface_hub and transformers read this when imported. A bar would fill a log file.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.basicConfig(
         level=os.environ.get("LSE_LOG", "INFO").upper(),
         format="%(message)s",

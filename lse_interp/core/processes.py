@@ -1,13 +1,13 @@
-"""Several processes that share one piece of work, as `accelerate launch` or `torchrun` start them.
+"""The processes of one launch, as `accelerate launch` or `torchrun` start them.
 
-They divide the work through a few shared counters, first come, first served, so that a fast
-process does more of it; and they meet where all must agree. A process that meets nobody because
-another has ended is told so.
+This module alone reads which process this is, of how many, and on which machine. Processes meet
+where all must agree, and add to whole numbers that all of them see. If one ends early, the others
+are told when they next meet or count.
 """
 
+import atexit
 import contextlib
 import datetime
-import itertools
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -20,100 +20,122 @@ from torch import distributed
 
 from lse_interp.core.errors import ArtifactError, LseError
 
-__all__ = ["Ranks", "require_one_folder"]
+__all__ = ["Processes"]
 
 _T = TypeVar("_T")
 
-# Nobody waits for longer than another takes for one shard, which on slow machines is hours. Who
-# waits for a process that ended is told at once; only where a machine vanishes without closing
-# its connections does the wait last this long.
+# A process waits for others that count a shard or read a model, which can take hours. A process
+# that ends closes its connections, so this is the limit only where a machine vanishes.
 _PATIENCE = datetime.timedelta(days=1)
+_PATIENCE_IN_TRAINING = datetime.timedelta(hours=2)
 _STATUS = 2
 _FAILURES = "failures"
 _ENDED = (
-    "Another process of this run has ended; its own message, or that of the launcher (killed, out "
-    "of memory), says why. What is finished is kept: repeat the command to go on."
+    "Another process of this run has ended. Its own message, or that of the launcher (killed, out "
+    "of memory), says why. Finished work is kept: repeat the command to resume."
 )
-
-# Processes that were launched together call `Ranks.find` equally often, so that they agree on the
-# number of each call, under which its counters are kept.
-_calls = itertools.count()
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """One process among `world` that share a piece of work."""
+class Processes:
+    """This process among the `world` that were launched together."""
 
     rank: int = 0
+    """Which of them; 0 is the main process, which writes and logs."""
     world: int = 1
-    joined: bool = False
-    """Whether `find` made the process group, so that `leave` may end it."""
-    counters: Any = field(default_factory=distributed.HashStore)
-    """Whole numbers that all processes see."""
+    local_rank: int = 0
+    """Which of the processes on this machine."""
+    local_world: int = 1
+    """How many are on this machine."""
+    machine: int = 0
+    counters: Any = field(default_factory=distributed.HashStore, repr=False, compare=False)
+    """Whole numbers that all processes see, once they have joined."""
 
     @classmethod
-    def find(cls) -> "Ranks":
-        """Join the process group that the launcher's environment announces, if it does.
-
-        The processes exchange nothing but small numbers, so they meet through gloo on any machine.
-        """
-        joined = False
-        if not distributed.is_initialized():
-            if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-                return cls()
-            distributed.init_process_group("gloo", timeout=_PATIENCE)
-            joined = True
-        shared = distributed.distributed_c10d._get_default_store()
-        return cls(
-            distributed.get_rank(),
-            distributed.get_world_size(),
-            joined,
-            distributed.PrefixStore(f"lse_interp/{_attempt()}/{next(_calls)}", shared),
-        )
+    def find(cls) -> "Processes":
+        """Read the launcher's environment, or the process group if there is one."""
+        found = {
+            "rank": _number("RANK", 0),
+            "world": _number("WORLD_SIZE", 1),
+            "local_rank": _number("LOCAL_RANK", _number("RANK", 0)),
+            "local_world": _number("LOCAL_WORLD_SIZE", 1),
+            "machine": _number("GROUP_RANK", 0),
+        }
+        if not _has_joined():
+            return cls(**found)
+        # A launcher that starts failed processes again (`--max_restarts`) numbers its attempts.
+        prefix = f"lse_interp/{_number('TORCHELASTIC_RESTART_COUNT', 0)}"
+        store = distributed.distributed_c10d._get_default_store()
+        met = {"rank": distributed.get_rank(), "world": distributed.get_world_size()}
+        return cls(**found | met, counters=distributed.PrefixStore(prefix, store))
 
     @property
     def is_main(self) -> bool:
-        """Whether this process logs and merges."""
+        """Whether this process writes and logs."""
         return self.rank == 0
 
-    def device(self, asked: str | None) -> str | None:
-        """Choose the device of this process: a GPU of its own unless told otherwise."""
-        if self.world == 1 or asked not in (None, "cuda") or not torch.cuda.is_available():
+    def device(self, asked: str | None) -> str:
+        """Choose the device of this process: a GPU of its own where there are GPUs."""
+        if asked is None:
+            uses_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+            asked = "cuda" if torch.cuda.is_available() and not uses_cpu else "cpu"
+        if asked != "cuda" or self.world == 1:
             return asked
-        return f"cuda:{int(os.environ.get('LOCAL_RANK', self.rank)) % torch.cuda.device_count()}"
+        return f"cuda:{self.local_rank % max(1, torch.cuda.device_count())}"
+
+    @contextlib.contextmanager
+    def joined(self, *, trains_on: str | None = None) -> Iterator["Processes"]:
+        """Meet the other processes; all stay together as long as they live.
+
+        Args:
+            trains_on: The device, if processes exchange gradients. Otherwise they exchange small
+                numbers, through gloo on any machine.
+        """
+        if self.world > 1 and not _has_joined():
+            if trains_on is None:
+                distributed.init_process_group("gloo", timeout=_PATIENCE)
+            else:
+                from accelerate import PartialState
+
+                PartialState(cpu=trains_on == "cpu", timeout=_PATIENCE_IN_TRAINING)
+        yield Processes.find() if _has_joined() else self
+        if self.world > 1:
+            # Not before: processes that have parted cannot meet again in the same launch.
+            atexit.register(_part)
 
     def add(self, counter: str, n: int) -> int:
         """Add to a counter that starts at zero; return what all processes have added to it.
 
         Raises:
-            LseError: The counters went with the process or machine that kept them.
+            LseError: The process or machine that keeps the counters has ended.
         """
         with _told():
             return self.counters.add(counter, n)
 
-    def claim(self, counter: str) -> int:
-        """Take the next number of a counter, from 0; no other process gets the same.
-
-        Raises:
-            LseError: Another process has failed, so that there is no more work.
-        """
-        self.require_all()
-        return self.add(counter, 1) - 1
-
     def require_all(self) -> None:
-        """Go on only while no process has failed.
+        """Stop this process if another one has failed.
 
         Raises:
             LseError: One has.
         """
-        if self.add(_FAILURES, 0):
+        if self.world > 1 and self.add(_FAILURES, 0):
             raise LseError(_ENDED)
 
-    def decide(self, choose: Callable[[], _T]) -> _T:
-        """Let the main process choose something, which all of them return.
+    def wait(self) -> None:
+        """Wait until every process is here. Processes that have not joined do not wait.
 
         Raises:
-            LseError: The main process ended instead; in that process, why.
+            LseError: One of them has ended.
+        """
+        if self.world > 1 and _has_joined():
+            with _told():
+                distributed.barrier()
+
+    def decide(self, choose: Callable[[], _T]) -> _T:
+        """Let the main process choose something, and return it in all of them.
+
+        Raises:
+            LseError: The main process has ended. That process raises the reason.
         """
         if self.world == 1:
             return choose()
@@ -131,25 +153,42 @@ class Ranks:
             distributed.all_gather_object(values, value)
         return values
 
-    def once(self, do: Callable[[], object]) -> None:
-        """Do something in the main process while the others wait for it."""
-        if self.is_main:
-            do()
-        self.wait()
+    def require_one_folder(self, folder: str | Path) -> None:
+        """Refuse a folder that is not the same one for all processes, before they work for hours.
 
-    def wait(self) -> None:
-        """Wait until every process is here.
+        Args:
+            folder: Made if it does not exist.
 
         Raises:
-            LseError: One of them has ended.
+            ArtifactError: Some process does not see what the main process writes; in all of them.
+            LseError: The folder cannot be written to.
         """
-        if self.world > 1:
-            with _told():
-                distributed.barrier()
+        folder = Path(folder)
+        if self.world == 1:
+            return
+        with _writable(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        mark = folder / self.decide(lambda: f".meeting-{os.getpid()}-{os.urandom(4).hex()}")
+        try:
+            if self.is_main:
+                with _writable(folder):
+                    mark.touch()
+            self.wait()
+            views = self.gather((mark.exists(), f"{folder.absolute()} on {socket.gethostname()}"))
+        finally:
+            if self.is_main:
+                with contextlib.suppress(OSError):
+                    mark.unlink()
+        if blind := [rank for rank, (sees, _) in enumerate(views) if not sees]:
+            raise ArtifactError(
+                f"All processes must see one folder. Process 0 writes to {views[0][1]}; process "
+                f"{blind[0]} looks into {views[blind[0]][1]} and does not find it there. Give them "
+                "one --root on a shared file system."
+            )
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Fail together, with one message per machine; leave the process group at the end.
+        """Fail together, with one message per machine.
 
         Raises:
             SystemExit: This process failed, and so did another one before, which says why.
@@ -161,58 +200,26 @@ class Ranks:
             if self.world > 1 and not self._is_first_to_fail():
                 raise SystemExit(_STATUS) from None
             raise
-        self.leave()
-
-    def leave(self) -> None:
-        """End the process group that `find` made."""
-        if self.joined:
-            distributed.destroy_process_group()
 
     def _is_first_to_fail(self) -> bool:
         # Every machine has a log of its own.
-        machine = os.environ.get("GROUP_RANK", "0")
         with contextlib.suppress(LseError):
             self.add(_FAILURES, 1)
-            return self.add(f"{_FAILURES} on {machine}", 1) == 1
+            return self.add(f"{_FAILURES} on {self.machine}", 1) == 1
         return True
 
 
-def _attempt() -> str:
-    """Number the tries of a launcher that starts again what failed (`--max_restarts`)."""
-    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+def _has_joined() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
 
 
-def require_one_folder(folder: str | Path, ranks: Ranks) -> None:
-    """Refuse a folder that is not the same one for all processes, before they work for hours.
+def _part() -> None:
+    if _has_joined():
+        distributed.destroy_process_group()
 
-    Args:
-        folder: Made if it is not there.
-        ranks: The processes.
 
-    Raises:
-        ArtifactError: Some process does not see what the main process writes; in all of them.
-        LseError: The folder cannot be written to.
-    """
-    folder = Path(folder)
-    if ranks.world == 1:
-        return
-    with _writable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    mark = folder / ranks.decide(lambda: f".meeting-{os.getpid()}-{os.urandom(4).hex()}")
-    try:
-        with _writable(folder):
-            ranks.once(mark.touch)
-        views = ranks.gather((mark.exists(), f"{folder.absolute()} on {socket.gethostname()}"))
-    finally:
-        if ranks.is_main:
-            with contextlib.suppress(OSError):
-                mark.unlink()
-    if blind := [rank for rank, (sees, _) in enumerate(views) if not sees]:
-        raise ArtifactError(
-            f"All processes must see one folder. Process 0 writes to {views[0][1]}; process "
-            f"{blind[0]} looks into {views[blind[0]][1]} and does not find it there. Give them "
-            "one --root on a shared file system."
-        )
+def _number(variable: str, default: int) -> int:
+    return int(os.environ.get(variable, default))
 
 
 @contextlib.contextmanager

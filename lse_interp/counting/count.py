@@ -9,7 +9,7 @@ import torch
 
 from lse_interp.artifacts.provenance import provenance
 from lse_interp.core.errors import ArtifactError, LseError
-from lse_interp.core.processes import Ranks
+from lse_interp.core.processes import Processes
 from lse_interp.counting.counter import NeuronCounter
 from lse_interp.counting.counts import ActivationCounts
 from lse_interp.counting.shard_store import Shard, ShardStore
@@ -69,7 +69,7 @@ class SharedCount:
         batch_size: int,
         settings: Mapping[str, Any],
         source: str,
-        ranks: Ranks,
+        ranks: Processes,
         store: ShardStore | None,
     ) -> None:
         if store is None and ranks.world > 1:
@@ -118,7 +118,7 @@ class SharedCount:
             shown += n_tokens
             advance(n_tokens)
 
-        while (index := self._ranks.claim(self._key("claimed"))) < len(groups):
+        while (index := self._claim()) < len(groups):
             if there is None:
                 # Behind the first claim, as the folder of a language that is done may be deleted.
                 there = set() if self.store is None else self.store.indices()
@@ -203,6 +203,10 @@ class SharedCount:
             advance(n_text)
         n_positive, activation_sum = counter.finish(what=what)
         return Shard(n_positive, activation_sum, n_tokens)
+
+    def _claim(self) -> int:
+        self._ranks.require_all()
+        return self._add("claimed", 1) - 1
 
     def _add(self, name: str, n: int) -> int:
         return self._ranks.add(self._key(name), n)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lse_interp.artifacts.paths import RunPaths
-from lse_interp.core.processes import Ranks
+from lse_interp.core.processes import Processes
 from lse_interp.counting.counts import ActivationCounts
 
 __all__ = ["report_language", "report_run", "warn_of_idle"]
@@ -14,7 +14,7 @@ __all__ = ["report_language", "report_run", "warn_of_idle"]
 logger = logging.getLogger(__name__)
 
 
-def warn_of_idle(n_shards: int, ranks: Ranks) -> None:
+def warn_of_idle(n_shards: int, ranks: Processes) -> None:
     """Say so where processes outnumber the shards."""
     if 0 < n_shards < ranks.world:
         logger.warning(

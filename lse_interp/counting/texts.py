@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lse_interp.artifacts.atomic import write_atomic
 from lse_interp.core.errors import LseError
-from lse_interp.core.processes import Ranks
+from lse_interp.core.processes import Processes
 from lse_interp.counting.count_settings import Settings
 from lse_interp.data import Block, Corpus, pack
 from lse_interp.data.prefetch import one_ahead
@@ -104,7 +104,7 @@ def packed_texts(
     languages: Sequence[str],
     read: Callable[[str], PackedText],
     *,
-    ranks: Ranks,
+    ranks: Processes,
     folder: Callable[[str], Path],
 ) -> Iterator[tuple[str, PackedText | None, float]]:
     """Give each language's text, which is read while the caller works with the one before.
@@ -135,7 +135,7 @@ def packed_texts(
             yield language, sharing.fetch(language), time.monotonic() - began
 
 
-def text_is_over(language: str, ranks: Ranks) -> None:
+def text_is_over(language: str, ranks: Processes) -> None:
     """Tell processes that come late for a text that its counts are there; it may be deleted."""
     ranks.add(_key("over", language), 1)
 
@@ -148,7 +148,7 @@ class _Sharing:
         languages: Sequence[str],
         read: Callable[[str], PackedText],
         *,
-        ranks: Ranks,
+        ranks: Processes,
         folder: Callable[[str], Path],
     ) -> None:
         self.position = 0

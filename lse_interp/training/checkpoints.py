@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from lse_interp.artifacts.format import load_artifact, read_meta, save_artifact
 from lse_interp.artifacts.reuse import differences
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError, WriteError
 
-__all__ = ["CheckpointStore", "wait_for_all"]
+__all__ = ["CheckpointStore"]
 
 logger = logging.getLogger(__name__)
 
@@ -213,20 +212,3 @@ def _read_settings(path: Path) -> dict[str, Any]:
             f"({error}). Pass --overwrite to start afresh."
         ) from error
     return found if isinstance(found, dict) else {}
-
-
-def wait_for_all() -> None:
-    """Wait until every process that was launched together has come this far.
-
-    Raises:
-        LseError: One of them has ended.
-    """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return
-    try:
-        torch.distributed.barrier()
-    except RuntimeError as error:
-        raise LseError(
-            "Another process of this run has ended; its own message, or that of the launcher "
-            "(killed, out of memory), says why. Repeat the command to go on."
-        ) from error

@@ -8,19 +8,16 @@ engines hold, and save the whole model with every checkpoint. What its configura
 done or refused.
 """
 
-import atexit
 import contextlib
-import datetime
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Launch"]
+from lse_interp.core.processes import Processes
 
-# The other processes wait while the main one reads the model.
-_PATIENCE = datetime.timedelta(hours=2)
+__all__ = ["Launch"]
 
 _USE_FSDP = "ACCELERATE_USE_FSDP"
 _RESHARD = "FSDP_RESHARD_AFTER_FORWARD"
@@ -37,18 +34,14 @@ _FIRST_TORCH = (2, 7)
 
 @dataclass(frozen=True)
 class Launch:
-    """One of `world` processes that were launched together.
+    """What a launch asks of training.
 
     Attributes:
-        rank: Which of them; 0 is the main process, which writes.
-        world: How many.
-        sharded: Whether they share models, rather than holding one each.
+        sharded: Whether processes share models, rather than holding one each.
         replicas: Number of models they share; each is spread over `world / replicas` processes.
         reshard_after_forward: Whether blocks are gathered again for the backward pass.
     """
 
-    rank: int = 0
-    world: int = 1
     sharded: bool = False
     replicas: int = 1
     reshard_after_forward: bool = True
@@ -56,20 +49,12 @@ class Launch:
     @classmethod
     def find(cls) -> "Launch":
         """Read the environment."""
-        world = _number("WORLD_SIZE", 1)
         replicas = _number(f"{_MESH}DP_REPLICATE_SIZE", 1) if _is_on(_USE_MESH) else 1
         return cls(
-            rank=_number("RANK", 0),
-            world=world,
-            sharded=_is_on(_USE_FSDP) and world > replicas,
+            sharded=_is_on(_USE_FSDP) and Processes.find().world > replicas,
             replicas=replicas,
             reshard_after_forward=_is_on(_RESHARD, default=True),
         )
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process writes."""
-        return self.rank == 0
 
     def faults(self, *, device: str | None) -> list[str]:
         """List what the launch asks for and fine-tuning does not do, and what to ask instead.
@@ -77,42 +62,26 @@ class Launch:
         Args:
             device: The device asked for.
         """
+        world = Processes.find().world
         faults = _precision_faults() + _strategy_faults()
         if _is_on(_USE_MESH):
-            faults += _mesh_faults(self.world)
-        if self.world > 1 and device not in (None, "auto", "cpu", "cuda"):
+            faults += _mesh_faults(world)
+        if world > 1 and device not in (None, "auto", "cpu", "cuda"):
             faults.append(
-                f"--device {device} names one device for {self.world} processes. Leave it out: "
+                f"--device {device} names one device for {world} processes. Leave it out: "
                 "each process takes a GPU of its own."
             )
         return faults
 
-    def device(self, asked: str | None) -> torch.device:
-        """Choose the device of this process: a GPU of its own where there are GPUs."""
-        if asked is None:
-            has_gpu = torch.cuda.is_available() and not _is_on("ACCELERATE_USE_CPU")
-            asked = "cuda" if has_gpu else "cpu"
-        if asked == "cuda" and self.world > 1:
-            return torch.device("cuda", _number("LOCAL_RANK", 0))
-        return torch.device(asked)
-
     @contextlib.contextmanager
-    def joined(self, device: torch.device) -> Iterator[None]:
-        """Meet the other processes; they stay together as long as they live."""
-        with _without(_USE_FSDP, _USE_MESH):
-            if self.world > 1 and not torch.distributed.is_initialized():
-                from accelerate import PartialState
-
-                PartialState(cpu=device.type == "cpu", timeout=_PATIENCE)
+    def hidden(self) -> Iterator[None]:
+        """Hide the launch from transformers and accelerate, which would shard what is sharded."""
+        names = (_USE_FSDP, _USE_MESH)
+        values = {name: os.environ.pop(name) for name in names if name in os.environ}
+        try:
             yield
-        if self.world > 1:
-            # Not before: processes that have parted cannot meet again in the same launch.
-            atexit.register(_part)
-
-
-def _part() -> None:
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+        finally:
+            os.environ.update(values)
 
 
 def _strategy_faults() -> list[str]:
@@ -194,13 +163,3 @@ def _number(variable: str, default: int) -> int:
 
 def _is_on(variable: str, *, default: bool = False) -> bool:
     return os.environ.get(variable, str(default)).lower() in ("1", "true", "yes", "on")
-
-
-@contextlib.contextmanager
-def _without(*variables: str) -> Iterator[None]:
-    """Hide variables, so that neither transformers nor accelerate shards what is sharded."""
-    values = {name: os.environ.pop(name) for name in variables if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(values)

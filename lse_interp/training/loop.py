@@ -16,8 +16,9 @@ import torch
 from transformers import PrinterCallback, TrainingArguments
 
 from lse_interp.core.errors import ArtifactError
+from lse_interp.core.processes import Processes
 from lse_interp.models.architectures import HFModel
-from lse_interp.training.checkpoints import CheckpointStore, wait_for_all
+from lse_interp.training.checkpoints import CheckpointStore
 from lse_interp.training.engines.base import Engine
 from lse_interp.training.hyperparameters import Hyperparameters
 from lse_interp.training.progress import Progress, curves_from, peak_memory, tensorboard
@@ -105,7 +106,7 @@ def train(
             _checkpointing(hf, "disable")()
     result = _result(trainer, engine, language=language, seconds=progress.seconds)
     # The main process may delete the checkpoints once all have read the best.
-    wait_for_all()
+    Processes.find().wait()
     return result
 
 

@@ -19,11 +19,12 @@ from transformers import Trainer
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from lse_interp.core.errors import ActivationError
+from lse_interp.core.processes import Processes
 from lse_interp.data.packing import IGNORE
 from lse_interp.models.architectures import HFModel
 from lse_interp.models.placement.dtensors import whole
 from lse_interp.training.batch_order import BatchesInTurn, training_batches
-from lse_interp.training.checkpoints import CheckpointStore, wait_for_all
+from lse_interp.training.checkpoints import CheckpointStore
 from lse_interp.training.engines.base import Engine, attach, clip_gradients
 from lse_interp.training.hyperparameters import Hyperparameters
 from lse_interp.training.loss import check_chunked, total_loss
@@ -209,10 +210,10 @@ class RowTrainer(Trainer):
 
     def _write_checkpoint(self, model: nn.Module, folder: Path) -> None:
         """Write this process's part; the main one makes the folder and renames it when all did."""
-        wait_for_all()
+        Processes.find().wait()
         self._folder = folder
         super()._save_checkpoint(model, None)
-        wait_for_all()
+        Processes.find().wait()
 
     def _whole_leaves(self) -> dict[str, Tensor]:
         """Bring all leaves to the host of the main process; every process lends its parts."""

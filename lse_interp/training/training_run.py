@@ -8,7 +8,6 @@ import contextlib
 import functools
 import hashlib
 import logging
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,10 +21,11 @@ from lse_interp.artifacts.locks import locked
 from lse_interp.artifacts.provenance import provenance
 from lse_interp.artifacts.reuse import differences
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError
+from lse_interp.core.processes import Processes
 from lse_interp.models import HookedModel
 from lse_interp.models.info import ModelInfo
 from lse_interp.subnetworks.finetune_run import FinetuneRun
-from lse_interp.training.checkpoints import CheckpointStore, wait_for_all
+from lse_interp.training.checkpoints import CheckpointStore
 from lse_interp.training.hyperparameters import NEURON_METHODS, Hyperparameters
 from lse_interp.training.loop import Trained, train
 from lse_interp.training.methods.prepare import Prepared, prepared
@@ -51,7 +51,7 @@ def check_folder(folder: str | Path | None, *, method: str) -> None:
         return
     if method not in NEURON_METHODS:
         raise LseError(f"Method {method} changes whole matrices; give a `folder` to keep them in.")
-    if _n_processes() > 1:
+    if Processes.find().world > 1:
         raise LseError("Several processes meet in one folder; give them a `folder`.")
 
 
@@ -79,6 +79,10 @@ class Job:
     overwrite: bool
 
     @functools.cached_property
+    def _processes(self) -> Processes:
+        return Processes.find()
+
+    @functools.cached_property
     def info(self) -> ModelInfo:
         """The model before training, on which `settings` depends."""
         return self.model.info
@@ -96,8 +100,8 @@ class Job:
             "validation_text": {c: blocks.digest for c, blocks in self.text.validation.items()},
             **self.options.describe(self.method),
         }
-        if _n_processes() > 1:
-            settings["n_processes"] = _n_processes()
+        if self._processes.world > 1:
+            settings["n_processes"] = self._processes.world
         return settings
 
     def run(self) -> FinetuneRun:
@@ -113,7 +117,7 @@ class Job:
         # Several processes look together, below, so that they find the same; and what a process
         # left that was killed when it had finished is removed there.
         is_clean = self.folder is None or not (self.folder / _CHECKPOINTS).exists()
-        if _n_processes() == 1 and is_clean and (found := self._finished()) is not None:
+        if self._processes.world == 1 and is_clean and (found := self._finished()) is not None:
             return found
         with self._work_folder() as work:
             store = CheckpointStore(work / _CHECKPOINTS, self.settings)
@@ -121,16 +125,16 @@ class Job:
             goes_on = overwriting == "begun" and store.can_go_on()
             found = self._finished(anyway=overwriting == "done")
             # Nobody may change what another has yet to look at.
-            wait_for_all()
+            self._processes.wait()
             if found is not None:
                 self._leave(store, goes_on=goes_on)
                 return found
             result = self._train(work, store, afresh=self.overwrite and not goes_on)
-            if self.folder is not None and _is_main():
+            if self.folder is not None and self._processes.is_main:
                 with store.guarded("the result", folder=work):
                     result.save(work)
                 store.clear()
-            wait_for_all()
+            self._processes.wait()
         return result
 
     def _checksum(self) -> str | None:
@@ -150,7 +154,7 @@ class Job:
                 self.folder,
                 store.last(),
             )
-        elif _is_main():
+        elif self._processes.is_main:
             store.clear()
 
     def _finished(self, *, anyway: bool = False) -> FinetuneRun | None:
@@ -180,14 +184,16 @@ class Job:
             return
         # A launch would lose patience while its main process waits, so it is told at once.
         what = f"the run {self.label} of {self.language}"
-        lock = locked(self.folder, what=what, wait=_n_processes() == 1)
-        with lock if _is_main() else contextlib.nullcontext():
-            wait_for_all()
+        lock = locked(self.folder, what=what, wait=self._processes.world == 1)
+        with lock if self._processes.is_main else contextlib.nullcontext():
+            self._processes.wait()
             yield self.folder
 
     def _train(self, work: Path, store: CheckpointStore, *, afresh: bool) -> FinetuneRun:
         replaces = self._checksum() if afresh and self.folder is not None else None
-        resume_from = store.open(overwrite=afresh, is_main=_is_main(), finished=replaces)
+        resume_from = store.open(
+            overwrite=afresh, is_main=self._processes.is_main, finished=replaces
+        )
         with prepared(
             self.model, method=self.method, neurons=self.neurons, options=self.options
         ) as ready:
@@ -200,14 +206,16 @@ class Job:
                 language=self.language,
                 store=store,
                 resume_from=resume_from,
-                log_folder=work / "tensorboard" if self.folder and _is_main() else None,
+                log_folder=work / "tensorboard"
+                if self.folder and self._processes.is_main
+                else None,
             )
             if self.folder is not None:
                 with store.guarded("the result", folder=work):
-                    if self.method not in NEURON_METHODS and _is_main():
+                    if self.method not in NEURON_METHODS and self._processes.is_main:
                         # An earlier run would seem to have made the matrices of this one.
                         FinetuneRun.discard(work)
-                    ready.keep(work, is_main=_is_main())
+                    ready.keep(work, is_main=self._processes.is_main)
             return self._result(ready, trained)
 
     def _result(self, ready: Prepared, trained: Trained) -> FinetuneRun:
@@ -225,7 +233,7 @@ class Job:
             provenance=provenance(
                 corpus=self.source,
                 device=self.model.device,
-                n_processes=_n_processes(),
+                n_processes=self._processes.world,
                 sharded=is_sharded(self.model.hf.parameters()),
             ),
             folder=self.folder,
@@ -238,11 +246,3 @@ def _digest(neurons: Sequence[Tensor]) -> str:
         found.update(f"{len(layer)} ".encode())
         found.update(layer.numpy().tobytes())
     return found.hexdigest()[:16]
-
-
-def _n_processes() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _is_main() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0

@@ -47,6 +47,6 @@ def test_errors_and_interruptions_are_told_apart_by_status(capsys):
     assert main_for(Config, fail, []) == 2
     assert capsys.readouterr().err == "error: not so\nbut so\n"
     assert main_for(Config, interrupt, []) == 130
-    assert "interrupted. What was finished is kept" in capsys.readouterr().err
+    assert "interrupted. Finished work is kept; rerun" in capsys.readouterr().err
     with pytest.raises(ZeroDivisionError):
         main_for(Config, lambda config: 1 / 0, [])

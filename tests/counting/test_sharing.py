@@ -12,7 +12,7 @@ from torch.distributed import HashStore
 from lse_interp.activations import Config, count_activations, run
 from lse_interp.core.cli import CorpusArgs, ModelArgs
 from lse_interp.core.errors import ActivationError, ArtifactError, LseError
-from lse_interp.core.processes import Ranks, require_one_folder
+from lse_interp.core.processes import Processes
 from lse_interp.counting.count import SharedCount, shard_blocks
 from lse_interp.counting.counts import ActivationCounts
 from lse_interp.counting.reporting import warn_of_idle
@@ -54,7 +54,7 @@ def processes(model, folder, *, world):
             batch_size=BATCH_SIZE,
             settings={"text": "the same"},
             source="in memory",
-            ranks=Ranks(rank, world, counters=counters),
+            ranks=Processes(rank, world, counters=counters),
             store=ShardStore(folder, {"text": "the same"}),
         )
         for rank in range(world)
@@ -158,36 +158,9 @@ def test_several_processes_need_a_folder(model):
             batch_size=BATCH_SIZE,
             settings={},
             source="in memory",
-            ranks=Ranks(0, 2),
+            ranks=Processes(0, 2),
             store=None,
         )
-
-
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_folder_that_cannot_be_made_is_one_error(tmp_path, rank):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(LseError, match=r"Could not write into .*file/counts .*\(--root\)"):
-        require_one_folder(tmp_path / "file" / "counts", Ranks(rank, 2))
-
-
-@pytest.mark.parametrize(("rank", "outcome"), [(0, ActivationError), (1, SystemExit)])
-def test_together_reports_the_first_failure_of_a_machine(rank, outcome):
-    counters = HashStore()
-    caught = []
-    for part in range(2):
-        with (
-            pytest.raises((ActivationError, SystemExit)) as error,
-            Ranks(part, 2, counters=counters).together(),
-        ):
-            raise ActivationError("not finite")
-        caught.append(error.type)
-    assert caught[rank] is outcome
-
-
-def test_together_reports_each_failure_of_one_process():
-    for _ in range(2):
-        with pytest.raises(ActivationError, match="not finite"), Ranks().together():
-            raise ActivationError("not finite")
 
 
 def test_a_failure_ends_the_others_at_their_next_claim(model, groups, tmp_path):
@@ -204,14 +177,6 @@ def test_a_failure_ends_the_others_at_their_next_claim(model, groups, tmp_path):
         going_on.count(groups, advance=lambda n: next(fails, int)())
     assert sorted(going_on._mine) == [0], "the shard at hand is finished and kept"
     assert going_on.store.indices() == {0}
-
-
-def test_claims_are_counted_from_zero_without_a_gap():
-    counters = HashStore()
-    ranks = [Ranks(rank, 3, counters=counters) for rank in range(3)]
-    claims = [ranks[i % 3].claim("mlt claimed") for i in range(7)]
-    assert claims == list(range(7))
-    assert ranks[0].claim("deu claimed") == 0
 
 
 def test_run_takes_auto_as_the_cpu_where_there_is_no_gpu(model_folder, documents, tmp_path):
@@ -235,8 +200,8 @@ def test_run_takes_auto_as_the_cpu_where_there_is_no_gpu(model_folder, documents
 
 def test_run_says_how_many_processes_find_no_work(caplog):
     with caplog.at_level(logging.WARNING):
-        warn_of_idle(8, Ranks(0, 8))
-        warn_of_idle(0, Ranks(0, 8))
+        warn_of_idle(8, Processes(0, 8))
+        warn_of_idle(0, Processes(0, 8))
         assert not caplog.text
-        warn_of_idle(8, Ranks(0, 16))
+        warn_of_idle(8, Processes(0, 16))
     assert "16 processes share 8 shards: 8 of them find no work. More --n-shards" in caplog.text

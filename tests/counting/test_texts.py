@@ -8,7 +8,7 @@ import torch
 from torch.distributed import HashStore
 
 from lse_interp.core.errors import CorpusError, LseError
-from lse_interp.core.processes import Ranks
+from lse_interp.core.processes import Processes
 from lse_interp.counting import texts
 from lse_interp.counting.count_settings import Settings
 from lse_interp.counting.texts import PackedText, pack_corpus, packed_texts, text_is_over
@@ -48,7 +48,7 @@ def played(world, read, tmp_path, *, counters=None):
                 for language, text, _ in packed_texts(
                     LANGUAGES,
                     read[rank] if isinstance(read, dict) else read,
-                    ranks=Ranks(rank, world, counters=counters),
+                    ranks=Processes(rank, world, counters=counters),
                     folder=lambda language: tmp_path / language,
                 )
             ]
@@ -102,7 +102,7 @@ def test_a_process_packs_two_texts_per_process_ahead(read, tmp_path):
     stream = packed_texts(
         LANGUAGES,
         read,
-        ranks=Ranks(1, 2, counters=counters),
+        ranks=Processes(1, 2, counters=counters),
         folder=lambda language: tmp_path / language,
     )
     assert next(stream)[0] == "mlt"
@@ -118,11 +118,11 @@ def test_a_process_packs_two_texts_per_process_ahead(read, tmp_path):
 def test_a_text_that_is_over_is_not_waited_for(read, tmp_path):
     counters = HashStore()
     for language in LANGUAGES:
-        text_is_over(language, Ranks(0, 2, counters=counters))
+        text_is_over(language, Processes(0, 2, counters=counters))
     stream = packed_texts(
         LANGUAGES,
         read,
-        ranks=Ranks(1, 2, counters=counters),
+        ranks=Processes(1, 2, counters=counters),
         folder=lambda language: tmp_path / language,
     )
     assert [text for _, text, _ in stream] == [None] * 5
@@ -131,7 +131,7 @@ def test_a_text_that_is_over_is_not_waited_for(read, tmp_path):
 def test_a_text_that_nobody_packs_is_packed_here_after_a_while(read, tmp_path, monkeypatch):
     monkeypatch.setattr(texts, "_PATIENCE_SECONDS", 0.2)
     counters = HashStore()
-    gone, ranks = Ranks(0, 2, counters=counters), Ranks(1, 2, counters=counters)
+    gone, ranks = Processes(0, 2, counters=counters), Processes(1, 2, counters=counters)
     gone.add(texts._CLAIMED, 1)
     got = list(packed_texts(LANGUAGES, read, ranks=ranks, folder=lambda code: tmp_path / code))
     assert all(text is not None for _, text, _ in got)
@@ -160,10 +160,10 @@ def test_a_text_that_is_over_before_it_is_there_is_removed(read, tmp_path, monke
 
     def late(text, path):
         save(text, path)
-        text_is_over(path.parent.name, Ranks(0, 2, counters=counters))
+        text_is_over(path.parent.name, Processes(0, 2, counters=counters))
 
     monkeypatch.setattr(PackedText, "save", late)
-    ranks = Ranks(1, 2, counters=counters)
+    ranks = Processes(1, 2, counters=counters)
     list(packed_texts(LANGUAGES, read, ranks=ranks, folder=lambda code: tmp_path / code))
     deadline = time.monotonic() + 20
     while list(tmp_path.iterdir()) and time.monotonic() < deadline:
@@ -177,10 +177,10 @@ def test_a_text_that_comes_when_it_is_over_leaves_nothing(read, tmp_path):
     def slow(language):
         text = read(language)
         if language == "mlt":
-            text_is_over(language, Ranks(0, 2, counters=counters))
+            text_is_over(language, Processes(0, 2, counters=counters))
         return text
 
-    ranks = Ranks(1, 2, counters=counters)
+    ranks = Processes(1, 2, counters=counters)
     got = list(packed_texts(LANGUAGES, slow, ranks=ranks, folder=lambda code: tmp_path / code))
     assert [text is None for _, text, _ in got] == [True, False, False, False, False]
     assert not (tmp_path / "mlt").exists()
@@ -195,7 +195,7 @@ def test_a_text_that_cannot_be_read_ends_all_processes(read, tmp_path):
     counters = HashStore()
 
     def play(rank, got):
-        ranks = Ranks(rank, 2, counters=counters)
+        ranks = Processes(rank, 2, counters=counters)
         try:
             with ranks.together():
                 for language, _, _ in packed_texts(

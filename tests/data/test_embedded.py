@@ -8,6 +8,8 @@ from lse_interp.core.errors import CorpusError, LanguageError
 from lse_interp.core.languages import LANGUAGES, PAPER_LANGUAGES, PAPER_TARGETS
 from lse_interp.data.embedded import SPLITS, TOPICS, clauses, documents, sentences
 
+pytestmark = pytest.mark.slow
+
 HELD_OUT = ("dev", "devtest")
 TRAINING = ("pretrain", "adapt")
 SCRIPTS = {

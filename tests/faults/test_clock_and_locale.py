@@ -20,6 +20,8 @@ from tests.training.tiny_stage import environment
 
 from .small_artefacts import same
 
+pytestmark = pytest.mark.slow
+
 STAGES = """
 import datetime, itertools, json, locale, sys, time, types
 start, step = float(sys.argv[1]), float(sys.argv[2])

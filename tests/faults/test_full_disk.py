@@ -25,6 +25,8 @@ from tests.training.tiny_stage import Place
 
 from .small_artefacts import KINDS, evaluation, load, neurons, same, saved
 
+pytestmark = pytest.mark.slow
+
 
 class SmallDisk:
     """A file system of a few kilobytes, which can be given more room."""

@@ -21,6 +21,8 @@ from tests.training.tiny_stage import Place, environment
 
 from .small_artefacts import evaluation
 
+pytestmark = pytest.mark.slow
+
 
 def start(stage, *words):
     """Start a stage, which waits for a line on stdin when it has been imported."""

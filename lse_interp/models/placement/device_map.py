@@ -5,7 +5,6 @@ forward pass goes from GPU to GPU (accelerate moves the hidden states). Several 
 machine divide its GPUs: 4 processes on 8 GPUs take 2 each.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from lse_interp.core.errors import LseError
+from lse_interp.core.processes import Processes
 from lse_interp.models.architectures import MLPNames, find_layout
 
 __all__ = ["device_map", "gpu_share", "is_spread", "plan"]
@@ -44,10 +44,9 @@ def device_map(
 
     if not torch.cuda.is_available():
         return {}
+    here = Processes.find()
     gpus = gpu_share(
-        torch.cuda.device_count(),
-        process=int(os.environ.get("LOCAL_RANK", "0")),
-        n_processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        torch.cuda.device_count(), process=here.local_rank, n_processes=here.local_world
     )
     memory = {gpu: int(_SHARE_FOR_WEIGHTS * torch.cuda.mem_get_info(gpu)[0]) for gpu in gpus}
     dtype = dtype or getattr(config, "dtype", None) or torch.float32
