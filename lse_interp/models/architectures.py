@@ -279,7 +279,7 @@ def _guess(block: nn.Module) -> MLPNames | None:
         act = [
             name
             for name, child in children.items()
-            if name not in linear and not any(child.parameters()) and "drop" not in name
+            if name not in linear and not list(child.parameters()) and "drop" not in name
         ]
         for down, last in linear.items():
             sides = [
