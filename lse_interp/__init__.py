@@ -20,6 +20,7 @@ _PUBLIC = {
     "Language": "core.languages",
     "LossComparison": "analysis.losses",
     "LseError": "core.errors",
+    "MLPNames": "models.architectures",
     "ModelInfo": "models.info",
     "NeuronSets": "neurons.sets",
     "OverlapMatrix": "analysis.overlap",

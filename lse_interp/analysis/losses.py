@@ -24,7 +24,8 @@ from lse_interp.core.errors import (
 from lse_interp.core.statistics import bootstrap_interval
 from lse_interp.data.parallel import ParallelText
 from lse_interp.models.hooked import HookedModel
-from lse_interp.models.tokenization import bos_ids, check_lengths, pad, token_ids
+from lse_interp.models.text_batch import pad
+from lse_interp.models.tokenization import check_lengths, token_ids
 
 __all__ = ["LossComparison", "compare_losses", "sentence_losses"]
 
@@ -300,14 +301,13 @@ def sentence_losses(
     if not sentences:
         raise CorpusError("There is no sentence to predict; give at least one.")
     ids = token_ids(model, sentences)
-    bos = bos_ids(model.tokenizer)
-    check_lengths(model, ids, n_bos=len(bos))
-    _require_targets(ids, n_bos=len(bos))
+    check_lengths(model, ids, n_prefix=len(model.prefix))
+    _require_targets(ids, n_prefix=len(model.prefix))
     losses = torch.empty(len(ids), dtype=torch.float64)
     longest_first = sorted(range(len(ids)), key=lambda i: len(ids[i]), reverse=True)
     for start in range(0, len(ids), batch_size):
         members = longest_first[start : start + batch_size]
-        losses[members] = _batch_losses(model, [ids[i] for i in members], bos=bos)
+        losses[members] = _batch_losses(model, [ids[i] for i in members])
     if not bool(torch.isfinite(losses).all()):
         at = int((~torch.isfinite(losses)).nonzero()[0])
         raise ActivationError(
@@ -317,10 +317,8 @@ def sentence_losses(
     return losses
 
 
-def _batch_losses(
-    model: HookedModel, ids: Sequence[list[int]], *, bos: list[int]
-) -> Float64[Tensor, " batch"]:
-    batch, is_text = pad(ids, bos=bos, left=False)
+def _batch_losses(model: HookedModel, ids: Sequence[list[int]]) -> Float64[Tensor, " batch"]:
+    batch, is_text = pad(ids, prefix=model.prefix, left=False)
     logits = model.run_with_hooks(batch, {}, logits=True)
     assert logits is not None
     # Position t predicts token t + 1; the last predicts none. Shifting the targets and not the
@@ -336,9 +334,9 @@ def _batch_losses(
     return nats.double().view(targets.shape).sum(dim=-1).cpu()
 
 
-def _require_targets(ids: Sequence[list[int]], *, n_bos: int) -> None:
+def _require_targets(ids: Sequence[list[int]], *, n_prefix: int) -> None:
     for position, sentence in enumerate(ids, start=1):
-        if n_bos + len(sentence) < 2:
+        if n_prefix + len(sentence) < 2:
             raise CorpusError(
                 f"Sentence {position} is one token, and this tokenizer puts no BOS before it: "
                 "there is nothing to predict it from. Remove it, or make it longer."

@@ -7,7 +7,7 @@ from lse_interp.core.errors import ActivationError, CorpusError, LseError, near_
 from lse_interp.counting.counter import NEURON_SITES
 from lse_interp.data.separators import Bos, Separator
 from lse_interp.models import HookedModel
-from lse_interp.models.tokenization import check_block_size, default_bos
+from lse_interp.models.tokenization import auto_bos, check_block_size
 
 __all__ = ["Settings"]
 
@@ -58,7 +58,7 @@ class Settings:
                 "HookedModel(hf, tokenizer) one."
             )
         check_block_size(model, self.block_size)
-        return replace(self, bos=default_bos(model.tokenizer)) if self.bos == "auto" else self
+        return replace(self, bos=auto_bos(model)) if self.bos == "auto" else self
 
     def statistic(self, model: HookedModel, *, language: str, corpus: str) -> dict[str, Any]:
         """Return what defines the counts: model, text, and how the text is cut and read."""

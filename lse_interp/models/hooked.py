@@ -10,15 +10,17 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from lse_interp.core.errors import ActivationError, LseError
-from lse_interp.models.architectures import HFModel, Layout, find_layout
+from lse_interp.core.errors import ActivationError, LseError, UnsupportedModelError
+from lse_interp.models.architectures import HFModel, MLPNames, find_layout
 from lse_interp.models.backends import Backend, make_backend
-from lse_interp.models.backends.firing import HookFn
+from lse_interp.models.backends._firing import HookFn
 from lse_interp.models.backends.torch_hooks import hooked
 from lse_interp.models.defaults import ModelDefaults
 from lse_interp.models.fingerprint import fingerprint, n_parameters
 from lse_interp.models.info import ModelInfo
-from lse_interp.models.sites import parse_site
+from lse_interp.models.layout import Layout
+from lse_interp.models.sites import parse_site, site_name
+from lse_interp.models.text_batch import find_prefix
 
 __all__ = ["Batch", "HookedModel"]
 
@@ -39,15 +41,18 @@ class HookedModel:
         backend: `torch`, `lens` or `nnsight`: the library that runs the hooks.
         defaults: How it is read and trained where nobody says otherwise; None takes the general
             defaults.
+        mlp: What the parts of its MLPs are called; None looks in the table of known MLPs.
 
     Attributes:
         hf: The transformers model.
         tokenizer: Its tokenizer.
         defaults: How it is read and trained where nobody says otherwise.
+        mlp: The names of its MLPs' parts that were given.
         layout: Where the model keeps its blocks and projections.
 
     Raises:
-        UnsupportedModelError: The model's sites are not defined.
+        UnsupportedModelError: The model's sites are not defined, or do not follow their
+            equations with the names in `mlp`.
     """
 
     def __init__(
@@ -58,17 +63,21 @@ class HookedModel:
         name: str | None = None,
         backend: str = "torch",
         defaults: ModelDefaults | None = None,
+        mlp: MLPNames | None = None,
     ) -> None:
         self.hf = hf
         self.tokenizer = tokenizer
         self.defaults = defaults or ModelDefaults()
-        self.layout: Layout = find_layout(hf)
+        self.mlp = mlp
+        self.layout: Layout = find_layout(hf, mlp)
         self.name = name or hf.config.name_or_path or type(hf).__name__
         self._backends: dict[str, Backend] = {}
         self._edits: list[Mapping[str, HookFn]] = []
         self._info: tuple[Any, ModelInfo] | None = None
         self.backend = backend
         self._backend(backend)
+        if mlp is not None:
+            self._check_equations()
 
     @property
     def n_layers(self) -> int:
@@ -89,6 +98,14 @@ class HookedModel:
     def gated(self) -> bool:
         """Whether the MLPs are gated: down(act(gate) * up)."""
         return self.layout.gated
+
+    @functools.cached_property
+    def prefix(self) -> tuple[int, ...]:
+        """The token ids that the model expects before text: one, several or none.
+
+        Found once, in the tokenizer, then in the model's configuration.
+        """
+        return () if self.tokenizer is None else find_prefix(self.tokenizer, self.hf.config)
 
     @property
     def device(self) -> torch.device:
@@ -244,6 +261,22 @@ class HookedModel:
         if name not in self._backends:
             self._backends[name] = make_backend(name, self.hf, self.layout, self.tokenizer)
         return self._backends[name]
+
+    def _check_equations(self) -> None:
+        """Refuse names under which the sites do not follow their equations."""
+        if any(weight.is_meta for weight in self.hf.parameters()):
+            return
+        kinds = ("mlp.hook_act", "mlp.hook_post", *["mlp.hook_pre_linear"] * self.gated)
+        token = torch.zeros(1, 1, dtype=torch.int64)
+        act, post, *linear = self.collect(token, [site_name(kind, 0) for kind in kinds]).values()
+        expected = act * linear[0] if linear else act
+        if not torch.allclose(post, expected, rtol=1e-2, atol=1e-4):
+            equation = "act(gate x) * (up x)" if linear else "act(up x)"
+            raise UnsupportedModelError(
+                f"{self.name}: the down projection does not read {equation} with {self.mlp}. "
+                "Check which projection the activation function is applied to, and in a fused "
+                "one which half."
+            )
 
     def _check(self, hooks: Mapping[str, HookFn], *, stop_after: int | None, logits: bool) -> None:
         for site in hooks:

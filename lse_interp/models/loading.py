@@ -8,7 +8,7 @@ import torch
 
 from lse_interp.core.cli import ModelArgs
 from lse_interp.core.errors import LseError, UnsupportedModelError
-from lse_interp.models.architectures import SUPPORTED, check_supported
+from lse_interp.models.architectures import SUPPORTED, MLPNames, check_supported
 from lse_interp.models.defaults import ModelDefaults
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.placement.device_map import device_map
@@ -38,6 +38,7 @@ def load_model(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     revision: str | None = None,
+    mlp: MLPNames | None = None,
 ) -> HookedModel:
     """Load a causal language model and its tokenizer.
 
@@ -50,6 +51,8 @@ def load_model(
             takes the CPU where there is none.
         dtype: Floating-point type, e.g. `"bfloat16"`; None keeps the checkpoint's own.
         revision: Hub branch, tag or commit.
+        mlp: What the parts of its MLPs are called, for a model that is not in the table of known
+            MLPs.
 
     Returns:
         The model, in evaluation mode.
@@ -64,7 +67,7 @@ def load_model(
     source = _resolve(str(name))
     options = {} if revision is None else {"revision": revision}
     config = _config(source, options)
-    places = device_map(config, dtype=dtype, name=str(name)) if device == "auto" else {}
+    places = device_map(config, dtype=dtype, name=str(name), mlp=mlp) if device == "auto" else {}
     hf = _weights(source, config, dtype, {**options, "device_map": places} if places else options)
     tokenizer = _tokenizer(source, options)
     if not places:
@@ -76,6 +79,7 @@ def load_model(
         name=str(name),
         backend=backend,
         defaults=ModelDefaults.read(source),
+        mlp=mlp,
     )
 
 

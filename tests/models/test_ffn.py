@@ -35,7 +35,7 @@ def test_ffn_is_neuron_first(family):
         found = {f for f in ("gate_bias", "up_bias", "down_bias") if getattr(mlp, f) is not None}
         assert found == BIASED.get(family, set())
         fields = {"up", "down"} | ({"gate"} if model.gated else set()) | found
-        assert set(mlp.sources) == fields
+        assert set(mlp.slices) == fields
 
 
 @pytest.mark.parametrize("family", WEIGHTS)
@@ -43,9 +43,9 @@ def test_ffn_names_the_parameters_it_shows(family):
     model = HookedModel(tiny_hf(family))
     gate, up = WEIGHTS[family]
     mlp = ffn(model, 1)
-    assert mlp.sources["up"].name == f"{up}.weight"
-    assert (mlp.sources["gate"].name if gate else None) == (f"{gate}.weight" if gate else None)
-    for field, source in mlp.sources.items():
+    assert mlp.slices["up"].name == f"{up}.weight"
+    assert (mlp.slices["gate"].name if gate else None) == (f"{gate}.weight" if gate else None)
+    for field, source in mlp.slices.items():
         parameter = model.hf.get_parameter(source.name)
         view = getattr(mlp, field)
         if source.neuron_dim is None:
