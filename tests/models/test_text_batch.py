@@ -7,8 +7,7 @@ from lse_interp.core.errors import LseError
 from lse_interp.models import HookedModel
 from lse_interp.models.text_batch import pad
 from lse_interp.models.tokenization import auto_bos
-
-from .conftest import tiny_hf, tiny_tokenizer
+from tests.tiny_models import tiny_hf, tiny_tokenizer
 
 BOS = ("<s>", 1)
 
