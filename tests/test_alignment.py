@@ -31,9 +31,8 @@ from lse_interp.core.statistics import bootstrap_interval
 from lse_interp.data.embedded import sentences
 from lse_interp.data.parallel import ParallelText, load_parallel
 from lse_interp.models import HookedModel, load_model
-from lse_interp.subnetworks.apply import subnetworks
-
-from .models.making_runs import make_run
+from lse_interp.subnetworks.apply import with_subnetworks
+from tests.subnetworks.making_runs import make_run
 
 SITES = ("hook_resid_post", "hook_mlp_out", "mlp.hook_post")
 TEXT = {
@@ -727,7 +726,7 @@ def test_stage_measures_runs_beside_their_base(stage, artefact, runs, folders):
     options = {"lang": "mlt", "against": ["eng", "kat"], "n_bootstrap": 20}
     expected = [measure_alignment(model, parallel, **options)]
     for name in ("target", "random-size"):
-        with subnetworks(model, runs[name]):
+        with with_subnetworks(model, runs[name]):
             expected.append(measure_alignment(model, parallel, **options))
     for m, alone in enumerate(expected):
         assert torch.equal(curves.cosine[m : m + 1], alone.cosine)

@@ -14,7 +14,7 @@ from lse_interp.comparison import main
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError
 from lse_interp.data.parallel import ParallelText
 from lse_interp.subnetworks.apply import apply_subnetwork
-from tests.models.making_runs import make_run
+from tests.subnetworks.making_runs import make_run
 from tests.training.tiny_runs import counting, noise, tiny_model
 
 LABELS = ("base", "target", "layer", "target-1", "layer-1", "full")
