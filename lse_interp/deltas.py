@@ -66,9 +66,9 @@ from torch import Tensor
 
 from lse_interp.analysis.weights.compare import case_of, is_of, measure
 from lse_interp.analysis.weights.deltas import UNDETERMINED, WeightDeltas, delta_report
-from lse_interp.artifacts.reuse import reuse_or_make
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.artifacts.provenance import provenance
+from lse_interp.artifacts.reuse import reuse_or_make
 from lse_interp.core.errors import LseError, MismatchError
 from lse_interp.core.languages import lookup
 from lse_interp.models import HookedModel, load_from_args

@@ -62,9 +62,9 @@ if __name__ == "__main__":
 
 
 from lse_interp.artifacts.format import read_checksum
-from lse_interp.artifacts.reuse import reuse_or_make
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.artifacts.provenance import provenance
+from lse_interp.artifacts.reuse import reuse_or_make
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError
 from lse_interp.core.languages import LANGUAGES, lookup
 from lse_interp.counting.counts import KIND, ActivationCounts

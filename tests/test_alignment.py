@@ -478,7 +478,7 @@ def test_concat_refuses_what_was_not_measured_alike():
         ({"cosine": torch.full((1, 2, 3), torch.nan).double()}, "`cosine` must be in"),
         ({"retrieval": torch.full((1, 2, 3), -0.5).double()}, r"`retrieval` must be in \[0, 1\]"),
         ({"low": torch.ones(1, 2, 3).double()}, "`low` must not lie above `high`"),
-        ({"infos": ()}, "Compare models of one depth"),
+        ({"infos": ()}, "got 0 of infos"),
     ],
 )
 def test_curves_refuse_values_they_cannot_have(change, message):
@@ -486,8 +486,8 @@ def test_curves_refuse_values_they_cannot_have(change, message):
         dataclasses.replace(measure(), **change)
 
 
-def test_sel_lists_near_misses():
-    with pytest.raises(LseError, match="No curves of a model 'tuend'. Did you mean tuned"):
+def test_select_lists_near_misses():
+    with pytest.raises(LseError, match="No model 'tuend' here. Did you mean tuned"):
         measure({"tuned": tiny_model()}).select(["tuend"])
 
 

@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import json
-import logging
 import multiprocessing
 import os
 import subprocess
