@@ -5,7 +5,7 @@ python -m analyses.evaluation_results --langs mlt isl
 python -m analyses.evaluation_results --collect
 
 Evaluates the finished runs that `python -m analyses.results` trained (and those with a token
-budget, `python -m lse_interp.finetune --tokens`), and writes docs/evaluation.csv and
+budget, `python -m lse_interp.finetune --n-tokens`), and writes docs/evaluation.csv and
 docs/evaluation_sizes.csv. What a model was asked before is not asked again, so several processes
 may share the languages; `--collect` then writes the tables from what there is, and the averages
 into docs/results.md, between its markers.

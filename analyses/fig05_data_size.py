@@ -1,6 +1,6 @@
 """Figure 5: what more training text brings, from runs with several token budgets.
 
-python -m lse_interp.finetune --lang mlt --tokens 10000 20000 40000
+python -m lse_interp.finetune --lang mlt --n-tokens 10000 20000 40000
 python -m analyses.fig05_data_size
 python -m analyses.fig05_data_size --metric score
 
@@ -36,7 +36,7 @@ class Config:
     """Draw the improvement over the amount of text."""
 
     runs: tuple[Path, ...] = ()
-    """Folders that `python -m lse_interp.finetune --tokens` wrote, instead of all finished runs."""
+    """Folders of runs with a token budget, instead of all finished ones."""
     method: str = "target"
     """Which method: `target`, `random:layer`, `ffn`, `full`, `lora`, ..."""
     model: str = "embedded"

@@ -37,7 +37,7 @@ def default_runs(paths: RunPaths, *, swept: bool) -> dict[str, FinetuneRun]:
             if match is not None and (match["tokens"] is not None) == swept:
                 chosen.append(folder)
     if not chosen:
-        flags = "--lang mlt --tokens 10000 20000 40000" if swept else "--lang mlt"
+        flags = "--lang mlt --n-tokens 10000 20000 40000" if swept else "--lang mlt"
         raise ArtifactError(
             f"{root} holds no finished fine-tuning run {'with' if swept else 'without'} a token "
             f"budget. `python -m lse_interp.finetune {flags}` makes some."

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lse_interp.training.methods.baselines import DenseMasters, add_lora, trained_weights
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -15,7 +16,6 @@ from lse_interp.models.mlp_weights import row_slices
 from lse_interp.training.engines.base import Engine, NeuronRows, frozen, master_dtype
 from lse_interp.training.engines.compact import CompactRows
 from lse_interp.training.engines.masked_gradients import MaskedGradients
-from lse_interp.training.methods.baselines import DenseMasters, add_lora, trained_weights
 
 __all__ = ["METHODS", "Method", "Neurons"]
 

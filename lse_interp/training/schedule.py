@@ -41,6 +41,7 @@ def decay_factor(step: int, *, n_steps: int, options: Hyperparameters) -> float:
     """Multiply what weight decay leaves of a weight in each of the first `step` steps."""
     assert options.lr is not None
     decay = options.lr * options.weight_decay
-    return math.prod(
+    factors = (
         1.0 - decay * lr_scale(taken, n_steps=n_steps, options=options) for taken in range(step)
     )
+    return math.prod(factors, start=1.0)

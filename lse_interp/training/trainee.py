@@ -1,7 +1,7 @@
 """What the loop calls: a model with its loss and its leaves, on one process or several."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from jaxtyping import Float, Int64
 from torch import Tensor, distributed, nn
@@ -77,7 +77,7 @@ def checkpoint_activations(hf: HFModel) -> None:
     hf.disable_input_require_grads()
 
 
-def _checkpointing(hf: HFModel, change: str) -> HFModel:
+def _checkpointing(hf: HFModel, change: str) -> Callable[..., None]:
     # transformers below 5.23 speaks of gradients, and 6 of activations alone.
     return getattr(hf, f"activation_checkpointing_{change}", None) or getattr(
         hf, f"gradient_checkpointing_{change}"

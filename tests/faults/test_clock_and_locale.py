@@ -82,7 +82,7 @@ def words(root, corpus, plain):
         ["alignment", *where, *figures, "--lang", "mlt", "--against", "kat", "--n-sentences", "4"],
         # TensorBoard writes to no other letters under an ASCII locale.
         ["finetune", "--root", str(plain), "--neurons", str(root / "embedded/neurons.safetensors")]
-        + [*text, "--lang", "mlt", "--tokens", "600", "--block-size", "32"]
+        + [*text, "--lang", "mlt", "--n-tokens", "600", "--block-size", "32"]
         + ["--validation", "embedded", *training],
     ]
     return [word for stage in stages for word in ("then", *stage)][1:]

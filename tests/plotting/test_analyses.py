@@ -415,7 +415,7 @@ def test_fig05_data_size_says_what_is_missing(trained, tmp_path):
         fig05_data_size.run(dataclasses.replace(config, method="full"))
     with pytest.raises(LseError, match="No fine-tuning method 'ful'. Did you mean full"):
         fig05_data_size.run(dataclasses.replace(config, method="ful"))
-    with pytest.raises(ArtifactError, match=r"holds no .* with a token budget. .*--tokens 10000"):
+    with pytest.raises(ArtifactError, match=r"holds no .* with a token budget. .*--n-tokens 10000"):
         fig05_data_size.run(dataclasses.replace(config, root=trained / "none"))
 
 

@@ -19,7 +19,7 @@ from lse_interp.plotting.loss_curves import (
     plot_dynamics_panels,
     plot_small_dynamics,
 )
-from lse_interp.plotting.style import METHOD_STYLES, language_color, method_color
+from lse_interp.plotting.style import language_color, method_color, method_looks
 from lse_interp.subnetworks.finetune_run import FinetuneRun
 
 INFO = ModelInfo("embedded", "abc", "LlamaForCausalLM", 2, 4, 10, 1000)
@@ -216,7 +216,7 @@ def test_data_size_frame_is_base_less_loss_of_the_weights_kept():
 
 
 def test_data_size_frame_refuses_a_run_without_a_budget():
-    with pytest.raises(LseError, match=r"Run a has no token budget. Give runs of .* --tokens"):
+    with pytest.raises(LseError, match=r"Run a has no token budget. Give runs of .* --n-tokens"):
         data_size_frame({"a": make_run()})
 
 
@@ -252,6 +252,6 @@ def test_plot_data_size_refuses_another_value_and_several_methods():
 
 
 def test_method_styles_name_every_method():
-    assert list(METHOD_STYLES) == [
+    assert list(method_looks()) == [
         *("target", "random:layer", "random:size", "random:activity", "lora", "ffn", "full")
     ]

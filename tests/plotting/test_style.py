@@ -101,13 +101,13 @@ def test_projection_colors_name_the_three_projections():
 
 @pytest.mark.parametrize("vision", VISIONS)
 def test_method_color_tells_any_two_methods_apart_for_the_colour_blind(vision):
-    seen = [cielab(style.method_color(name), VISIONS[vision]) for name in style.METHOD_STYLES]
+    seen = [cielab(style.method_color(name), VISIONS[vision]) for name in style.method_looks()]
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 25
 
 
 def test_method_color_is_no_color_of_a_projection():
     normal = VISIONS["normal"]
-    for method, color in itertools.product(style.METHOD_STYLES, style.PROJECTION_COLORS.values()):
+    for method, color in itertools.product(style.method_looks(), style.PROJECTION_COLORS.values()):
         own = cielab(style.method_color(method), normal)
         assert np.linalg.norm(own - cielab(color, normal)) > 25
 

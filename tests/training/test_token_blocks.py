@@ -261,9 +261,9 @@ def test_require_disjoint_lets_similar_and_short_text_pass():
 OPTIONS = Hyperparameters(block_size=16)
 
 
-def packed(model, training=TRAINING, validation=VALIDATION, *, tokens=None, options=OPTIONS):
+def packed(model, training=TRAINING, validation=VALIDATION, *, n_tokens=None, options=OPTIONS):
     return pack_text(
-        model, lambda: training, validation, language="mlt", tokens=tokens, options=options
+        model, lambda: training, validation, language="mlt", n_tokens=n_tokens, options=options
     )
 
 

@@ -55,6 +55,8 @@ class Method:
     """Learning rate where none is given, before the factor of the model."""
     flags: tuple[str, ...] = ()
     """Hyper-parameters that only some methods have, of which this is one."""
+    builds_on_base: bool = True
+    """Whether `load` adds to the base model, in its dtype, or reads a whole model of its own."""
     decays_weights: bool = True
     """Whether weight decay shrinks the model's own weights."""
 

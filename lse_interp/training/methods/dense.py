@@ -157,6 +157,7 @@ METHODS.register("ffn")(
         prepare=functools.partial(_train_whole, weights_of=ffn_weights),
         keep=_keep,
         load=_load,
+        builds_on_base=False,
         lr=1e-5,
     )
 )
@@ -169,6 +170,7 @@ METHODS.register("full")(
         prepare=functools.partial(_train_whole, weights_of=every_weight),
         keep=_keep,
         load=_load,
+        builds_on_base=False,
         lr=1e-5,
     )
 )
