@@ -27,7 +27,6 @@ _PUBLIC = {
     "WeightDeltas": "analysis.weights.deltas",
     "apply_subnetwork": "subnetworks.apply",
     "compare_losses": "analysis.losses",
-    "conflicts": "subnetworks.apply",
     "count_activations": "activations",
     "evaluate": "evaluation",
     "export": "subnetworks.export",
@@ -45,7 +44,8 @@ _PUBLIC = {
     "measure_overlap": "analysis.overlap",
     "questions_of": "tasks.questions",
     "remove_subnetwork": "subnetworks.apply",
-    "subnetworks": "subnetworks.apply",
+    "shared_neurons": "subnetworks.apply",
+    "with_subnetworks": "subnetworks.apply",
     "weight_deltas": "analysis.weights.compare",
 }
 

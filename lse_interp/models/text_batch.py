@@ -13,8 +13,8 @@ __all__ = ["find_prefix", "pad"]
 def find_prefix(tokenizer: Any, config: Any) -> tuple[int, ...]:
     """Find the token ids that a model expects before text: one, several or none.
 
-    They are what the tokenizer itself puts there. A tokenizer that asks for BOS (`add_bos_token`)
-    and has none of its own takes that of the model's configuration.
+    They are what the tokenizer itself puts there. Where its settings ask for BOS
+    (`add_bos_token`) and it puts none, they are the BOS of the model's configuration.
 
     Args:
         tokenizer: A transformers tokenizer.
@@ -25,8 +25,9 @@ def find_prefix(tokenizer: Any, config: Any) -> tuple[int, ...]:
     before = ids[: _start(ids, text)] if text else ids[: ids[:1] == [tokenizer.bos_token_id]]
     if before:
         return tuple(before)
-    wanted = getattr(tokenizer, "add_bos_token", False) and tokenizer.bos_token_id is None
-    bos = getattr(config.get_text_config(), "bos_token_id", None) if wanted else None
+    if not tokenizer.init_kwargs.get("add_bos_token"):
+        return ()
+    bos = getattr(config.get_text_config(), "bos_token_id", None)
     return () if bos is None else (bos,)
 
 
@@ -49,6 +50,6 @@ def pad(
 
 
 def _start(ids: list[int], text: list[int]) -> int:
-    """Return where a text begins among ids that hold it; 0 if they do not."""
+    """Return where a text last begins among ids that hold it; 0 if they do not."""
     starts = range(len(ids) - len(text) + 1)
-    return next((i for i in starts if ids[i : i + len(text)] == text), 0)
+    return next((i for i in reversed(starts) if ids[i : i + len(text)] == text), 0)

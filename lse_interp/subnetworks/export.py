@@ -24,7 +24,7 @@ from lse_interp.artifacts.atomic import write_folder
 from lse_interp.core.errors import ArtifactError, LseError, near_misses
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.mlp_weights import row_slices
-from lse_interp.subnetworks.apply import applied, label, require_base, subnetworks
+from lse_interp.subnetworks.apply import applied, label, require_base, with_subnetworks
 from lse_interp.subnetworks.finetune_run import FinetuneRun
 
 __all__ = ["export", "export_hf", "export_lora"]
@@ -77,7 +77,7 @@ def export_hf(model: HookedModel, run: FinetuneRun, folder: str | Path) -> Path:
         )
 
     def write(path: Path) -> None:
-        with subnetworks(model, run):
+        with with_subnetworks(model, run):
             model.hf.save_pretrained(path)
         model.tokenizer.save_pretrained(path)
 

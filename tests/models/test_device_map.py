@@ -20,8 +20,7 @@ from lse_interp.models import HookedModel, load_model
 from lse_interp.models.architectures import find_layout
 from lse_interp.models.fingerprint import fingerprint
 from lse_interp.models.placement.device_map import device_map, gpu_share, plan
-
-from .conftest import FAMILIES, tiny_hf, tiny_tokenizer
+from tests.tiny_models import FAMILIES, tiny_hf, tiny_tokenizer
 
 N_LAYERS = 6
 

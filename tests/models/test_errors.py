@@ -12,8 +12,7 @@ import lse_interp.models.loading as loading
 from lse_interp.core.errors import ActivationError, LseError, UnsupportedModelError
 from lse_interp.models import HookedModel, load_model, site_name
 from lse_interp.models.backends import BACKENDS
-
-from .conftest import tiny_hf
+from tests.tiny_models import tiny_hf
 
 SMALL = {
     "vocab_size": 40,

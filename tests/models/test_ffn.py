@@ -4,8 +4,7 @@ import torch
 from lse_interp.core.errors import ActivationError, UnsupportedModelError
 from lse_interp.models import HookedModel, site_name
 from lse_interp.models.mlp_weights import ffn
-
-from .conftest import D_MODEL, FAMILIES, N_LAYERS, tiny_hf
+from tests.tiny_models import D_MODEL, FAMILIES, N_LAYERS, tiny_hf
 
 WEIGHTS = {
     "llama": ("model.layers.1.mlp.gate_proj", "model.layers.1.mlp.up_proj"),

@@ -4,8 +4,7 @@ import transformers
 
 from lse_interp.models import SITES, HookedModel, load_model, site_name
 from lse_interp.models.backends import BACKENDS
-
-from .conftest import D_MLP, D_MODEL, FAMILIES, N_LAYERS, VOCAB, tiny_hf
+from tests.tiny_models import D_MLP, D_MODEL, FAMILIES, N_LAYERS, VOCAB, tiny_hf
 
 
 def blocks_run(model):

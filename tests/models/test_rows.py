@@ -9,8 +9,7 @@ from lse_interp.models import HookedModel, site_name
 from lse_interp.models.info import projections
 from lse_interp.models.mlp_weights import read_rows, row_slices, write_rows
 from lse_interp.models.placement.dtensors import local_part
-
-from .conftest import D_MODEL, FAMILIES, N_LAYERS, tiny_hf
+from tests.tiny_models import D_MODEL, FAMILIES, N_LAYERS, tiny_hf
 
 # Where each family keeps gate, up and down, by hand: module, and whether it stores [in out].
 MODULES = {

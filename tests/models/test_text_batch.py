@@ -7,8 +7,7 @@ from lse_interp.core.errors import LseError
 from lse_interp.models import HookedModel
 from lse_interp.models.text_batch import pad
 from lse_interp.models.tokenization import auto_bos
-
-from .conftest import tiny_hf, tiny_tokenizer
+from tests.tiny_models import tiny_hf, tiny_tokenizer
 
 BOS = ("<s>", 1)
 
@@ -36,12 +35,13 @@ def test_prefix_is_what_the_tokenizer_puts_before_text(special, prefix, bos):
 
 def test_prefix_of_a_tokenizer_that_asks_for_a_bos_it_lacks_is_that_of_the_model():
     tokenizer = tiny_tokenizer()
-    plain = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer._tokenizer)
+    core = tokenizer._tokenizer
+    plain = transformers.PreTrainedTokenizerFast(tokenizer_object=core)
+    asks = transformers.PreTrainedTokenizerFast(tokenizer_object=core, add_bos_token=True)
     hf = tiny_hf("llama")
     assert hf.config.bos_token_id == 1
     assert HookedModel(hf, plain).prefix == ()
-    plain.add_bos_token = True
-    assert HookedModel(hf, plain).prefix == (1,)
+    assert HookedModel(hf, asks).prefix == (1,)
     assert HookedModel(hf).prefix == ()
 
 
