@@ -207,7 +207,7 @@ def test_embed_names_the_layer_with_values_that_are_not_finite():
         ({"site": "mlp.hook_pre"}, ActivationError, r"got site 'mlp.hook_pre'. Did you mean mlp"),
         ({"pooling": "max"}, LseError, "`pooling` must be mean or last; got 'max'"),
         ({"batch_size": 0}, LseError, "`batch_size` must be at least 1; got 0"),
-        ({"sentences": []}, CorpusError, "There is no sentence to embed"),
+        ({"sentences": []}, CorpusError, "There is no sentence"),
         ({"sentences": ["a", ""]}, CorpusError, "Sentence 2 has no token"),
         ({"sentences": ["a", "b" * 512]}, CorpusError, "Sentence 2 has 513 tokens, more than the"),
     ],
