@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from lse_interp.models import HookedModel
 from lse_interp.models.info import projections
-from lse_interp.models.mlp_weights import row_sources
+from lse_interp.models.mlp_weights import row_slices
 from lse_interp.training.engines.base import Engine, NeuronRows, frozen, master_dtype
 from lse_interp.training.engines.compact import CompactRows
 from lse_interp.training.engines.masked_gradients import MaskedGradients
@@ -53,9 +53,7 @@ class ClonedWeights:
         for layer, chosen in enumerate(neurons):
             if not len(chosen):
                 continue
-            for name, source in zip(
-                projections(gated=True), row_sources(model, layer), strict=True
-            ):
+            for name, source in zip(projections(gated=True), row_slices(model, layer), strict=True):
                 linear = model.hf.get_submodule(source.name.removesuffix(".weight"))
                 assert source.neuron_dim is not None
                 index = chosen.to(linear.weight.device)

@@ -41,7 +41,7 @@ from lse_interp.counting.counts import ActivationCounts
 from lse_interp.counting.packed_text import PackedText, texts_ahead
 from lse_interp.data import load_corpus, load_parallel
 from lse_interp.models import HookedModel, load_model
-from lse_interp.models.tokenization import bos_ids, token_ids
+from lse_interp.models.tokenization import token_ids
 from lse_interp.training.token_blocks import Packing, token_blocks
 
 logger = logging.getLogger(__name__)
@@ -201,8 +201,8 @@ def sentences(model: HookedModel, config: Config, *, batch_size: int = 32) -> st
         ways = (bucketed, as_they_come)[:: 1 if i % 2 else -1]
         times = {way: _seconds(way) for way in ways}
         ratios.append(times[bucketed] / times[as_they_come])
-    n_bos = len(bos_ids(model.tokenizer))
-    lengths = [n_bos + len(ids) for ids in token_ids(model, texts)]
+    n_prefix = len(model.prefix)
+    lengths = [n_prefix + len(ids) for ids in token_ids(model, texts)]
     rows = {
         "similar length": _padding(sorted(lengths, reverse=True), batch_size),
         "as they come": _padding(lengths, batch_size),

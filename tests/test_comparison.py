@@ -14,7 +14,7 @@ from lse_interp.comparison import main
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError
 from lse_interp.data.parallel import ParallelText
 from lse_interp.subnetworks.apply import apply_subnetwork
-from tests.models.making_runs import make_run
+from tests.subnetworks.making_runs import make_run
 from tests.training.tiny_runs import counting, noise, tiny_model
 
 LABELS = ("base", "target", "layer", "target-1", "layer-1", "full")
@@ -140,9 +140,9 @@ def test_of_selects_by_label():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seeds": (0, 0)}, "with a method, seed and hash per model"),
+        ({"seeds": (0, 0)}, "got 2 of seeds"),
         ({"measured": ("mlt",)}, r"got \[6, 2, 3\]"),
-        ({"models": ("base", *LABELS[1:5], "target")}, "need labels of their own; got base, targ"),
+        ({"models": ("base", *LABELS[1:5], "target")}, "target stands for more than one"),
         ({"losses": LOSSES.where(LOSSES != 26, torch.inf)}, "must be finite"),
         ({"losses": LOSSES.where(LOSSES != 26, torch.nan)}, "must be finite"),
     ],

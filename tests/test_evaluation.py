@@ -20,7 +20,7 @@ from lse_interp.tasks.embedded import embedded_documents, embedded_tasks
 from lse_interp.tasks.metrics import sentence_bleu
 from lse_interp.tasks.questions import questions_of
 from lse_interp.tasks.results import EvaluationTable
-from tests.models.making_runs import make_run
+from tests.subnetworks.making_runs import make_run
 
 FEW = 3
 ENDINGS = ("--tasks", "endings", "--parallel", "none", "--limit", str(FEW))

@@ -19,7 +19,7 @@ from lse_interp.models.mlp_weights import read_rows
 from lse_interp.neurons.sets import NeuronSets
 from lse_interp.subnetworks.apply import apply_subnetwork
 from lse_interp.subnetworks.finetune_run import FinetuneRun
-from tests.models.conftest import tiny_hf
+from tests.tiny_models import tiny_hf
 from tests.training.tiny_runs import (
     NEURONS,
     OPTIONS,

@@ -9,7 +9,8 @@ from torch import Tensor
 from lse_interp.core.errors import ActivationError, LseError, near_misses
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.sites import site_name
-from lse_interp.models.tokenization import bos_ids, check_lengths, pad, token_ids
+from lse_interp.models.text_batch import pad
+from lse_interp.models.tokenization import check_lengths, token_ids
 
 __all__ = ["POOLINGS", "SENTENCE_SITES", "check_options", "embed"]
 
@@ -31,8 +32,8 @@ def embed(
 ) -> Float[Tensor, "layer sentence d_model"]:
     """Represent each sentence by one vector per layer, pooled over its text tokens.
 
-    A BOS that the tokenizer puts before a text is given to the model, and left out of the pooling
-    like padding. Values are pooled on the device as each layer fires, in float32 (float64 for a
+    The model reads its prefix (`model.prefix`) before each text; the pooling leaves it out, like
+    padding. Values are pooled on the device as each layer fires, in float32 (float64 for a
     float64 model). Sentences run in batches of similar length, padded on the tokenizer's side.
 
     Args:
@@ -53,14 +54,13 @@ def embed(
     """
     check_options(site=site, pooling=pooling, batch_size=batch_size)
     ids = token_ids(model, sentences)
-    bos = bos_ids(model.tokenizer)
-    check_lengths(model, ids, n_bos=len(bos))
+    check_lengths(model, ids, n_prefix=len(model.prefix))
     sites = [site_name(site, layer) for layer in range(model.n_layers)]
     vectors: Tensor | None = None
     longest_first = sorted(range(len(ids)), key=lambda i: len(ids[i]), reverse=True)
     for start in range(0, len(ids), batch_size):
         members = longest_first[start : start + batch_size]
-        pooled = _pooled(model, [ids[i] for i in members], sites=sites, bos=bos, pooling=pooling)
+        pooled = _pooled(model, [ids[i] for i in members], sites=sites, pooling=pooling)
         if vectors is None:
             vectors = pooled.new_empty(len(sites), len(ids), pooled.shape[-1])
         vectors[:, members] = pooled
@@ -92,11 +92,10 @@ def _pooled(
     ids: Sequence[list[int]],
     *,
     sites: Sequence[str],
-    bos: list[int],
     pooling: str,
 ) -> Float[Tensor, "layer batch d_model"]:
     left = model.tokenizer.padding_side == "left"
-    batch, is_text = pad(ids, bos=bos, left=left)
+    batch, is_text = pad(ids, prefix=model.prefix, left=left)
     weights = _pooling_weights(is_text, pooling=pooling)
     dtype = torch.promote_types(model.dtype, torch.float32)
     weights, is_text = weights.to(model.device, dtype), is_text.to(model.device)

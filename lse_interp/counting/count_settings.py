@@ -81,7 +81,7 @@ class CountSettings:
             LseError: See `check`; or the model has no tokenizer, or too few positions for a block.
         """
         from lse_interp.data.corpora import default_n_tokens
-        from lse_interp.models.tokenization import check_block_size, default_bos
+        from lse_interp.models.tokenization import auto_bos, check_block_size
 
         self.check()
         model.layout.locate(f"blocks.0.{self.site}")
@@ -97,7 +97,7 @@ class CountSettings:
             self,
             n_tokens=self.n_tokens or default_n_tokens(corpus) or model.defaults.n_tokens,
             block_size=block_size,
-            bos=default_bos(model.tokenizer) if bos == "auto" else bos,
+            bos=auto_bos(model) if bos == "auto" else bos,
         )
 
     def statistic(self, model: "HookedModel", *, language: str, corpus: str) -> dict[str, Any]:

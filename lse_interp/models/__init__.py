@@ -8,14 +8,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lse_interp.models.architectures import MLPNames
     from lse_interp.models.hooked import HookedModel
     from lse_interp.models.loading import load_from_args, load_model
     from lse_interp.models.sites import SITES, parse_site, site_name
 
-__all__ = ["SITES", "HookedModel", "load_from_args", "load_model", "parse_site", "site_name"]
+__all__ = [
+    "SITES",
+    "HookedModel",
+    "MLPNames",
+    "load_from_args",
+    "load_model",
+    "parse_site",
+    "site_name",
+]
 
 _HOMES = {
     "HookedModel": "hooked",
+    "MLPNames": "architectures",
     "load_from_args": "loading",
     "load_model": "loading",
     "SITES": "sites",

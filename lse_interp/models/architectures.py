@@ -1,25 +1,18 @@
-"""Where a transformers model keeps what the sites name: blocks, projections, activation function.
+"""What MLPs are called in transformers models: one table, and how a model is matched with it.
 
-A layout holds module paths, so it fits any copy of the model it was read from.
+A new spelling is one row of `MLPS`, or an argument: `load_model(..., mlp=MLPNames(...))`.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import nn
 
-from lse_interp.core.errors import ActivationError, UnsupportedModelError, near_misses
-from lse_interp.models.sites import SITES, parse_site
+from lse_interp.core.errors import LseError, UnsupportedModelError
+from lse_interp.models.layout import BlockLayout, Layout
 
-__all__ = [
-    "SUPPORTED",
-    "BlockLayout",
-    "HFModel",
-    "Layout",
-    "Point",
-    "check_supported",
-    "find_layout",
-]
+__all__ = ["MLPS", "SUPPORTED", "HFModel", "MLPNames", "check_supported", "find_layout"]
 
 # A transformers model, or peft's around one. Type checkers take any attribute of a torch module for
 # `Tensor | Module`, which theirs are not.
@@ -33,115 +26,75 @@ SUPPORTED = (
     "Qwen3, Gemma, Phi-3, GPT-2, OPT, GPT-NeoX and BLOOM."
 )
 
-_EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
-# OPT keeps its projections on the block itself: the empty name.
-_CONTAINERS = ("mlp", "ffn", "feed_forward", "")
-_GATED = ("gate_proj", "up_proj", "down_proj")
-_FUSED = ("gate_up_proj", "down_proj")
-_UNGATED = (
-    ("c_fc", "c_proj"),
-    ("dense_h_to_4h", "dense_4h_to_h"),
-    ("fc1", "fc2"),
-    ("fc_in", "fc_out"),
-    ("up_proj", "down_proj"),
-)
-_ACTIVATIONS = ("act_fn", "activation_fn", "act", "gelu_impl")
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MLPNames:
+    """What the parts of an MLP are called inside a transformer block.
 
-@dataclass(frozen=True)
-class Point:
-    """One place in the module tree: the value of a site, or a slice of that value.
+        MLPNames(gate="w1", up="w3", down="w2")             down(act(gate x) * (up x))
+        MLPNames(fused="gate_up_proj", down="down_proj")    the same, gate and up in one matrix
+        MLPNames(up="fc1", down="fc2")                      down(act(up x))
 
     Attributes:
-        module: Dotted path from the model's root.
-        side: Whether the site is the module's first input or its output.
-        start: First index of the site along the last axis of the value.
-        flat_in: Path of the block that folds batch and pos into one axis before this module.
+        gate: The gate projection, the one that the activation function is applied to; None for
+            an ungated MLP.
+        up: The up projection; None where it is half of `fused`.
+        fused: The matrix of gate and up.
+        down: The down projection.
+        up_first: Whether `fused` has the up half before the gate half.
+        act: The module of the activation function; None looks for the usual names.
+        container: The MLP, as a path in the block; "" where the block itself holds the
+            projections; None looks for the usual names.
+
+    Raises:
+        LseError: Neither `up` nor `fused`, or both.
     """
 
-    module: str
-    side: Literal["input", "output"]
-    start: int = 0
-    flat_in: str | None = None
-
-
-@dataclass(frozen=True)
-class BlockLayout:
-    """Module paths of one block. A fused block has its gate in the first half of `up`."""
-
-    block: str
-    act: str
-    gate: str | None
-    up: str
+    gate: str | None = None
+    up: str | None = None
+    fused: str | None = None
     down: str
-    fused: bool
-    flat: bool
+    up_first: bool = False
+    act: str | None = None
+    container: str | None = None
 
-    @property
-    def gated(self) -> bool:
-        """Whether act(gate) multiplies a linear up projection."""
-        return self.fused or self.gate is not None
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Module paths of every block, and the sizes all blocks share."""
-
-    architecture: str
-    blocks: tuple[BlockLayout, ...]
-    d_model: int
-    d_mlp: int
-
-    @property
-    def n_layers(self) -> int:
-        """Number of transformer blocks."""
-        return len(self.blocks)
-
-    @property
-    def gated(self) -> bool:
-        """Whether the MLPs are gated."""
-        return self.blocks[0].gated
-
-    def locate(self, site: str) -> Point:
-        """Find the module behind a full site name.
-
-        Args:
-            site: `blocks.{layer}.{kind}`.
-
-        Returns:
-            The place to hook.
-
-        Raises:
-            ActivationError: The model has no such layer, or an ungated MLP has no such site.
-        """
-        kind, layer = parse_site(site)
-        if layer >= self.n_layers:
-            raise ActivationError(
-                f"{site} names layer {layer}; {self.architecture} has {self.n_layers} layers, "
-                f"0 to {self.n_layers - 1}."
+    def __post_init__(self) -> None:
+        if (self.up is None) == (self.fused is None) or (self.fused and self.gate):
+            raise LseError(
+                "MLPNames takes `up` (with `gate`, where the MLP is gated) or `fused`, the matrix "
+                f"of both; got {self}."
             )
-        if kind == "mlp.hook_pre_linear" and not self.gated:
-            others = [other for other in SITES if other != kind]
-            raise ActivationError(
-                f"{self.architecture} has an ungated MLP, which has no {kind}. "
-                f"{near_misses('', others)}"
-            )
-        at = self.blocks[layer]
-        sides: dict[str, tuple[str, Literal["input", "output"]]] = {
-            "mlp.hook_pre": (at.act, "input"),
-            "mlp.hook_pre_linear": (at.up, "output"),
-            "mlp.hook_act": (at.act, "output"),
-            "mlp.hook_post": (at.down, "input"),
-            "hook_mlp_out": (at.down, "output"),
-            "hook_resid_post": (at.block, "output"),
-        }
-        module, side = sides[kind]
-        return Point(
-            module,
-            side,
-            start=self.d_mlp if at.fused and kind == "mlp.hook_pre_linear" else 0,
-            flat_in=at.block if at.flat and module != at.block else None,
-        )
+
+    @property
+    def linear(self) -> set[str]:
+        """The names of the projections."""
+        return {name for name in (self.gate, self.up, self.fused, self.down) if name}
+
+    def __repr__(self) -> str:
+        """Return the call that makes these names, without what has its default."""
+        given = [
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        ]
+        return f"MLPNames({', '.join(given)})"
+
+
+MLPS: tuple[MLPNames, ...] = (
+    MLPNames(gate="gate_proj", up="up_proj", down="down_proj"),
+    MLPNames(fused="gate_up_proj", down="down_proj"),
+    MLPNames(up="c_fc", down="c_proj"),
+    MLPNames(up="dense_h_to_4h", down="dense_4h_to_h"),
+    MLPNames(up="fc1", down="fc2"),
+    MLPNames(up="fc_in", down="fc_out"),
+    MLPNames(up="up_proj", down="down_proj"),
+)
+"""The known MLPs. A row fits a container whose linear maps are exactly those that it names."""
+
+# OPT keeps its projections on the block itself: the empty name.
+_CONTAINERS = ("mlp", "ffn", "feed_forward", "")
+_ACTIVATIONS = ("act_fn", "activation_fn", "act", "gelu_impl")
+_EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 
 
 def check_supported(config: Any, architecture: str) -> None:
@@ -172,22 +125,30 @@ def check_supported(config: Any, architecture: str) -> None:
             )
 
 
-def find_layout(hf: HFModel) -> Layout:
+def find_layout(hf: HFModel, mlp: MLPNames | None = None) -> Layout:
     """Read the layout of a transformers causal language model.
 
     Args:
         hf: The model, with its language-model head.
+        mlp: What the parts of its MLPs are called; None looks in the table of known MLPs.
 
     Returns:
         Paths and sizes of every block.
 
     Raises:
-        UnsupportedModelError: The blocks or their MLPs are not of a known form.
+        UnsupportedModelError: The blocks or their MLPs are not of a known form, or not of the
+            form that `mlp` describes.
     """
     architecture = type(hf).__name__
     check_supported(hf.config, architecture)
     prefix, blocks = _find_blocks(hf, architecture)
-    found = [_find_block(b, f"{prefix}.{i}", architecture) for i, b in enumerate(blocks)]
+    found = []
+    for i, block in enumerate(blocks):
+        path = f"{prefix}.{i}"
+        at = _find_block(block, path, mlp)
+        if at is None:
+            raise UnsupportedModelError(_unknown(block, path, mlp, architecture))
+        found.append(at)
     sizes = {_sizes(hf, at, architecture) for at in found}
     if len(sizes) != 1:
         raise UnsupportedModelError(
@@ -215,61 +176,126 @@ def _find_blocks(hf: HFModel, architecture: str) -> tuple[str, nn.ModuleList]:
     return lists[0]
 
 
-def _find_block(block: nn.Module, path: str, architecture: str) -> BlockLayout:
-    for container in _CONTAINERS:
-        mlp = getattr(block, container, None) if container else block
-        if not isinstance(mlp, nn.Module):
-            continue
-        names = _projections(mlp, closed=bool(container))
-        act = next((n for n in _ACTIVATIONS if isinstance(getattr(mlp, n, None), nn.Module)), None)
-        if names is not None and act is not None:
+def _find_block(block: nn.Module, path: str, mlp: MLPNames | None) -> BlockLayout | None:
+    modules = dict(block.named_modules())
+    for names in MLPS if mlp is None else (mlp,):
+        for container in _CONTAINERS if names.container is None else (names.container,):
+            if container not in modules:
+                continue
+            children = dict(modules[container].named_children())
+            linear = {name: _linear(child) for name, child in children.items()}
+            known = {name for name, found in linear.items() if found is not None}
+            exact = mlp is None and container
+            if known != names.linear if exact else not known >= names.linear:
+                continue
+            act = next((n for n in _activations(names) if n in children), None)
+            if act is None:
+                continue
             at = f"{path}.{container}" if container else path
-            gate = f"{at}.{names[0]}" if len(names) == 3 else None
+            up = names.up or names.fused
+            gate = names.gate or names.fused
+            down = linear[names.down]
+            assert down is not None
             return BlockLayout(
                 block=path,
                 act=f"{at}.{act}",
-                gate=gate,
-                up=f"{at}.{names[-2]}",
-                down=f"{at}.{names[-1]}",
-                fused=names == _FUSED,
+                gate=None if gate is None else f"{at}.{gate}",
+                up=f"{at}.{up}",
+                down=f"{at}.{names.down}",
+                up_first=names.up_first,
+                transposed=down.transposed,
                 flat=not container,
             )
-    children = ", ".join(name for name, _ in block.named_children())
-    raise UnsupportedModelError(
-        f"{architecture}: block {path} (children: {children}) has no dense MLP of a known form. "
-        f"{SUPPORTED}"
-    )
-
-
-def _projections(mlp: nn.Module, *, closed: bool) -> tuple[str, ...] | None:
-    """Name the linear children of an MLP; None unless they are exactly one known set."""
-    linear = {name for name, child in mlp.named_children() if _features(child) is not None}
-    for names in (_GATED, _FUSED, *_UNGATED):
-        if linear == set(names) or (not closed and linear > set(names)):
-            return names
     return None
 
 
-def _features(module: Any) -> tuple[int, int] | None:
-    """Give (inputs, outputs) of a linear map, whichever way its weight lies; None for others."""
+def _activations(names: MLPNames) -> Sequence[str]:
+    return _ACTIVATIONS if names.act is None else (names.act,)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Linear:
+    n_in: int
+    n_out: int
+    transposed: bool
+    """Whether the weight is stored [in out]."""
+
+
+def _linear(module: Any) -> _Linear | None:
+    """Describe a linear map; None for other modules. The one place that knows their classes."""
     if hasattr(module, "in_features"):
-        return module.in_features, module.out_features
+        return _Linear(module.in_features, module.out_features, transposed=False)
     # transformers' Conv1D.
     if hasattr(module, "nx") and hasattr(module, "nf"):
-        return module.nx, module.nf
+        return _Linear(module.nx, module.nf, transposed=True)
     return None
 
 
 def _sizes(hf: HFModel, at: BlockLayout, architecture: str) -> tuple[int, int]:
-    up, down = (_features(hf.get_submodule(path)) for path in (at.up, at.down))
+    found = {name: _linear(hf.get_submodule(path)) for name, path in at.projections.items()}
+    up, down = found["up"], found["down"]
     assert up is not None
     assert down is not None
-    d_model, up_width = up
-    d_mlp, _ = down
-    expected = 2 * d_mlp if at.fused else d_mlp
-    if up_width != expected or down[1] != d_model:
+    expected = 2 * down.n_in if at.fused else down.n_in
+    if up.n_out != expected or down.n_out != up.n_in or found.get("gate", up) != up:
         raise UnsupportedModelError(
-            f"{architecture}: {at.up} maps {d_model} to {up_width} and {at.down} maps {down[0]} to "
-            f"{down[1]}; expected {d_model} to {expected} and back. {SUPPORTED}"
+            f"{architecture}: {at.up} maps {up.n_in} to {up.n_out} and {at.down} maps {down.n_in} "
+            f"to {down.n_out}; expected {up.n_in} to {expected} and back, and a gate like up. "
+            f"{SUPPORTED}"
         )
-    return d_model, d_mlp
+    return up.n_in, down.n_in
+
+
+def _unknown(block: nn.Module, path: str, mlp: MLPNames | None, architecture: str) -> str:
+    """Say what a block has instead of a known MLP, and which call to try."""
+    held = "\n".join(
+        f"  {name}: {_form(module)}"
+        for name, module in block.named_modules()
+        if name and not any(module.children())
+    )
+    asked = "no dense MLP of a known form" if mlp is None else f"no MLP like {mlp}"
+    guess = _guess(block)
+    advice = (
+        f"If its MLP is down(act(gate x) * (up x)) or down(act(up x)), name the parts: "
+        f"load_model(..., mlp={guess or MLPNames(gate='...', up='...', down='...')})"
+    )
+    hint = " (check that `gate` is the one with the activation function)" if guess else ""
+    return (
+        f"{architecture}: block {path} has {asked}. It holds\n{held}\n{advice}{hint}. {SUPPORTED}"
+    )
+
+
+def _form(module: nn.Module) -> str:
+    linear = _linear(module)
+    maps = "" if linear is None else f" {linear.n_in} -> {linear.n_out}"
+    return f"{type(module).__name__}{maps}"
+
+
+def _guess(block: nn.Module) -> MLPNames | None:
+    """Guess the names of an MLP from the shapes of its linear maps."""
+    for container, module in block.named_modules():
+        children = dict(module.named_children())
+        linear = {name: found for name, child in children.items() if (found := _linear(child))}
+        act = [
+            name
+            for name, child in children.items()
+            if name not in linear and not list(child.parameters()) and "drop" not in name
+        ]
+        for down, last in linear.items():
+            sides = [
+                (name, found.n_out // last.n_in)
+                for name, found in linear.items()
+                if name != down and found.n_in == last.n_out and not found.n_out % last.n_in
+            ]
+            if last.n_in == last.n_out or len(sides) != len(linear) - 1 or len(act) != 1:
+                continue
+            more = {"down": down, "act": act[0], "container": container}
+            match [width for _, width in sides]:
+                case [1]:
+                    return MLPNames(up=sides[0][0], **more)
+                case [2]:
+                    return MLPNames(fused=sides[0][0], **more)
+                case [1, 1]:
+                    gate, up = sorted((name for name, _ in sides), key=lambda n: "gate" not in n)
+                    return MLPNames(gate=gate, up=up, **more)
+    return None

@@ -16,19 +16,19 @@ from lse_interp.models.placement.dtensors import local_part, whole
 
 __all__ = [
     "FFN",
-    "Source",
+    "WeightSlice",
     "ffn",
-    "ffn_sources",
     "read_rows",
     "require_matrix",
-    "row_sources",
+    "row_slices",
     "select_rows",
+    "weight_slices",
     "write_rows",
 ]
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightSlice:
     """Which slice of which parameter a view comes from.
 
     Attributes:
@@ -58,7 +58,7 @@ class FFN:
         gate_bias: Bias of gate, if any.
         up_bias: Bias of up, if any.
         down_bias: Bias of down, if any.
-        sources: For each field above that is not None, the parameter behind it.
+        slices: For each field above that is not None, the parameter behind it.
     """
 
     layer: int
@@ -68,7 +68,7 @@ class FFN:
     gate_bias: Float[Tensor, " neuron"] | None
     up_bias: Float[Tensor, " neuron"] | None
     down_bias: Float[Tensor, " d_model"] | None
-    sources: Mapping[str, Source]
+    slices: Mapping[str, WeightSlice]
 
     @property
     def gated(self) -> bool:
@@ -91,13 +91,13 @@ def ffn(model: HookedModel, layer: int) -> FFN:
         UnsupportedModelError: The weights are not plain floating-point matrices (quantised), or
             are sharded over processes, so that no view shows them whole.
     """
-    sources = ffn_sources(model, layer)
-    views = {field: _view(model, source) for field, source in sources.items()}
+    slices = weight_slices(model, layer)
+    views = {field: _view(model, part) for field, part in slices.items()}
     fields: dict[str, Any] = dict.fromkeys(("gate", "gate_bias", "up_bias", "down_bias"))
-    return FFN(layer=layer, sources=sources, **(fields | views))
+    return FFN(layer=layer, slices=slices, **(fields | views))
 
 
-def ffn_sources(model: HookedModel, layer: int) -> dict[str, Source]:
+def weight_slices(model: HookedModel, layer: int) -> dict[str, WeightSlice]:
     """Find the parameters behind the MLP of one layer, by field of `FFN`.
 
     Raises:
@@ -106,15 +106,26 @@ def ffn_sources(model: HookedModel, layer: int) -> dict[str, Source]:
     if not 0 <= layer < model.n_layers:
         raise ActivationError(f"layer must be in 0 to {model.n_layers - 1}; got {layer}.")
     at = model.layout.blocks[layer]
-    sources: dict[str, Source] = {}
-    if at.fused:
-        sources |= _sources(model, "gate", at.up)
-        sources |= _sources(model, "up", at.up, start=model.d_mlp)
-    else:
-        if at.gate is not None:
-            sources |= _sources(model, "gate", at.gate)
-        sources |= _sources(model, "up", at.up)
-    return sources | _sources(model, "down", at.down)
+    found: dict[str, WeightSlice] = {}
+    for field, path in at.projections.items():
+        start = model.layout.start(field, layer=layer)
+        # gate and up write the neurons, down reads them.
+        neuron_dim = int(at.transposed) if field != "down" else 1 - int(at.transposed)
+        found[field] = WeightSlice(f"{path}.weight", neuron_dim, start)
+        if getattr(model.hf.get_submodule(path), "bias", None) is not None:
+            bias_dim = None if field == "down" else 0
+            found[f"{field}_bias"] = WeightSlice(f"{path}.bias", bias_dim, start)
+    return found
+
+
+def row_slices(model: HookedModel, layer: int) -> tuple[WeightSlice, ...]:
+    """Return the parameter behind each projection of a layer, in the order of `projections`.
+
+    Raises:
+        ActivationError: No such layer.
+    """
+    found = weight_slices(model, layer)
+    return tuple(found[name] for name in projections(gated=model.gated))
 
 
 def require_matrix(weight: Shaped[Tensor, "..."], name: str) -> None:
@@ -130,32 +141,18 @@ def require_matrix(weight: Shaped[Tensor, "..."], name: str) -> None:
         )
 
 
-def _sources(
-    model: HookedModel, field: str, module_path: str, *, start: int = 0
-) -> dict[str, Source]:
-    module = model.hf.get_submodule(module_path)
-    # transformers' Conv1D (GPT-2) stores [in out]; torch's Linear stores [out in].
-    output_dim = 1 if hasattr(module, "nf") else 0
-    neuron_dim = 1 - output_dim if field == "down" else output_dim
-    found = {field: Source(f"{module_path}.weight", neuron_dim, start)}
-    if getattr(module, "bias", None) is not None:
-        bias_dim = None if field == "down" else 0
-        found[f"{field}_bias"] = Source(f"{module_path}.bias", bias_dim, start)
-    return found
-
-
-def _view(model: HookedModel, source: Source) -> Float[Tensor, "..."]:
-    parameter = model.hf.get_parameter(source.name).detach()
-    require_matrix(parameter, source.name)
+def _view(model: HookedModel, place: WeightSlice) -> Float[Tensor, "..."]:
+    parameter = model.hf.get_parameter(place.name).detach()
+    require_matrix(parameter, place.name)
     if isinstance(parameter, DTensor):
         raise UnsupportedModelError(
-            f"{source.name} is sharded over processes and has no whole view. Read neurons with "
+            f"{place.name} is sharded over processes and has no whole view. Read neurons with "
             "`read_rows`, which gathers them."
         )
-    if source.neuron_dim is None:
+    if place.neuron_dim is None:
         return parameter
-    rows = parameter.movedim(source.neuron_dim, 0)
-    return rows[source.start : source.start + model.d_mlp]
+    rows = parameter.movedim(place.neuron_dim, 0)
+    return rows[place.start : place.start + model.d_mlp]
 
 
 def read_rows(
@@ -179,10 +176,10 @@ def read_rows(
     """
     _require_neurons(model, neurons)
     rows = []
-    for source in row_sources(model, layer):
-        weight = model.hf.get_parameter(source.name).detach()
-        require_matrix(weight, source.name)
-        rows.append(select_rows(weight, source, neurons))
+    for place in row_slices(model, layer):
+        weight = model.hf.get_parameter(place.name).detach()
+        require_matrix(weight, place.name)
+        rows.append(select_rows(weight, place, neurons))
     return torch.stack(rows)
 
 
@@ -209,28 +206,18 @@ def write_rows(
             f"`rows` should be [projection neuron d_model] = {list(expected)} for {model.name}; "
             f"got {list(rows.shape)}."
         )
-    for source, values in zip(row_sources(model, layer), rows, strict=True):
-        _write(model.hf.get_parameter(source.name), source, neurons, values)
-
-
-def row_sources(model: HookedModel, layer: int) -> tuple[Source, ...]:
-    """Return the parameter behind each projection of a layer, in the order of `projections`.
-
-    Raises:
-        ActivationError: No such layer.
-    """
-    sources = ffn_sources(model, layer)
-    return tuple(sources[name] for name in projections(gated=model.gated))
+    for place, values in zip(row_slices(model, layer), rows, strict=True):
+        _write(model.hf.get_parameter(place.name), place, neurons, values)
 
 
 def select_rows(
-    weight: Float[Tensor, "..."], source: Source, neurons: Int64[Tensor, " _neuron"]
+    weight: Float[Tensor, "..."], place: WeightSlice, neurons: Int64[Tensor, " _neuron"]
 ) -> Float[Tensor, "_neuron d_model"]:
     """Copy the rows (or columns) of some neurons out of a weight, or out of its gradient."""
-    assert source.neuron_dim is not None
+    assert place.neuron_dim is not None
     gathered = whole(weight)
-    rows = gathered.index_select(source.neuron_dim, neurons.to(gathered.device) + source.start)
-    return rows if source.neuron_dim == 0 else rows.mT
+    rows = gathered.index_select(place.neuron_dim, neurons.to(gathered.device) + place.start)
+    return rows if place.neuron_dim == 0 else rows.mT
 
 
 def _require_neurons(model: HookedModel, neurons: Int64[Tensor, " _neuron"]) -> None:
@@ -244,14 +231,14 @@ def _require_neurons(model: HookedModel, neurons: Int64[Tensor, " _neuron"]) -> 
 
 def _write(
     parameter: Tensor,
-    source: Source,
+    place: WeightSlice,
     neurons: Int64[Tensor, " _neuron"],
     values: Float[Tensor, "_neuron d_model"],
 ) -> None:
     part, start = local_part(parameter.detach())
-    index = neurons.to(part.device) + source.start
+    index = neurons.to(part.device) + place.start
     values = values.to(part)
-    if source.neuron_dim == 1:
+    if place.neuron_dim == 1:
         part.index_copy_(1, index, values[:, start : start + part.shape[0]].mT)
     elif part.shape[0] == parameter.shape[0]:
         part.index_copy_(0, index, values)

@@ -1,57 +1,48 @@
-"""Text as token ids: BOS, padding, and whether it fits the model."""
+"""Text as token ids, and whether it fits the model."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
-
-import torch
-from jaxtyping import Bool, Int64
-from torch import Tensor
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from lse_interp.core.errors import CorpusError, LseError
-from lse_interp.models.hooked import HookedModel
 
-__all__ = ["bos_ids", "check_block_size", "check_lengths", "default_bos", "pad", "token_ids"]
-
-
-def pad(
-    ids: Sequence[list[int]], *, bos: list[int], left: bool
-) -> tuple[dict[str, Int64[Tensor, "batch pos"]], Bool[Tensor, "batch pos"]]:
-    """Return a batch, and which of its positions hold text."""
-    longest = len(bos) + max(map(len, ids))
-    tokens = torch.zeros(len(ids), longest, dtype=torch.int64)
-    attended = torch.zeros_like(tokens)
-    is_text = torch.zeros_like(tokens, dtype=torch.bool)
-    for row, sentence in enumerate(ids):
-        whole = [*bos, *sentence]
-        start = longest - len(whole) if left else 0
-        end = start + len(whole)
-        tokens[row, start:end] = torch.tensor(whole)
-        attended[row, start:end] = 1
-        is_text[row, start + len(bos) : end] = True
-    return {"input_ids": tokens, "attention_mask": attended}, is_text
+__all__ = ["TextModel", "auto_bos", "check_block_size", "check_lengths", "token_ids"]
 
 
-def token_ids(model: HookedModel, sentences: Sequence[str]) -> list[list[int]]:
+@runtime_checkable
+class TextModel(Protocol):
+    """What reads text, as a `HookedModel` does."""
+
+    @property
+    def hf(self) -> Any:
+        """The transformers model."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer, or None."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """The token ids that it expects before text."""
+
+
+def token_ids(model: TextModel, sentences: Sequence[str]) -> list[list[int]]:
     """Tokenise sentences without special tokens.
 
     Raises:
         LseError: the model has no tokenizer.
         CorpusError: no sentences.
     """
-    if model.tokenizer is None:
-        raise LseError(f"{model.name} has no tokenizer. Give HookedModel one with the model.")
+    tokenizer = _tokenizer(model)
     if not sentences:
-        raise CorpusError("There is no sentence to embed; give at least one.")
-    return model.tokenizer(list(sentences), add_special_tokens=False)["input_ids"]
+        raise CorpusError("There is no sentence; give at least one.")
+    return tokenizer(list(sentences), add_special_tokens=False)["input_ids"]
 
 
-def bos_ids(tokenizer: Any) -> list[int]:
-    """Return the BOS a tokenizer puts before text by itself, or nothing."""
-    first = tokenizer("a")["input_ids"][:1]
-    return first if first == [tokenizer.bos_token_id] else []
-
-
-def check_block_size(model: HookedModel, block_size: int) -> None:
+def check_block_size(model: TextModel, block_size: int) -> None:
     """Refuse blocks longer than the model has positions for.
 
     Raises:
@@ -65,7 +56,7 @@ def check_block_size(model: HookedModel, block_size: int) -> None:
         )
 
 
-def check_lengths(model: HookedModel, ids: Sequence[list[int]], *, n_bos: int) -> None:
+def check_lengths(model: TextModel, ids: Sequence[list[int]], *, n_prefix: int) -> None:
     """Refuse a sentence without tokens, or longer than the model can read.
 
     Raises:
@@ -75,7 +66,7 @@ def check_lengths(model: HookedModel, ids: Sequence[list[int]], *, n_bos: int) -
     if not ids[shortest]:
         raise CorpusError(f"Sentence {shortest + 1} has no token. Remove it, or fill it.")
     longest = max(range(len(ids)), key=lambda i: len(ids[i]))
-    n_tokens = n_bos + len(ids[longest])
+    n_tokens = n_prefix + len(ids[longest])
     context = getattr(model.hf.config, "max_position_embeddings", None)
     if context is not None and n_tokens > context:
         raise CorpusError(
@@ -84,11 +75,16 @@ def check_lengths(model: HookedModel, ids: Sequence[list[int]], *, n_bos: int) -
         )
 
 
-def default_bos(tokenizer: Any) -> Literal["block", "none"]:
-    """Return `block` if the tokenizer itself puts BOS before a text, else `none`."""
-    ids = tokenizer("a")["input_ids"]
-    return (
-        "block"
-        if tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id
-        else "none"
-    )
+def auto_bos(model: TextModel) -> Literal["block", "none"]:
+    """Return where packed text has BOS by `auto`: before every block if the model expects BOS.
+
+    Raises:
+        LseError: The model has no tokenizer.
+    """
+    return "block" if _tokenizer(model).bos_token_id in model.prefix else "none"
+
+
+def _tokenizer(model: TextModel) -> Any:
+    if model.tokenizer is None:
+        raise LseError(f"{model.name} has no tokenizer. Give HookedModel one with the model.")
+    return model.tokenizer

@@ -8,7 +8,7 @@ of several runs, what the rule `shared` says; anywhere else its own weights:
     last   the rows of the run applied last
 
     run = FinetuneRun.load("runs/embedded/finetune/mlt/target")
-    with subnetworks(model, run):
+    with with_subnetworks(model, run):
         ...
 
 Source: stacking several languages is an addition to the paper.
@@ -31,7 +31,7 @@ from lse_interp.models.info import ModelInfo
 from lse_interp.models.mlp_weights import read_rows, write_rows
 from lse_interp.subnetworks.finetune_run import FinetuneRun
 
-__all__ = ["applied", "apply_subnetwork", "conflicts", "remove_subnetwork", "subnetworks"]
+__all__ = ["applied", "apply_subnetwork", "remove_subnetwork", "shared_neurons", "with_subnetworks"]
 
 _RULES = {
     "sum": "`sum` adds their changes",
@@ -111,7 +111,7 @@ def remove_subnetwork(model: HookedModel, run: FinetuneRun) -> None:
 
 
 @contextlib.contextmanager
-def subnetworks(
+def with_subnetworks(
     model: HookedModel, *runs: FinetuneRun, shared: str = "error"
 ) -> Iterator[HookedModel]:
     """Apply runs inside a `with` block and remove them at its end, also after an exception.
@@ -140,7 +140,7 @@ def applied(model: HookedModel) -> tuple[FinetuneRun, ...]:
     return () if record is None else record.runs
 
 
-def conflicts(runs: Sequence[FinetuneRun]) -> pd.DataFrame:
+def shared_neurons(runs: Sequence[FinetuneRun]) -> pd.DataFrame:
     """List the neurons that several runs hold.
 
     Returns:

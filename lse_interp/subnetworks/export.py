@@ -23,8 +23,8 @@ from torch import Tensor
 from lse_interp.artifacts.atomic import write_folder
 from lse_interp.core.errors import ArtifactError, LseError, near_misses
 from lse_interp.models.hooked import HookedModel
-from lse_interp.models.mlp_weights import row_sources
-from lse_interp.subnetworks.apply import applied, label, require_base, subnetworks
+from lse_interp.models.mlp_weights import row_slices
+from lse_interp.subnetworks.apply import applied, label, require_base, with_subnetworks
 from lse_interp.subnetworks.finetune_run import FinetuneRun
 
 __all__ = ["export", "export_hf", "export_lora"]
@@ -77,7 +77,7 @@ def export_hf(model: HookedModel, run: FinetuneRun, folder: str | Path) -> Path:
         )
 
     def write(path: Path) -> None:
-        with subnetworks(model, run):
+        with with_subnetworks(model, run):
             model.hf.save_pretrained(path)
         model.tokenizer.save_pretrained(path)
 
@@ -135,7 +135,7 @@ def _factors(model: HookedModel, run: FinetuneRun) -> tuple[dict[str, Tensor], d
         if not len(neurons):
             continue
         parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        sources = row_sources(model, layer)
+        sources = row_slices(model, layer)
         for name, source, delta in zip(run.projections, sources, deltas, strict=True):
             width = model.hf.get_parameter(source.name).shape[source.neuron_dim]
             one_hot = torch.zeros(len(neurons), width, dtype=delta.dtype)
@@ -168,8 +168,7 @@ def _lora_config(model: HookedModel, ranks: Mapping[str, int]) -> Any:
         target_modules=sorted(ranks),
         rank_pattern=pattern,
         alpha_pattern=pattern,
-        # transformers' Conv1D stores [in out].
-        fan_in_fan_out=row_sources(model, 0)[-1].neuron_dim == 0,
+        fan_in_fan_out=model.layout.transposed,
     )
 
 

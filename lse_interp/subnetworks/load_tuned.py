@@ -61,7 +61,12 @@ def load_tuned(
         hf = model.hf
     name = f"{run.model.name}+{label(run)}"
     return HookedModel(
-        hf, model.tokenizer, name=name, backend=args.backend, defaults=model.defaults
+        hf,
+        model.tokenizer,
+        name=name,
+        backend=args.backend,
+        defaults=model.defaults,
+        mlp=model.mlp,
     )
 
 

@@ -25,7 +25,7 @@ from lse_interp.data import Block, pack
 from lse_interp.data.packing import IGNORE
 from lse_interp.data.separators import Bos, Separator
 from lse_interp.models import HookedModel
-from lse_interp.models.tokenization import check_block_size, default_bos
+from lse_interp.models.tokenization import auto_bos, check_block_size
 from lse_interp.training.hyperparameters import Hyperparameters
 
 __all__ = [
@@ -252,7 +252,7 @@ def _packing(model: HookedModel, options: Hyperparameters) -> Packing:
         )
     assert options.block_size is not None
     check_block_size(model, options.block_size)
-    bos = "document" if model.name == "embedded" else default_bos(model.tokenizer)
+    bos = "document" if model.name == "embedded" else auto_bos(model)
     separator: Separator = "none" if model.tokenizer.eos_token_id is None else "eos"
     return Packing(block_size=options.block_size, bos=bos, separator=separator)
 

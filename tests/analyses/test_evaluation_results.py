@@ -10,7 +10,7 @@ from lse_interp.core.errors import ArtifactError
 from lse_interp.tasks.base import Task
 from lse_interp.tasks.measures import measures
 from lse_interp.tasks.results import FRAME_COLUMNS, EvaluationTable
-from tests.models.making_runs import make_run
+from tests.subnetworks.making_runs import make_run
 
 TASK = Task("endings", "Endings", "Endings mlt", "target", "completion", "mlt")
 

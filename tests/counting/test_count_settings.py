@@ -13,12 +13,12 @@ from lse_interp.counting.counts import ActivationCounts
 from lse_interp.data import load_corpus
 from lse_interp.models import HookedModel, load_model
 from lse_interp.models.defaults import ModelDefaults
-from lse_interp.models.loading import EMBEDDED
+from lse_interp.models.packaged import PACKAGED
 
 
 def test_function_and_command_count_the_same_by_name_and_by_path(tmp_path):
     found = {}
-    for name in ("embedded", str(EMBEDDED)):
+    for name in ("embedded", str(PACKAGED["embedded"])):
         config = Config(model=ModelArgs(name, device="cpu"), langs=("mlt",), root=tmp_path)
         found[name, "command"] = ActivationCounts.load(run(config)["mlt"])
         found[name, "function"] = count_activations(

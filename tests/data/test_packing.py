@@ -9,7 +9,6 @@ from transformers import PreTrainedTokenizerFast
 from lse_interp.core.errors import CorpusError
 from lse_interp.data import embedded
 from lse_interp.data.packing import Block, batches, labels, pack, skip
-from lse_interp.models.tokenization import default_bos
 
 BOS, EOS = 0, 1
 LETTERS = {letter: 2 + i for i, letter in enumerate("abcdefgh")}
@@ -217,12 +216,6 @@ def test_pack_refuses_a_special_token_the_tokenizer_lacks():
         pack(DOCUMENTS, word_tokenizer(bos=None), block_size=4)
     with pytest.raises(CorpusError, match=r"no EOS token\. Pass separator='none'"):
         pack(DOCUMENTS, word_tokenizer(eos=None), block_size=4)
-
-
-def test_default_bos_is_what_the_tokenizer_does():
-    assert default_bos(word_tokenizer(adds_bos=True)) == "block"
-    assert default_bos(word_tokenizer()) == "none"
-    assert default_bos(word_tokenizer(bos=None)) == "none"
 
 
 def test_batches_keeps_order_and_gives_a_short_block_its_own_batch():

@@ -21,8 +21,8 @@ from lse_interp.neurons.sets import NeuronSets
 from lse_interp.subnetworks.finetune_run import CURVE_COLUMNS, FinetuneRun
 from lse_interp.tasks.results import EvaluationTable, Measure
 from lse_interp.training.checkpoints import CheckpointStore
-from tests.models.conftest import tiny_hf
-from tests.models.making_runs import make_run
+from tests.subnetworks.making_runs import make_run
+from tests.tiny_models import tiny_hf
 
 INFO = ModelInfo("tiny", "f" * 16, "LlamaForCausalLM", 2, 4, 6, 1000)
 SETTINGS = {"n_tokens": 100, "text": "aa"}

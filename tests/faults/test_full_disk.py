@@ -19,7 +19,7 @@ from lse_interp.plotting.style import save_figure
 from lse_interp.subnetworks.finetune_run import FinetuneRun
 from lse_interp.tasks.answer_cache import Asked
 from tests.full_disk import largest_file
-from tests.models.conftest import tiny_hf, tiny_tokenizer
+from tests.tiny_models import tiny_hf, tiny_tokenizer
 from tests.training.tiny_runs import same_run
 from tests.training.tiny_stage import Place
 

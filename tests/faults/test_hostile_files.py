@@ -17,7 +17,7 @@ from lse_interp.models import load_model
 from lse_interp.neurons.sets import NeuronSets
 from lse_interp.overlap import main as overlap
 from lse_interp.subnetworks.finetune_run import FinetuneRun
-from tests.models.conftest import tiny_hf, tiny_tokenizer
+from tests.tiny_models import tiny_hf, tiny_tokenizer
 from tests.training.tiny_runs import stopped_at, tiny_model, tune
 
 from .small_artefacts import INFO, finetune_run, neurons

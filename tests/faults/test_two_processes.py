@@ -15,7 +15,7 @@ from lse_interp.finetune import main as finetune
 from lse_interp.subnetworks.finetune_run import FinetuneRun
 from lse_interp.tasks.answer_cache import Asked
 from lse_interp.tasks.results import EvaluationTable
-from tests.models.conftest import tiny_hf, tiny_tokenizer
+from tests.tiny_models import tiny_hf, tiny_tokenizer
 from tests.training.tiny_runs import same_run
 from tests.training.tiny_stage import Place, environment
 

@@ -8,8 +8,7 @@ from lse_interp.models import SITES, HookedModel, site_name
 from lse_interp.models.backends import BACKENDS
 from lse_interp.models.fingerprint import fingerprint
 from lse_interp.models.mlp_weights import ffn
-
-from .conftest import FAMILIES, N_LAYERS, tiny_hf
+from tests.tiny_models import FAMILIES, N_LAYERS, tiny_hf
 
 UNGATED = ("gpt2", "opt", "gpt_neox", "bloom")
 FUSED_TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}

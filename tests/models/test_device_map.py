@@ -20,8 +20,7 @@ from lse_interp.models import HookedModel, load_model
 from lse_interp.models.architectures import find_layout
 from lse_interp.models.fingerprint import fingerprint
 from lse_interp.models.placement.device_map import device_map, gpu_share, plan
-
-from .conftest import FAMILIES, tiny_hf, tiny_tokenizer
+from tests.tiny_models import FAMILIES, tiny_hf, tiny_tokenizer
 
 N_LAYERS = 6
 
@@ -270,7 +269,7 @@ def test_sentences_are_pooled_where_each_layer_runs(two_devices):
     model.tokenizer = tiny_tokenizer()
     sites = [f"blocks.{layer}.hook_resid_post" for layer in range(N_LAYERS)]
     with mode:
-        pooled = _pooled(model, [[5, 6, 7], [8, 9]], sites=sites, bos=[], pooling="mean")
+        pooled = _pooled(model, [[5, 6, 7], [8, 9]], sites=sites, pooling="mean")
     assert pooled.shape == (N_LAYERS, 2, model.d_model)
     assert pooled.device == model.device
 

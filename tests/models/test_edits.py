@@ -4,8 +4,7 @@ import torch
 from lse_interp.models import SITES, HookedModel, site_name
 from lse_interp.models.backends import BACKENDS
 from lse_interp.models.mlp_weights import ffn
-
-from .conftest import FAMILIES, tiny_hf
+from tests.tiny_models import FAMILIES, tiny_hf
 
 
 def editable(model):

@@ -4,8 +4,7 @@ import torch
 from lse_interp.core.errors import ActivationError, UnsupportedModelError
 from lse_interp.models import HookedModel, site_name
 from lse_interp.models.mlp_weights import ffn
-
-from .conftest import D_MODEL, FAMILIES, N_LAYERS, tiny_hf
+from tests.tiny_models import D_MODEL, FAMILIES, N_LAYERS, tiny_hf
 
 WEIGHTS = {
     "llama": ("model.layers.1.mlp.gate_proj", "model.layers.1.mlp.up_proj"),
@@ -35,7 +34,7 @@ def test_ffn_is_neuron_first(family):
         found = {f for f in ("gate_bias", "up_bias", "down_bias") if getattr(mlp, f) is not None}
         assert found == BIASED.get(family, set())
         fields = {"up", "down"} | ({"gate"} if model.gated else set()) | found
-        assert set(mlp.sources) == fields
+        assert set(mlp.slices) == fields
 
 
 @pytest.mark.parametrize("family", WEIGHTS)
@@ -43,9 +42,9 @@ def test_ffn_names_the_parameters_it_shows(family):
     model = HookedModel(tiny_hf(family))
     gate, up = WEIGHTS[family]
     mlp = ffn(model, 1)
-    assert mlp.sources["up"].name == f"{up}.weight"
-    assert (mlp.sources["gate"].name if gate else None) == (f"{gate}.weight" if gate else None)
-    for field, source in mlp.sources.items():
+    assert mlp.slices["up"].name == f"{up}.weight"
+    assert (mlp.slices["gate"].name if gate else None) == (f"{gate}.weight" if gate else None)
+    for field, source in mlp.slices.items():
         parameter = model.hf.get_parameter(source.name)
         view = getattr(mlp, field)
         if source.neuron_dim is None:

@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 from lse_interp.core.errors import ActivationError, MismatchError
 from lse_interp.models import HookedModel, site_name
 from lse_interp.models.info import projections
-from lse_interp.models.mlp_weights import read_rows, row_sources, write_rows
+from lse_interp.models.mlp_weights import read_rows, row_slices, write_rows
 from lse_interp.models.placement.dtensors import local_part
-
-from .conftest import D_MODEL, FAMILIES, N_LAYERS, tiny_hf
+from tests.tiny_models import D_MODEL, FAMILIES, N_LAYERS, tiny_hf
 
 # Where each family keeps gate, up and down, by hand: module, and whether it stores [in out].
 MODULES = {
@@ -83,7 +82,7 @@ def test_write_rows_changes_these_entries_and_no_other(family, data):
     assert torch.equal(read_rows(model, layer, neurons), new)
     changed = {n: int((w != before[n]).sum()) for n, w in model.hf.named_parameters()}
     expected = dict.fromkeys(changed, 0)
-    for source in row_sources(model, layer):
+    for source in row_slices(model, layer):
         expected[source.name] += len(neurons) * D_MODEL
     assert changed == expected
     write_rows(model, layer, neurons, old)
@@ -151,7 +150,7 @@ def test_projections_name_the_rows():
     assert projections(gated=True) == ("gate", "up", "down")
     assert projections(gated=False) == ("up", "down")
     model = HookedModel(tiny_hf("phi3"))
-    assert [s.start for s in row_sources(model, 1)] == [0, 24, 0]
+    assert [s.start for s in row_slices(model, 1)] == [0, 24, 0]
 
 
 def test_local_part_of_a_whole_parameter_is_itself():

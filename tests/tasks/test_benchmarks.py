@@ -433,7 +433,7 @@ def test_load_documents_refuses_an_answer_that_is_no_option(tmp_path, name, cell
         ("validation.jsonl", b"[1]\n", r"line 1 should be a JSON object; found list"),
         ("validation.jsonl", '{"goal": "é"}'.encode("latin-1"), r"is not UTF-8: .*iconv"),
         ("validation.jsonl.gz", b"no gzip", r"cannot be decompressed: .* fetch it again"),
-        ("validation.jsonl.gz", gzip.compress(b"x" * 99)[:20], r"cannot be decompressed"),
+        ("validation.jsonl.gz", gzip.compress(b"x" * 99, mtime=0)[:20], r"cannot be decompressed"),
         ("validation.parquet", b"PAR1", r"cannot be read as parquet"),
         ("validation.csv", b"goal,sol1\na,b,c\n", r"row 1 should have 2 cells, as its header has"),
         ("validation.csv", b"goal,sol1\na\n", r"row 1 should have 2 cells"),

@@ -11,7 +11,7 @@ from lse_interp.training.engines.base import NeuronRows, attach, clip_gradients
 from lse_interp.training.engines.compact import CompactRows
 from lse_interp.training.engines.masked_gradients import MaskedGradients
 from lse_interp.training.loss import total_loss
-from tests.models.conftest import CONFIGS, VOCAB
+from tests.tiny_models import CONFIGS, VOCAB
 
 N_STEPS, ACCUMULATION = 20, 2
 LR, DECAY, MAX_NORM = 1e-2, 0.1, 0.01

@@ -23,7 +23,7 @@ from lse_interp.subnetworks.apply import apply_subnetwork
 from lse_interp.subnetworks.finetune_run import FinetuneRun
 from lse_interp.training.hyperparameters import NEURON_METHODS
 from lse_interp.training.launch_options import Launch
-from tests.models.conftest import tiny_tokenizer
+from tests.tiny_models import tiny_tokenizer
 
 from .conftest import tiny
 from .tiny_stage import Place, last_checkpoint, start, wait_for_checkpoint

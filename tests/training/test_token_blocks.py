@@ -18,7 +18,7 @@ from lse_interp.training.token_blocks import (
     require_disjoint,
     token_blocks,
 )
-from tests.models.conftest import tiny_hf, tiny_tokenizer
+from tests.tiny_models import tiny_hf, tiny_tokenizer
 
 from .tiny_runs import TRAINING, VALIDATION, counting, noise, tiny_model
 

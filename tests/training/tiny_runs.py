@@ -17,7 +17,7 @@ from lse_interp.training.engines.compact import CompactRows
 from lse_interp.training.hyperparameters import Hyperparameters
 from lse_interp.training.loop import train
 from lse_interp.training.token_blocks import TokenBlocks, pack_text
-from tests.models.conftest import VOCAB, tiny_hf, tiny_tokenizer
+from tests.tiny_models import VOCAB, tiny_hf, tiny_tokenizer
 
 N_WORDS = VOCAB - 4
 BLOCK = 16

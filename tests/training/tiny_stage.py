@@ -7,7 +7,7 @@ import sys
 import time
 
 from lse_interp.artifacts.paths import RunPaths
-from tests.models.conftest import tiny_tokenizer
+from tests.tiny_models import tiny_tokenizer
 
 from .tiny_runs import counting, neuron_sets, noise, tiny_model
 

@@ -27,7 +27,7 @@ from lse_interp.core.errors import LseError, MismatchError
 from lse_interp.core.languages import lookup
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.info import projections
-from lse_interp.models.mlp_weights import ffn, row_sources
+from lse_interp.models.mlp_weights import ffn, row_slices
 from lse_interp.models.placement.device_map import is_spread
 from lse_interp.neurons.indices import mask_to_indices
 from lse_interp.neurons.sets import NeuronSets
@@ -349,7 +349,7 @@ def compare_others(base: HookedModel, tuned: HookedModel) -> pd.DataFrame:
         LseError: A difference that is not finite.
     """
     layers = range(base.n_layers)
-    projections = {source.name for layer in layers for source in row_sources(base, layer)}
+    projections = {source.name for layer in layers for source in row_slices(base, layer)}
     after = dict(tuned.hf.named_parameters())
     rows = []
     for name, weight in base.hf.named_parameters():

@@ -1,24 +1,35 @@
 """The same sites through three hooking libraries: torch, TransformerLens, nnsight."""
 
+import importlib
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
 from lse_interp.core.errors import LseError, near_misses
-from lse_interp.models.architectures import HFModel, Layout
-from lse_interp.models.backends.firing import HookFn
+from lse_interp.models.architectures import HFModel
+from lse_interp.models.backends._firing import HookFn
+from lse_interp.models.layout import Layout
 from lse_interp.models.placement.device_map import is_spread
 
 __all__ = ["BACKENDS", "Backend", "make_backend"]
 
-BACKENDS: tuple[str, ...] = ("torch", "lens", "nnsight")
+_HOMES = {
+    "torch": ("torch_hooks", "TorchBackend"),
+    "lens": ("transformer_lens", "LensBackend"),
+    "nnsight": ("nnsight_trace", "NNsightBackend"),
+}
+
+BACKENDS: tuple[str, ...] = tuple(_HOMES)
 
 
 @runtime_checkable
 class Backend(Protocol):
     """One way to run a model with functions at its sites."""
+
+    runs_hf: ClassVar[bool]
+    """Whether it runs the transformers model itself, or a copy that shares its tensors."""
 
     def run(
         self,
@@ -48,21 +59,13 @@ def make_backend(name: str, hf: HFModel, layout: Layout, tokenizer: Any) -> Back
     Raises:
         LseError: `name` is not a backend, or cannot run a model that is spread over devices.
     """
-    if name in ("lens", "nnsight") and is_spread(hf):
+    if name not in _HOMES:
+        raise LseError(f"Unknown backend {name!r}. {near_misses(name, BACKENDS)}")
+    home, class_name = _HOMES[name]
+    backend = getattr(importlib.import_module(f"{__name__}.{home}"), class_name)
+    if not backend.runs_hf and is_spread(hf):
         raise LseError(
             f"Backend {name} holds a model on one device, and this one is spread over several. "
             "Use backend='torch', or --device cuda for a model that fits on one GPU."
         )
-    if name == "torch":
-        from lse_interp.models.backends.torch_hooks import TorchBackend
-
-        return TorchBackend(hf, layout)
-    if name == "lens":
-        from lse_interp.models.backends.transformer_lens import LensBackend
-
-        return LensBackend(hf, layout, tokenizer)
-    if name == "nnsight":
-        from lse_interp.models.backends.nnsight_trace import NNsightBackend
-
-        return NNsightBackend(hf, layout, tokenizer)
-    raise LseError(f"Unknown backend {name!r}. {near_misses(name, BACKENDS)}")
+    return backend(hf, layout, tokenizer)

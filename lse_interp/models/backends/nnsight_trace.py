@@ -4,31 +4,22 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lse_interp.models.architectures import HFModel, Layout, Point
-from lse_interp.models.backends.firing import (
+from lse_interp.models.architectures import HFModel
+from lse_interp.models.backends._firing import (
     Firings,
     HookFn,
     StopForward,
     apply_hook,
     share_tensors,
 )
-from lse_interp.models.sites import parse_site
+from lse_interp.models.backends.torch_hooks import hooked
+from lse_interp.models.layout import Layout, Point
 
 __all__ = ["NNsightBackend"]
-
-# The order in which the sites of one block fire; a trace must ask for values in that order.
-_ORDER = (
-    "mlp.hook_pre",
-    "mlp.hook_act",
-    "mlp.hook_pre_linear",
-    "mlp.hook_post",
-    "hook_mlp_out",
-    "hook_resid_post",
-)
-_FUSED_ORDER = ("mlp.hook_pre_linear", *(kind for kind in _ORDER if kind != "mlp.hook_pre_linear"))
 
 
 class NNsightBackend:
@@ -40,11 +31,14 @@ class NNsightBackend:
         tokenizer: Where given, `nnsight` also traces text; otherwise only token ids.
     """
 
+    runs_hf = False
+
     def __init__(self, hf: HFModel, layout: Layout, tokenizer: Any) -> None:
         import nnsight
 
         shared = share_tensors(hf)
         self._layout = layout
+        self._order = _firing_order(shared, layout)
         if tokenizer is None:
             self.nnsight = nnsight.NNsight(shared)
         else:
@@ -59,10 +53,10 @@ class NNsightBackend:
         logits: bool,
     ) -> Float[Tensor, "batch pos vocab"] | None:
         """Run one trace; without logits, it ends at the last block."""
-        firings = Firings(tuple(hooks), stop=stop_after is not None)
+        firings = Firings(hooks, stop=stop_after is not None)
         steps = [
-            (site, self._layout.locate(site), firings.counted(hooks[site]))
-            for site in sorted(hooks, key=self._firing_order)
+            (site, self._layout.locate(site), firings.hooks[site])
+            for site in sorted(hooks, key=self._order.index)
         ]
         last = self._layout.n_layers - 1 if stop_after is None else stop_after
         block = self._envoy(self._layout.blocks[last].block)
@@ -112,11 +106,6 @@ class NNsightBackend:
         if missing is not None:
             raise missing
 
-    def _firing_order(self, site: str) -> tuple[int, int]:
-        kind, layer = parse_site(site)
-        order = _FUSED_ORDER if self._layout.blocks[layer].fused else _ORDER
-        return layer, order.index(kind)
-
     def _envoy(self, path: str) -> Any:
         envoy = self.nnsight
         for name in path.split("."):
@@ -131,7 +120,7 @@ class NNsightBackend:
         if isinstance(value, tuple):
             value, *rest = value
         try:
-            replacement = apply_hook(value, fn, site, start=point.start, batch_pos=batch_pos)
+            replacement = apply_hook(value, fn, site, part=point.part, batch_pos=batch_pos)
         except StopForward:
             return True
         if replacement is not None and point.side == "input":
@@ -139,3 +128,16 @@ class NNsightBackend:
         elif replacement is not None:
             envoy.output = replacement if rest is None else (replacement, *rest)
         return False
+
+
+@torch.no_grad()
+def _firing_order(hf: HFModel, layout: Layout) -> list[str]:
+    """List all sites in the order in which they fire, the order in which a trace may ask for them.
+
+    One token shows it: MLPs differ in what they compute first. A site that does not fire is last.
+    """
+    fired: list[str] = []
+    with hooked(hf, layout, dict.fromkeys(layout.sites, lambda _, site: fired.append(site))):
+        ids = torch.zeros(1, 1, dtype=torch.int64, device=hf.get_input_embeddings().weight.device)
+        hf.base_model(input_ids=ids, use_cache=False)
+    return list(dict.fromkeys([*fired, *layout.sites]))

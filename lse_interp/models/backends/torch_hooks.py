@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lse_interp.models.architectures import HFModel, Layout, Point
-from lse_interp.models.backends.firing import Firings, HookFn, StopForward, apply_hook
+from lse_interp.models.architectures import HFModel
+from lse_interp.models.backends._firing import Firings, HookFn, StopForward, apply_hook
+from lse_interp.models.layout import Layout, Point
 
 __all__ = ["TorchBackend", "hooked"]
 
@@ -20,9 +21,12 @@ class TorchBackend:
     Args:
         hf: The transformers model.
         layout: Its module paths.
+        tokenizer: Not used.
     """
 
-    def __init__(self, hf: HFModel, layout: Layout) -> None:
+    runs_hf = True
+
+    def __init__(self, hf: HFModel, layout: Layout, tokenizer: Any = None) -> None:
         self._hf = hf
         self._layout = layout
 
@@ -35,18 +39,14 @@ class TorchBackend:
         logits: bool,
     ) -> Float[Tensor, "batch pos vocab"] | None:
         """Run one forward pass; without logits, the language-model head is not computed."""
-        firings = Firings(tuple(hooks), stop=stop_after is not None)
-        counted = {site: firings.counted(fn) for site, fn in hooks.items()}
+        firings = Firings(hooks, stop=stop_after is not None)
         model = self._hf if logits else self._hf.base_model
-        with hooked(self._hf, self._layout, counted) as handles:
+        output = None
+        with firings.each_once(), hooked(self._hf, self._layout, firings.hooks) as handles:
             if stop_after is not None:
                 block = self._hf.get_submodule(self._layout.blocks[stop_after].block)
                 handles.append(block.register_forward_hook(_stop))
-            try:
-                output = model(**inputs, use_cache=False)
-            except StopForward:
-                output = None
-        firings.check()
+            output = model(**inputs, use_cache=False)
         return output.logits if logits else None
 
 
@@ -82,9 +82,7 @@ def _attach(hf: HFModel, point: Point, site: str, fn: HookFn) -> list[RemovableH
         handles.append(block.register_forward_pre_hook(_record_sizes(sizes), with_kwargs=True))
 
     def visit(value: Tensor) -> Tensor | None:
-        return apply_hook(
-            value, fn, site, start=point.start, batch_pos=sizes[-1] if sizes else None
-        )
+        return apply_hook(value, fn, site, part=point.part, batch_pos=sizes[-1] if sizes else None)
 
     module = hf.get_submodule(point.module)
     if point.side == "input":

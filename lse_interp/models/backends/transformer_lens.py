@@ -10,14 +10,15 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lse_interp.core.errors import UnsupportedModelError
-from lse_interp.models.architectures import HFModel, Layout
-from lse_interp.models.backends.firing import (
+from lse_interp.models.architectures import HFModel
+from lse_interp.models.backends._firing import (
     Firings,
     HookFn,
     StopForward,
     apply_hook,
     share_tensors,
 )
+from lse_interp.models.layout import Layout
 from lse_interp.models.sites import parse_site, site_name
 
 __all__ = ["LensBackend"]
@@ -37,6 +38,8 @@ class LensBackend:
         UnsupportedModelError: TransformerLens has no adapter for the architecture.
     """
 
+    runs_hf = False
+
     def __init__(self, hf: HFModel, layout: Layout, tokenizer: Any) -> None:
         shared = share_tensors(hf)
         # Found before the bridge rewrites the module tree of the copy.
@@ -53,13 +56,10 @@ class LensBackend:
         logits: bool,
     ) -> Float[Tensor, "batch pos vocab"] | None:
         """Run one forward pass; without logits, it ends at the last block."""
-        for site in hooks:
-            self._layout.locate(site)
-        firings = Firings(tuple(hooks), stop=stop_after is not None)
-        counted = {site: firings.counted(fn) for site, fn in hooks.items()}
+        firings = Firings(hooks, stop=stop_after is not None)
         points = [
             (site, _adapt(fn, site))
-            for site, fn in counted.items()
+            for site, fn in firings.hooks.items()
             if parse_site(site)[0] != "mlp.hook_act"
         ]
         last = self._layout.n_layers - 1 if stop_after is None and not logits else stop_after
@@ -67,13 +67,11 @@ class LensBackend:
             points.append((site_name("hook_resid_post", last), _stop))
         rest = dict(inputs)
         ids = rest.pop("input_ids")
-        output = None
-        with self._hooked_activations(counted, ids.shape), contextlib.suppress(StopForward):
-            output = self.bridge.run_with_hooks(
+        with firings.each_once(), self._hooked_activations(firings.hooks, ids.shape):
+            return self.bridge.run_with_hooks(
                 ids, fwd_hooks=points, return_type="logits" if logits else None, **rest
             )
-        firings.check()
-        return output
+        return None
 
     @contextlib.contextmanager
     def _hooked_activations(
@@ -107,7 +105,7 @@ def _boot(shared: HFModel, tokenizer: Any) -> Any:
                 tokenizer=_reloadable(tokenizer, folder),
                 model_name=shared.config.name_or_path or architecture,
             )
-        except (KeyError, NotImplementedError, ValueError) as error:
+        except (AttributeError, KeyError, NotImplementedError, ValueError) as error:
             raise UnsupportedModelError(
                 f"TransformerLens cannot wrap {architecture}: {error}. "
                 "Use backend='torch', which needs no adapter."

@@ -13,7 +13,7 @@ from torch import nn
 
 from lse_interp.core.errors import LseError
 from lse_interp.core.processes import Processes
-from lse_interp.models.architectures import find_layout
+from lse_interp.models.architectures import MLPNames, find_layout
 
 __all__ = ["device_map", "gpu_share", "is_spread", "plan"]
 
@@ -22,13 +22,16 @@ _SHARE_FOR_WEIGHTS = 0.9
 _BISECTIONS = 30
 
 
-def device_map(config: Any, *, dtype: str | torch.dtype | None, name: str) -> dict[str, int]:
+def device_map(
+    config: Any, *, dtype: str | torch.dtype | None, name: str, mlp: MLPNames | None = None
+) -> dict[str, int]:
     """Spread a model over the GPUs that belong to this process.
 
     Args:
         config: Its transformers configuration.
         dtype: Floating-point type it will have; None takes the checkpoint's own.
         name: Of the model, for the error.
+        mlp: What the parts of its MLPs are called; None looks in the table of known MLPs.
 
     Returns:
         Module path -> GPU, which covers all weights; `{"": gpu}` for one GPU. Empty on a machine
@@ -50,7 +53,7 @@ def device_map(config: Any, *, dtype: str | torch.dtype | None, name: str) -> di
     with torch.device("meta"):
         hf = AutoModelForCausalLM.from_config(config, dtype=dtype)
     hf.tie_weights()
-    return plan(hf, [at.block for at in find_layout(hf).blocks], memory=memory, name=name)
+    return plan(hf, [at.block for at in find_layout(hf, mlp).blocks], memory=memory, name=name)
 
 
 def gpu_share(n_gpus: int, *, process: int, n_processes: int) -> range:

@@ -18,7 +18,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from lse_interp.core.errors import MismatchError
-from lse_interp.models.architectures import HFModel
+from lse_interp.models.architectures import HFModel, MLPNames
 from lse_interp.models.defaults import ModelDefaults
 from lse_interp.models.hooked import HookedModel
 
@@ -97,12 +97,21 @@ class _Skeleton:
     tokenizer: Any
     name: str
     defaults: ModelDefaults
+    mlp: MLPNames | None
     dtypes: dict[str, torch.dtype]
 
     @classmethod
     def of(cls, model: HookedModel) -> "_Skeleton":
         hf = model.hf
-        return cls(type(hf), hf.config, model.tokenizer, model.name, model.defaults, _dtypes(hf))
+        return cls(
+            type(hf),
+            hf.config,
+            model.tokenizer,
+            model.name,
+            model.defaults,
+            model.mlp,
+            _dtypes(hf),
+        )
 
     def build(self) -> HookedModel:
         """Build the model, its weights `meta`."""
@@ -120,7 +129,9 @@ class _Skeleton:
                 f"{differing[0]} is in one of them alone. Install the same version of "
                 "transformers on every machine."
             )
-        return HookedModel(hf.eval(), self.tokenizer, name=self.name, defaults=self.defaults)
+        return HookedModel(
+            hf.eval(), self.tokenizer, name=self.name, defaults=self.defaults, mlp=self.mlp
+        )
 
 
 def _dtypes(hf: HFModel) -> dict[str, torch.dtype]:

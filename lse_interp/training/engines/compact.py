@@ -15,16 +15,16 @@ Source: paper, section 3.2; the engine is an addition.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from lse_interp.models import HookedModel
-from lse_interp.models.architectures import BlockLayout
-from lse_interp.models.mlp_weights import row_sources
+from lse_interp.models.layout import BlockLayout
 from lse_interp.models.placement.dtensors import whole
 from lse_interp.training.engines.base import NeuronRows, frozen
 
@@ -71,15 +71,10 @@ class CompactRows:
         at = model.layout.blocks[layer]
         mlp = _gated_mlp(model, at)
         if mlp is not None:
-            act = model.hf.get_submodule(at.act)
-            self._patch(mlp, _mlp_forward(mlp, act, self.rows, layer))
+            self._patch(mlp, _mlp_forward(mlp, self.rows, layer))
             return
-        by_module: dict[str, list[int]] = {}
-        for projection, source in enumerate(row_sources(model, layer)):
-            by_module.setdefault(source.name.rpartition(".")[0], []).append(projection)
-        for name, projections in by_module.items():
-            module = model.hf.get_submodule(name)
-            self._patch(module, _linear_forward(module, self.rows, layer, projections))
+        for path in dict.fromkeys(at.projections.values()):
+            self._patch(model.hf.get_submodule(path), _linear_forward(path, self.rows, layer))
 
     def _patch(self, module: nn.Module, forward: Callable[..., Any]) -> None:
         # On the instance: the class, and every other model of its kind, stays as it is.
@@ -91,17 +86,17 @@ def _gated_mlp(model: HookedModel, at: BlockLayout) -> nn.Module | None:
     """Return the module that is down(act(gate x) * (up x)) and nothing else, if there is one."""
     if at.fused or at.gate is None:
         return None
-    parents = {path.rpartition(".")[0] for path in (at.gate, at.up, at.down, at.act)}
+    paths = (at.gate, at.up, at.down)
+    parents = {path.rpartition(".")[0] for path in (*paths, at.act)}
     if len(parents) != 1:
         return None
     mlp = model.hf.get_submodule(parents.pop())
-    linears = [model.hf.get_submodule(path) for path in (at.gate, at.up, at.down)]
+    linears = [model.hf.get_submodule(path) for path in paths]
     if any(type(linear) is not nn.Linear or linear.bias is not None for linear in linears):
         return None
     # Sharded weights are gathered for as long as this takes.
     weights = {name: whole(weight.detach()) for name, weight in mlp.named_parameters()}
-    parts = (path.rpartition(".")[2] for path in (at.gate, at.up, at.down))
-    gate, up, down = (weights[f"{part}.weight"] for part in parts)
+    gate, up, down = (weights[f"{path.rpartition('.')[2]}.weight"] for path in paths)
     # What the module computes besides (a scale, a clamp, sparsity) shows in its values.
     x = torch.linspace(-2, 2, 2 * model.d_model).view(1, 2, model.d_model)
     x = x.to(gate)
@@ -112,36 +107,37 @@ def _gated_mlp(model: HookedModel, at: BlockLayout) -> nn.Module | None:
     return mlp if isinstance(found, Tensor) and torch.equal(found, expected) else None
 
 
-def _mlp_forward(
-    mlp: Any, act: nn.Module, rows: NeuronRows, layer: int
-) -> Callable[[Tensor], Tensor]:
+def _mlp_forward(mlp: nn.Module, rows: NeuronRows, layer: int) -> Callable[[Tensor], Tensor]:
     plain = type(mlp).forward
     chosen = rows.neurons[layer]
+    hf, at = rows.model.hf, rows.model.layout.blocks[layer]
+    act = hf.get_submodule(at.act)
+    linears = [hf.get_submodule(path) for path in at.projections.values()]
 
     def forward(x: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
             return plain(mlp, x)
-        weights = (mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight)
+        weights = (linear.weight for linear in linears)
         return _GatedMLP.apply(x, rows.leaf(layer), *weights, chosen.to(x.device), act)
 
     return forward
 
 
-def _linear_forward(
-    linear: nn.Module, rows: NeuronRows, layer: int, projections: list[int]
-) -> Callable[[Tensor], Tensor]:
+def _linear_forward(path: str, rows: NeuronRows, layer: int) -> Callable[[Tensor], Tensor]:
+    model, at = rows.model, rows.model.layout.blocks[layer]
+    linear = model.hf.get_submodule(path)
     plain = type(linear).forward
-    sources = [row_sources(rows.model, layer)[projection] for projection in projections]
-    index = torch.cat([rows.neurons[layer] + source.start for source in sources])
-    neuron_is_output = sources[0].neuron_dim == (1 if hasattr(linear, "nf") else 0)
+    names = [name for name, module in at.projections.items() if module == path]
+    axes = [list(at.projections).index(name) for name in names]
+    index = torch.cat([rows.neurons[layer] + model.layout.start(n, layer=layer) for n in names])
+    form = _Form(transposed=at.transposed, neuron_is_output=path != at.down)
 
     def forward(x: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
             return plain(linear, x)
-        leaf = rows.leaf(layer)
-        trained = torch.cat([leaf[projection] for projection in projections])
-        place = index.to(x.device)
-        return _RowsLinear.apply(x, trained, linear.weight, linear, plain, place, neuron_is_output)
+        trained = torch.cat([rows.leaf(layer)[axis] for axis in axes])
+        run = functools.partial(plain, linear)
+        return _RowsLinear.apply(x, trained, linear.weight, run, index.to(x.device), form)
 
     return forward
 
@@ -190,6 +186,12 @@ class _GatedMLP(torch.autograd.Function):
         return dx, drows.to(leaf.dtype), None, None, None, None, None
 
 
+class _Form(NamedTuple):
+    transposed: bool
+    """Whether the weight is stored [in out]."""
+    neuron_is_output: bool
+
+
 class _RowsLinear(torch.autograd.Function):
     """A linear map; `trained` stands for some of its rows (or columns) and gets their gradient."""
 
@@ -199,15 +201,13 @@ class _RowsLinear(torch.autograd.Function):
         x: Tensor,
         trained: Float[Tensor, "_neuron d_model"],
         weight: Tensor,
-        linear: nn.Module,
-        plain: Callable[..., Tensor],
+        run: Callable[[Tensor], Tensor],
         index: Tensor,
-        neuron_is_output: bool,
+        form: _Form,
     ) -> Tensor:
-        y = plain(linear, x)
+        y = run(x)
         ctx.save_for_backward(x, weight, trained, index)
-        ctx.neuron_is_output, ctx.transposed = neuron_is_output, hasattr(linear, "nf")
-        ctx.autocast = _autocast_state(x)
+        ctx.form, ctx.autocast = form, _autocast_state(x)
         return y
 
     @staticmethod
@@ -215,14 +215,15 @@ class _RowsLinear(torch.autograd.Function):
         x, weight, trained, index = ctx.saved_tensors
         with ctx.autocast():
             flat_x, flat_dy = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
-            if ctx.neuron_is_output:
+            if ctx.form.neuron_is_output:
                 drows = flat_dy.index_select(1, index).mT @ flat_x
             else:
                 drows = flat_x.index_select(1, index).mT @ flat_dy
             dx = None
             if ctx.needs_input_grad[0]:
-                dx = (flat_dy @ (weight.mT if ctx.transposed else weight)).view(x.shape)
-        return dx, drows.to(trained.dtype), None, None, None, None, None
+                dx = flat_dy @ (weight.mT if ctx.form.transposed else weight)
+                dx = dx.view(x.shape)
+        return dx, drows.to(trained.dtype), None, None, None, None
 
 
 def _autocast_state(x: Tensor) -> Callable[[], contextlib.AbstractContextManager]:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from lse_interp.models.mlp_weights import Source, row_sources, select_rows
+from lse_interp.models.mlp_weights import WeightSlice, row_slices, select_rows
 from lse_interp.models.placement.dtensors import local_part
 from lse_interp.training.engines.base import NeuronRows, frozen
 
@@ -54,7 +54,7 @@ class MaskedGradients:
         """Move the gradients of the chosen neurons to the leaves; free the dense ones."""
         model = self.rows.model
         for layer in self.rows.layers:
-            sources = row_sources(model, layer)
+            sources = row_slices(model, layer)
             weights = [model.hf.get_parameter(source.name) for source in sources]
             if all(weight.grad is None for weight in weights):
                 continue
@@ -82,7 +82,7 @@ class MaskedGradients:
 
 
 def _trained_weights(rows: NeuronRows) -> dict[str, nn.Parameter]:
-    names = [source.name for layer in rows.layers for source in row_sources(rows.model, layer)]
+    names = [source.name for layer in rows.layers for source in row_slices(rows.model, layer)]
     return {name: rows.model.hf.get_parameter(name) for name in dict.fromkeys(names)}
 
 
@@ -91,7 +91,7 @@ def _chosen(rows: NeuronRows, name: str) -> tuple[int, Bool[Tensor, " _index"]]:
     sources = [
         (layer, source)
         for layer in rows.layers
-        for source in row_sources(rows.model, layer)
+        for source in row_slices(rows.model, layer)
         if source.name == name
     ]
     axis = _axis(sources[0][1])
@@ -114,6 +114,6 @@ def _mask(weight: Tensor, *, chosen: tuple[int, Bool[Tensor, " _index"]]) -> Non
     gradient.masked_fill_(others.unsqueeze(1 - axis), 0.0)
 
 
-def _axis(source: Source) -> int:
+def _axis(source: WeightSlice) -> int:
     assert source.neuron_dim is not None
     return source.neuron_dim

@@ -20,7 +20,7 @@ from torch import nn
 
 from lse_interp.models import HookedModel
 from lse_interp.models.architectures import HFModel
-from lse_interp.models.mlp_weights import ffn_sources
+from lse_interp.models.mlp_weights import weight_slices
 from lse_interp.models.placement.dtensors import stand_ins
 from lse_interp.training.engines.base import frozen, master_dtype
 
@@ -77,7 +77,7 @@ def trained_weights(model: HookedModel, method: str) -> dict[str, nn.Parameter]:
     names = [
         source.name
         for layer in range(model.n_layers)
-        for source in ffn_sources(model, layer).values()
+        for source in weight_slices(model, layer).values()
     ]
     return {name: model.hf.get_parameter(name) for name in dict.fromkeys(names)}
 
@@ -106,7 +106,7 @@ def add_lora(
         lora_alpha=alpha,  # type: ignore[arg-type]  # peft divides it by r, whole or not
         lora_dropout=0.0,
         target_modules=_adapted(model, down=down),
-        fan_in_fan_out=_is_transposed(model),
+        fan_in_fan_out=model.layout.transposed,
         task_type="CAUSAL_LM",
     )
     # From sharded weights, peft would take the shape of this process's part.
@@ -120,17 +120,13 @@ def add_lora(
 
 def _adapted(model: HookedModel, *, down: bool) -> list[str]:
     """Name the linear maps that get an adapter, one by one."""
-    fields = ("gate", "up", "down") if down else ("gate", "up")
-    names = []
-    for layer in range(model.n_layers):
-        sources = ffn_sources(model, layer)
-        names += [sources[f].name.removesuffix(".weight") for f in fields if f in sources]
+    names = [
+        path
+        for at in model.layout.blocks
+        for projection, path in at.projections.items()
+        if down or projection != "down"
+    ]
     return list(dict.fromkeys(names))
-
-
-def _is_transposed(model: HookedModel) -> bool:
-    name = ffn_sources(model, 0)["up"].name.removesuffix(".weight")
-    return hasattr(model.hf.get_submodule(name), "nf")
 
 
 def _master(weight: nn.Parameter) -> nn.Parameter:

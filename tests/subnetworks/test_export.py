@@ -9,10 +9,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError, WriteError
 from lse_interp.models import HookedModel
-from lse_interp.subnetworks.apply import apply_subnetwork, subnetworks
+from lse_interp.subnetworks.apply import apply_subnetwork, with_subnetworks
 from lse_interp.subnetworks.export import export, export_hf, export_lora
+from tests.tiny_models import FAMILIES, tiny_hf, tiny_tokenizer
 
-from .conftest import FAMILIES, tiny_hf, tiny_tokenizer
 from .making_runs import make_run, record_alone
 
 # peft reads a property that transformers 5 renames.
@@ -41,7 +41,7 @@ def test_export_hf_loads_to_the_tuned_weights(family, tmp_path, ids):
         tmp_path / "out", output_loading_info=True, attn_implementation="eager"
     )
     assert not report["missing_keys"] and not report["unexpected_keys"]
-    with subnetworks(model, run):
+    with with_subnetworks(model, run):
         for name, weight in model.hf.state_dict().items():
             assert torch.equal(loaded.state_dict()[name], weight), name
         assert torch.equal(logits(loaded, ids), logits(model.hf, ids))
@@ -61,7 +61,7 @@ def test_export_lora_gives_the_same_logits_and_merged_weights(
     model = hooked(family, dtype=dtype)
     run, before = make_run(model), weights(model.hf)
     export(model, run, tmp_path / "out", format="lora")
-    with subnetworks(model, run):
+    with with_subnetworks(model, run):
         expected, tuned = logits(model.hf, ids), weights(model.hf)
     assert (expected - logits(model.hf, ids)).abs().max() > 0.05
     peft = PeftModel.from_pretrained(copy.deepcopy(model.hf), tmp_path / "out")
@@ -117,7 +117,7 @@ def test_export_lora_tells_layers_of_a_deep_model_apart(tmp_path, ids):
     sizes = [0, 1, 2, 3, 4, 0, 6, 7, 8, 9, 10, 5]
     run = make_run(model, [torch.arange(n) + 1 for n in sizes])
     export_lora(model, run, tmp_path / "out")
-    with subnetworks(model, run):
+    with with_subnetworks(model, run):
         expected = logits(hf, ids)
     peft = PeftModel.from_pretrained(hf, tmp_path / "out")
     torch.testing.assert_close(logits(peft, ids), expected, rtol=1e-12, atol=1e-12)

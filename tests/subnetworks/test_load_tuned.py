@@ -7,7 +7,7 @@ from peft import LoraConfig, get_peft_model
 from lse_interp.core.cli import ModelArgs
 from lse_interp.core.errors import ArtifactError, MismatchError
 from lse_interp.models import load_model
-from lse_interp.subnetworks.apply import applied, remove_subnetwork, subnetworks
+from lse_interp.subnetworks.apply import applied, remove_subnetwork, with_subnetworks
 from lse_interp.subnetworks.finetune_run import FinetuneRun
 from lse_interp.subnetworks.load_tuned import load_tuned
 
@@ -30,7 +30,7 @@ def test_load_tuned_puts_the_rows_into_the_base(family, folders, tmp_path, ids):
     assert tuned.name == f"{folders(family)}+mlt:target"
     assert tuned.info.name == tuned.name
     assert tuned.info.fingerprint != base.info.fingerprint
-    with subnetworks(base, run):
+    with with_subnetworks(base, run):
         assert torch.equal(logits(tuned, ids), logits(base, ids))
         assert tuned.info.fingerprint == base.info.fingerprint
     assert len(applied(tuned)) == 1

@@ -15,13 +15,13 @@ from lse_interp.models.mlp_weights import read_rows
 from lse_interp.subnetworks.apply import (
     applied,
     apply_subnetwork,
-    conflicts,
     remove_subnetwork,
-    subnetworks,
+    shared_neurons,
+    with_subnetworks,
 )
 from lse_interp.subnetworks.finetune_run import FinetuneRun
+from tests.tiny_models import FAMILIES, tiny_hf
 
-from .conftest import FAMILIES, tiny_hf
 from .making_runs import chosen, make_run, record_alone
 
 
@@ -73,7 +73,7 @@ def test_apply_subnetwork_writes_the_rows_and_remove_restores_every_bit(family, 
 def test_apply_subnetwork_changes_what_the_model_computes(ids):
     model = hooked()
     before = model.run_with_hooks(ids, {}, logits=True)
-    with subnetworks(model, make_run(model)):
+    with with_subnetworks(model, make_run(model)):
         assert (model.run_with_hooks(ids, {}, logits=True) - before).abs().max() > 0.01
     assert torch.equal(model.run_with_hooks(ids, {}, logits=True), before)
 
@@ -82,7 +82,7 @@ def test_apply_subnetwork_changes_what_the_model_computes(ids):
 def test_shared_neurons_follow_the_rule(shared):
     model = hooked(dtype=torch.float64)
     mlt, slk, slv = overlapping(model)
-    with subnetworks(model, mlt, slk, slv, shared=shared):
+    with with_subnetworks(model, mlt, slk, slv, shared=shared):
         two = read_rows(model, 0, torch.tensor([2]))
         three = read_rows(model, 2, torch.tensor([4]))
         alone = read_rows(model, 0, torch.tensor([1, 7, 9]))
@@ -121,7 +121,7 @@ def test_any_order_of_applying_and_removing_ends_in_the_base(shared, data):
             on.append(run)
         assert list(applied(model)) == on
     fresh = hooked(dtype=torch.bfloat16)
-    with subnetworks(fresh, *on, shared=shared):
+    with with_subnetworks(fresh, *on, shared=shared):
         assert same(weights(fresh), weights(model))
     for run in data.draw(st.permutations(on)):
         remove_subnetwork(model, run)
@@ -173,7 +173,7 @@ def test_runs_without_common_neurons_need_no_rule():
     model = hooked()
     first = make_run(model, lists(model, [1], [], [2]))
     second = make_run(model, lists(model, [2], [1], []), language="slk")
-    with subnetworks(model, first, second):
+    with with_subnetworks(model, first, second):
         assert torch.equal(read_rows(model, 0, torch.tensor([1])), first.rows[0])
         assert torch.equal(read_rows(model, 0, torch.tensor([2])), second.rows[0])
 
@@ -246,7 +246,7 @@ def test_runs_without_rows_are_refused(method):
     with pytest.raises(LseError, match=f"mlt:{method} trained no chosen neurons.*`load_tuned`"):
         apply_subnetwork(model, run)
     with pytest.raises(LseError, match="trained no chosen neurons"):
-        conflicts([make_run(model), run])
+        shared_neurons([make_run(model), run])
 
 
 def test_an_unknown_rule_is_refused():
@@ -285,7 +285,7 @@ def test_rows_that_are_not_numbers_come_out_again():
     model = hooked()
     run, before = make_run(model), weights(model)
     run.rows[0][0, 0, 0] = torch.nan
-    with subnetworks(model, run):
+    with with_subnetworks(model, run):
         assert any(weight.isnan().any() for weight in weights(model).values())
     assert same(before, weights(model))
 
@@ -294,11 +294,11 @@ def test_subnetworks_restores_after_an_exception():
     model = hooked()
     mlt, slk, _ = overlapping(model)
     before = weights(model)
-    with pytest.raises(ZeroDivisionError), subnetworks(model, mlt, slk, shared="mean"):
+    with pytest.raises(ZeroDivisionError), with_subnetworks(model, mlt, slk, shared="mean"):
         raise ZeroDivisionError
     assert same(before, weights(model))
     # The second cannot be applied, so the first is taken out.
-    with pytest.raises(MismatchError, match="share 2 neurons"), subnetworks(model, mlt, slk):
+    with pytest.raises(MismatchError, match="share 2 neurons"), with_subnetworks(model, mlt, slk):
         pass
     assert same(before, weights(model)) and applied(model) == ()
 
@@ -318,16 +318,16 @@ def test_record_belongs_to_the_weights_and_goes_with_them():
 def test_conflicts_lists_each_shared_neuron_once():
     model = hooked()
     runs = overlapping(model)
-    frame = conflicts(runs)
+    frame = shared_neurons(runs)
     assert list(frame) == ["layer", "neuron", "n_runs", "languages"]
     assert frame.to_numpy().tolist() == [[0, 2, 2, "mlt, slk"], [2, 4, 3, "mlt, slk, slv"]]
-    assert conflicts(runs[:1]).empty and list(conflicts([])) == list(frame)
+    assert shared_neurons(runs[:1]).empty and list(shared_neurons([])) == list(frame)
 
 
 def test_conflicts_of_one_language_name_the_methods():
     model = hooked()
     both = [make_run(model, method=method) for method in ("target", "random:size")]
-    frame = conflicts(both)
+    frame = shared_neurons(both)
     assert len(frame) == 5 + 3
     assert set(frame["languages"]) == {"mlt:target, mlt:random:size"}
 
@@ -341,6 +341,6 @@ def test_conflicts_agrees_with_masks(seeds):
         for seed, code in zip(seeds, ("mlt", "slk", "slv", "ekk"), strict=False)
     ]
     held = np.stack([run.mask().numpy() for run in runs]).sum(axis=0)
-    frame = conflicts(runs)
+    frame = shared_neurons(runs)
     assert frame[["layer", "neuron"]].to_numpy().tolist() == np.argwhere(held > 1).tolist()
     assert frame["n_runs"].tolist() == held[held > 1].tolist()

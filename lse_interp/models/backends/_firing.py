@@ -1,7 +1,8 @@
-"""What every backend shares: counting how often a site fires, and applying a hook to a value."""
+"""What every backend shares: it counts how often a site fires, and applies a hook to a value."""
 
+import contextlib
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxtyping import Float
@@ -20,21 +21,35 @@ class StopForward(Exception):  # noqa: N818 - not an error: it ends a forward pa
 
 
 class Firings:
-    """Counts of how often each hooked site fired in one forward pass.
+    """Counts how often each hooked site fires in one forward pass.
 
     Args:
-        sites: The hooked sites.
+        hooks: `{site: fn}`.
         stop: Whether the pass ends as soon as every site has fired.
+
+    Attributes:
+        hooks: The same functions, counted.
+        counts: Firings so far, by site.
     """
 
-    def __init__(self, sites: Sequence[str], *, stop: bool) -> None:
-        self.counts = dict.fromkeys(sites, 0)
-        self._waiting = len(self.counts)
+    def __init__(self, hooks: Mapping[str, HookFn], *, stop: bool) -> None:
+        self.hooks = {site: self._counted(fn) for site, fn in hooks.items()}
+        self.counts = dict.fromkeys(hooks, 0)
+        self._waiting = len(hooks)
         self._stop = stop and self._waiting > 0
 
-    def counted(self, fn: HookFn) -> HookFn:
-        """Wrap a hook so that its firings are counted."""
+    @contextlib.contextmanager
+    def each_once(self) -> Iterator[None]:
+        """Run a forward pass in a `with` block, which a hook may end early.
 
+        Raises:
+            ActivationError: A site did not fire exactly once.
+        """
+        with contextlib.suppress(StopForward):
+            yield
+        self.check()
+
+    def _counted(self, fn: HookFn) -> HookFn:
         def hook(activation: Tensor, site: str) -> Any:
             self.counts[site] += 1
             replacement = fn(activation, site)
@@ -66,7 +81,7 @@ def apply_hook(
     fn: HookFn,
     site: str,
     *,
-    start: int = 0,
+    part: tuple[int, int] | None = None,
     batch_pos: Sequence[int] | None = None,
 ) -> Float[Tensor, "..."] | None:
     """Show a module's value to a hook as `batch pos width`, and put its replacement back.
@@ -75,7 +90,7 @@ def apply_hook(
         value: What the module received or returned.
         fn: The hook.
         site: Full site name, passed to `fn`.
-        start: First index of the site along the last axis; what lies before it is kept.
+        part: First and last index (exclusive) of the site along the last axis; the rest is kept.
         batch_pos: Sizes of batch and pos where the module folds them into one axis.
 
     Returns:
@@ -84,7 +99,7 @@ def apply_hook(
     Raises:
         ActivationError: The value is not three-dimensional, or the replacement has another shape.
     """
-    activation = value[..., start:] if start else value
+    activation = value if part is None else value[..., slice(*part)]
     if batch_pos is not None and activation.ndim == 2:
         activation = activation.view(*batch_pos, -1)
     if activation.ndim != 3:
@@ -101,7 +116,9 @@ def apply_hook(
             f"got {list(found) if not isinstance(found, str) else found}."
         )
     replacement = replacement.to(activation).view(*value.shape[:-1], -1)
-    return cat([value[..., :start], replacement], dim=-1) if start else replacement
+    if part is None:
+        return replacement
+    return cat([value[..., : part[0]], replacement, value[..., part[1] :]], dim=-1)
 
 
 def share_tensors(hf: nn.Module) -> nn.Module:

@@ -1,0 +1,3 @@
+from tests.tiny_models import folders, ids
+
+__all__ = ["folders", "ids"]
