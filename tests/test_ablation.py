@@ -27,7 +27,7 @@ from lse_interp.core.errors import (
 from lse_interp.data.parallel import ParallelText, load_parallel
 from lse_interp.models import HookedModel, site_name
 from lse_interp.models.info import ModelInfo
-from lse_interp.models.mlp_weights import ffn
+from lse_interp.models.mlp_weights import weight_views
 from lse_interp.neurons.indices import mask_to_indices
 from lse_interp.neurons.sets import NeuronSets
 
@@ -108,7 +108,7 @@ def without_columns(model, mask):
     """Copy the model and zero the columns of the down projection, as a reference."""
     edited = HookedModel(copy.deepcopy(model.hf), model.tokenizer, name=model.name)
     for layer, row in enumerate(mask):
-        ffn(edited, layer).down[row] = 0
+        weight_views(edited, layer)["down"][row] = 0
     return edited
 
 

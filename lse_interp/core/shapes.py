@@ -26,6 +26,7 @@ AXES: dict[str, str] = {
     "edge": "their limits, one more",
     "cell": "combinations of layer and projection",
     "document": "questions of one evaluation task",
+    "width": "last axis of a site: neurons, or d_model",
     "row": "rows of a matrix",
     "index": "entries along one axis of a weight",
     "other": "neurons of another set",

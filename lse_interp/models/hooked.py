@@ -223,17 +223,7 @@ class HookedModel:
         Raises:
             ActivationError: A site is unknown or did not fire exactly once.
         """
-        gathered: dict[str, Tensor] = {}
-
-        def keep(activation: Tensor, site: str) -> None:
-            # A copy: the model may write to its own tensor later in the pass.
-            gathered[site] = activation.clone() if reduce is None else reduce(activation, site)
-
-        last = max((parse_site(site)[1] for site in sites), default=0)
-        hooks = dict.fromkeys(sites, keep)
-        self._check(hooks, stop_after=None, logits=False)
-        self.run_with_hooks(batch, hooks, stop_after=last, grad=grad)
-        return {site: gathered[site] for site in sites}
+        return self._gather(batch, sites, reduce=reduce, logits=False, grad=grad)[1]
 
     def run_with_cache(
         self,
@@ -264,14 +254,9 @@ class HookedModel:
             chosen = [site for site in self.sites if names_filter(site)]
         else:
             chosen = [names_filter] if isinstance(names_filter, str) else list(names_filter)
-        cache: dict[str, Tensor] = {}
-
-        def keep(activation: Tensor, site: str) -> None:
-            cache[site] = activation.clone()
-
-        logits = self.run_with_hooks(batch, dict.fromkeys(chosen, keep), logits=True, grad=grad)
+        logits, cache = self._gather(batch, chosen, reduce=None, logits=True, grad=grad)
         assert logits is not None
-        return logits, {site: cache[site] for site in chosen}
+        return logits, cache
 
     def __call__(self, batch: Batch, *, grad: bool = False) -> Float[Tensor, "batch pos vocab"]:
         """Compute the logits of a batch, which is as in `run_with_hooks`."""
@@ -328,6 +313,27 @@ class HookedModel:
         if name not in self._backends:
             self._backends[name] = make_backend(name, self.hf, self.layout, self.tokenizer)
         return self._backends[name]
+
+    def _gather(
+        self,
+        batch: Batch,
+        sites: Sequence[str],
+        *,
+        reduce: Callable[[Tensor, str], Tensor] | None,
+        logits: bool,
+        grad: bool,
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        gathered: dict[str, Tensor] = {}
+
+        def keep(activation: Tensor, site: str) -> None:
+            # A copy: the model may write to its own tensor later in the pass.
+            gathered[site] = activation.clone() if reduce is None else reduce(activation, site)
+
+        hooks = dict.fromkeys(sites, keep)
+        self._check(hooks, stop_after=None, logits=logits)
+        last = None if logits else max((parse_site(site)[1] for site in sites), default=0)
+        found = self.run_with_hooks(batch, hooks, stop_after=last, logits=logits, grad=grad)
+        return found, {site: gathered[site] for site in sites}
 
     def _check_equations(self) -> None:
         """Refuse names under which the sites do not follow their equations."""
