@@ -14,6 +14,7 @@ AXES: dict[str, str] = {
     "d_model": "width of the residual stream",
     "lang": "languages, addressed by ISO 639-3 code through a label list",
     "sentence": "parallel sentences: the same index means the same sentence",
+    "block": "sequences that a corpus is cut into",
     "shard": "consecutive pieces of a corpus, counted separately",
     "vocab": "entries of the tokenizer",
     "model": "models compared, by label",
