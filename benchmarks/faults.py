@@ -174,7 +174,7 @@ def _jobs(config: Config) -> tuple[Job, Job]:
             "lse_interp.finetune",
             *("--lang", "mlt", "--n-tokens", "6000", "--validate-every", "4", "--device", "cpu"),
         ),
-        begun="embedded/finetune/mlt/*/checkpoints/checkpoint-*",
+        begun="embedded/finetune/mlt/*/checkpoints/last.safetensors",
         same=_same_run,
     )
     return counting, training

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-__all__ = ["BATCH_SIZE", "N_BOOTSTRAP", "N_CONTROLS", "POOLING", "SITE"]
+__all__ = ["BATCH_SIZE", "N_BOOTSTRAP", "N_CONTROLS", "N_SENTENCES", "POOLING", "SITE"]
 
 BATCH_SIZE = 32
 """Sentences per forward pass."""
@@ -12,6 +12,9 @@ N_BOOTSTRAP = 1000
 
 N_CONTROLS = 1
 """Draws of random neurons that a control averages."""
+
+N_SENTENCES = 48
+"""Sentences on which an ablation is measured, if there are as many."""
 
 SITE: Final = "hook_resid_post"
 """Where in each block a sentence is read."""

@@ -11,9 +11,9 @@ from lse_interp.core.languages import family_order
 from lse_interp.plotting.style import (
     language_label,
     method_label,
-    method_looks,
     method_order,
 )
+from lse_interp.training.methods import method_looks
 
 __all__ = [
     "RESULT_COLUMNS",

@@ -25,7 +25,7 @@ from lse_interp.core.cli import quiet
 from lse_interp.core.errors import LseError, near_misses
 from lse_interp.core.languages import LANGUAGES
 from lse_interp.models.info import ModelInfo
-from lse_interp.training.methods import METHODS, Look
+from lse_interp.training.methods import Look, method_looks
 
 __all__ = [
     "COLUMN_INCHES",
@@ -39,7 +39,6 @@ __all__ = [
     "method_color",
     "method_label",
     "method_line",
-    "method_looks",
     "method_order",
     "save_figure",
     "theme",
@@ -162,12 +161,6 @@ def language_line(code: str) -> dict[str, Any]:
     """Return matplotlib's `color` and `linestyle` of a language."""
     color, dash = _style(code)
     return {"color": color, "linestyle": _DASHES[dash]}
-
-
-def method_looks() -> dict[str, Look]:
-    """Return all fine-tuning methods in the order of every figure, and how they are shown."""
-    methods = sorted(METHODS.values(), key=lambda method: method.rank)
-    return {label: look for method in methods for label, look in method.looks.items()}
 
 
 def method_label(method: str) -> str:

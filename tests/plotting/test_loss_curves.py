@@ -19,8 +19,9 @@ from lse_interp.plotting.loss_curves import (
     plot_dynamics_panels,
     plot_small_dynamics,
 )
-from lse_interp.plotting.style import language_color, method_color, method_looks
+from lse_interp.plotting.style import language_color, method_color
 from lse_interp.subnetworks.finetune_run import FinetuneRun
+from lse_interp.training.methods import method_looks
 
 INFO = ModelInfo("embedded", "abc", "LlamaForCausalLM", 2, 4, 10, 1000)
 

@@ -152,7 +152,7 @@ def moved(folder, profile, *, n_steps=5, lr=2.0**-9):
         after = [leaf.detach().clone() for leaf in engine.leaves().values()]
     assert found.results["step"] == n_steps  # every validation was a new best
     change = torch.cat([(a - b).flatten() for a, b in zip(after, before, strict=True)]) / lr
-    (checkpoint,) = folder.glob("checkpoint-*")
+    saved = CheckpointStore(folder, {}).load()
     return change, [name for name in saved if name.endswith("/exp_avg")]
 
 

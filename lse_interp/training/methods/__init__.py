@@ -14,7 +14,7 @@ from typing import Any
 
 from lse_interp.core.kinds import Kinds
 
-__all__ = ["METHODS", "Look", "Method", "method_of"]
+__all__ = ["METHODS", "Look", "Method", "method_looks", "method_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Look:
     deuteranopic vision."""
     dash: int = 0
     """Position among the dashes of `plotting.style`."""
+    compared: bool = True
+    """Whether the demo and the table of all methods train it unless told otherwise."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +81,12 @@ METHODS: Kinds[Method] = Kinds(
     "lse_interp.training.methods", group="lse_interp.methods", what="fine-tuning method"
 )
 """All methods by name."""
+
+
+def method_looks() -> dict[str, Look]:
+    """Return the label of every kind of run, in the order of figures and lists, and its look."""
+    methods = sorted(METHODS.values(), key=lambda method: method.rank)
+    return {label: look for method in methods for label, look in method.looks.items()}
 
 
 def method_of(label: str) -> Method:

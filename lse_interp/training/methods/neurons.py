@@ -87,7 +87,7 @@ METHODS.register("random")(
         looks={
             "random:layer": Look("Random (layer)", "#222222", 1),
             "random:size": Look("Random (size)", "#6d6d6d", 2),
-            "random:activity": Look("Random (activity)", "#c0c0c0", 3),
+            "random:activity": Look("Random (activity)", "#c0c0c0", 3, compared=False),
         },
         default_variant="size",
         choose=_at_random,
