@@ -59,7 +59,7 @@ def _flags(name: str) -> str:
 
 def _place(name: str) -> tuple[float, str]:
     method = name.split("-")[0]
-    return (METHODS[method].rank if method in METHODS else math.inf, name)
+    return (float(METHODS[method].rank) if method in METHODS else math.inf, name)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -413,7 +413,7 @@ def test_fig05_data_size_says_what_is_missing(trained, tmp_path):
     config = fig05_data_size.Config(root=trained / "runs", figures=tmp_path / "figures")
     with pytest.raises(ArtifactError, match="None of the 2 runs .* budget is of method full"):
         fig05_data_size.run(dataclasses.replace(config, method="full"))
-    with pytest.raises(LseError, match="No fine-tuning method 'ful'. Did you mean full"):
+    with pytest.raises(LseError, match="There is no fine-tuning method 'ful'. Did you mean full"):
         fig05_data_size.run(dataclasses.replace(config, method="ful"))
     with pytest.raises(ArtifactError, match=r"holds no .* with a token budget. .*--n-tokens 10000"):
         fig05_data_size.run(dataclasses.replace(config, root=trained / "none"))

@@ -170,7 +170,7 @@ def test_plot_dynamics_refuses_what_it_cannot_compare():
     with pytest.raises(LseError, match="Several runs are of method target and seed 0: a, b. Their"):
         plot_dynamics(frame)
     frame = dynamics_frame({"a": make_run("dora")})
-    with pytest.raises(LseError, match="No fine-tuning method 'dora'. Did you mean lora"):
+    with pytest.raises(LseError, match="There is no fine-tuning method 'dora'. Did you mean lora"):
         plot_dynamics(frame)
 
 

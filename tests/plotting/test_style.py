@@ -114,7 +114,9 @@ def test_method_color_is_no_color_of_a_projection():
 
 
 def test_method_label_of_another_method_lists_what_there_is():
-    with pytest.raises(LseError, match="No fine-tuning method 'random'. Did you mean random:"):
+    with pytest.raises(
+        LseError, match="There is no fine-tuning method 'random'. Did you mean random:"
+    ):
         style.method_label("random")
 
 

@@ -9,6 +9,7 @@ import torch
 from lse_interp.core.errors import LseError
 from lse_interp.models.defaults import ModelDefaults
 from lse_interp.models.packaged import packaged_folder
+from lse_interp.training.checkpoints import CheckpointStore
 from lse_interp.training.hyperparameters import Hyperparameters, Profile
 from lse_interp.training.methods import METHODS
 

@@ -76,8 +76,7 @@ def test_token_blocks_label_text_and_separators_alone():
     assert found.ids.tolist() == [[1, 4, 5, 6, 2, 1], [7, 8, 9, 0, 0, 0]]
     assert found.labels.tolist() == [[-100, 4, 5, 6, 2, -100], [-100, 8, 9, -100, -100, -100]]
     assert (len(found), found.n_labels) == (2, 6)
-    assert found[1]["input_ids"].dtype == found[1]["labels"].dtype == torch.int64
-    assert found[1]["labels"].tolist() == [-100, 8, 9, -100, -100, -100]
+    assert found.labels[1].tolist() == [-100, 8, 9, -100, -100, -100]
 
 
 @FEW
@@ -307,7 +306,7 @@ def test_pack_text_of_authors_changes_training_text_alone():
         ({"validation": {"mlt": []}}, CorpusError, "validation text of mlt is empty"),
         ({"training": []}, CorpusError, "the corpus has no text"),
         ({"training": ["", " "]}, CorpusError, "the corpus has no text"),
-        ({"tokens": 10**6}, CorpusError, "1,000,000 text tokens were asked for"),
+        ({"n_tokens": 10**6}, CorpusError, "1,000,000 text tokens were asked for"),
         ({"validation": {"mlt": counting([3])}}, CorpusError, "also training text"),
         (
             {"options": Hyperparameters(block_size=65)},
