@@ -117,9 +117,7 @@ def open_rows(
     raise CorpusError(f"{_not_found(sources, failures[0])} Or {instead}.") from failures[0]
 
 
-def read_source(
-    rows: "IterableDataset", source: HubSource
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_source(rows: "IterableDataset", source: HubSource) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the place of each row of an opened source, for messages, and the row.
 
     Raises:

@@ -66,7 +66,9 @@ class DataSet:
         """
         if self.configs_of is not None and not self.configs(language):
             raise CorpusError(f"{self.hub} has no {language.name} ({language.code}): leave it out.")
-        found = self._hub(name, language) if data_dir is None else self._local(name, language, data_dir)
+        found = (
+            self._hub(name, language) if data_dir is None else self._local(name, language, data_dir)
+        )
         for where, row in found:
             require_columns(row, self.columns, where=where)
             yield where, row

@@ -71,9 +71,7 @@ class Benchmark:
         """
         if task.source is not None:
             name = lookup(task.language).name
-            return translation_prompt(
-                "{source_text}", target_name=name, style=reading.prompt_style
-            )
+            return translation_prompt("{source_text}", target_name=name, style=reading.prompt_style)
         if self.question is None or self.data is None:
             return load_documents(task, reading=reading, limit=1)[0].prompt
         row = {column: f"{{{column}}}" for column in self.data.columns}
@@ -103,8 +101,9 @@ def tasks_of(language: str, names: Sequence[str]) -> list[Task]:
         names: Names of benchmarks, or of suites.
 
     Returns:
-        Tasks in the order of `SUITES`, then others. A benchmark without the language has none
-        (Belebele has no Welsh), and English is not translated into itself.
+        Tasks in the order of `SUITES`, then others; general ones follow those of the language. A
+        benchmark without the language has none (Belebele has no Welsh), and English is not
+        translated into itself.
 
     Raises:
         LanguageError: An unknown language, or one that the embedded corpus lacks.
@@ -121,11 +120,12 @@ def tasks_of(language: str, names: Sequence[str]) -> list[Task]:
             raise LseError(f"Unknown task {name!r}. {near_misses(name, (*SUITES, *order))}")
     chosen = {member for name in names for member in SUITES.get(name, (name,))}
     benchmarks = {name: BENCHMARKS[name] for name in order if name in chosen}
-    return [
+    tasks = [
         task
         for name, benchmark in benchmarks.items()
         for task in benchmark.tasks(benchmark, name, record)
     ]
+    return sorted(tasks, key=lambda task: task.group == "general")
 
 
 def load_documents(

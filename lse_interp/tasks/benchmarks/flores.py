@@ -58,9 +58,7 @@ def _documents(task: Task, reading: Reading) -> Iterator[Document]:
     assert task.source is not None
     # English first: its order is that of the questions.
     codes = sorted((task.source, task.language), key=lambda code: code != "eng")
-    tables = {
-        code: _DATA.rows("flores", lookup(code), data_dir=reading.data_dir) for code in codes
-    }
+    tables = {code: _DATA.rows("flores", lookup(code), data_dir=reading.data_dir) for code in codes}
     where = FLORES if reading.data_dir is None else str(reading.data_dir / "flores")
     text = ParallelText(tuple(codes), align_by_id(tables, what=where), where, _DATA.split)
     pairs = zip(text.sentences[task.source], text.sentences[task.language], strict=True)
