@@ -115,11 +115,11 @@ def run(config: Config) -> dict[str, Any]:
         return {}
     from lse_interp.artifacts.paths import RunPaths
     from lse_interp.models.loading import read_defaults
-    from lse_interp.subnetworks.find import model_sources
+    from lse_interp.subnetworks.find import model_choices
     from lse_interp.tasks.evaluation import sentences_for
     from lse_interp.tasks.harness import require_harness
     from lse_interp.tasks.questions import questions_of
-    from lse_interp.tasks.table_update import Asking, runs_on_all_text, update_table
+    from lse_interp.tasks.table_update import Asking, choices_on_all_text, update_table
     from lse_interp.tasks.tables import averages_report, language_report
 
     require_harness()
@@ -127,8 +127,11 @@ def run(config: Config) -> dict[str, Any]:
     paths = RunPaths(config.root, config.model.model)
     tables = {}
     for code in codes:
-        runs = runs_on_all_text(paths, code) if config.runs is None else config.runs
-        sources = model_sources(config.model, runs=runs, paths=paths, language=code)
+        where: dict[str, Any] = {"paths": paths, "language": code}
+        if config.runs is None:
+            choices = choices_on_all_text(config.model, **where)
+        else:
+            choices = model_choices(config.model, runs=config.runs, **where)
         path = paths.evaluation(code)
         asking = Asking(
             language=code,
@@ -145,7 +148,7 @@ def run(config: Config) -> dict[str, Any]:
             overwrite=config.overwrite,
         )
         out = path.parent / config.name / path.name
-        tables[code] = update_table(out, sources, asking, config=config)
+        tables[code] = update_table(out, choices, asking, config=config)
         logger.info("%s", language_report(tables[code]))
         logger.info("wrote %s; the answers are in %s", out, asking.answers)
     if len(tables) > 1:

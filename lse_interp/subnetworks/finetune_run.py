@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from lse_interp.artifacts.format import load_artifact, read_checksum, save_artifact
+from lse_interp.artifacts.format import load_artifact, read_checksum, read_meta, save_artifact
 from lse_interp.core.errors import ArtifactError, LseError
 from lse_interp.models.info import HasInfo, ModelInfo, info_of
 from lse_interp.neurons.indices import cut_indices, indices_to_mask
 
-__all__ = ["CURVE_COLUMNS", "FinetuneRun"]
+__all__ = ["CURVE_COLUMNS", "FinetuneRun", "RunRecord"]
 
 _KIND, _VERSION = "finetune_run", 1
 _FILES = {True: "subnetwork.safetensors", False: "run.safetensors"}
@@ -226,6 +226,39 @@ class FinetuneRun:
                         f"`{name}` of layer {layer} should be [projection neuron d_model] = "
                         f"{list(expected)}; got {list(found.shape)}."
                     )
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """What a finished run says about itself, read without its weights."""
+
+    folder: Path
+    language: str
+    """The language trained, ISO 639-3."""
+    method: str
+    model: ModelInfo
+    """The base model."""
+    settings: Mapping[str, Any]
+
+    @property
+    def seed(self) -> int:
+        """Seed of the training."""
+        return int(self.settings.get("seed", 0))
+
+    @classmethod
+    def read(cls, folder: str | Path) -> "RunRecord":
+        """Read the record of a run; its weights are checked when they are loaded.
+
+        Raises:
+            ArtifactError: missing, truncated or of another kind.
+        """
+        path = _find(Path(folder))
+        meta = read_meta(path, kind=_KIND, version=_VERSION)
+        return cls(
+            folder=path.parent,
+            model=ModelInfo.from_dict(meta["model"]),
+            **{name: meta[name] for name in ("language", "method", "settings")},
+        )
 
 
 def _check_neurons(layer: int, neurons: Int64[Tensor, " _neuron"], model: ModelInfo) -> None:

@@ -10,7 +10,7 @@ from lse_interp.analysis.losses import sentence_losses
 from lse_interp.artifacts.provenance import provenance
 from lse_interp.core.errors import LseError
 from lse_interp.core.languages import PAPER_REFERENCE
-from lse_interp.data.parallel import ParallelText, load_parallel
+from lse_interp.data.parallel import ParallelText, load_with_reference
 from lse_interp.models.hooked import HookedModel
 from lse_interp.tasks import harness
 from lse_interp.tasks.base import digest
@@ -83,8 +83,7 @@ def sentences_for(
     """
     if spec in (None, "none"):
         return None
-    others = tuple(code for code in PAPER_REFERENCE if code != language)
-    parallel = load_parallel(spec, languages=(language,), optional=others)
+    parallel = load_with_reference(spec, language)
     return parallel if limit is None else parallel.first(limit)
 
 

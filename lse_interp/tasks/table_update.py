@@ -6,7 +6,7 @@ now stay in it.
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,24 @@ from lse_interp.artifacts.model_table import of_same_base, union
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.artifacts.provenance import provenance
 from lse_interp.artifacts.reuse import changed_options
-from lse_interp.core.cli import progress
+from lse_interp.core.cli import ModelArgs, progress
 from lse_interp.core.errors import CorpusError, MismatchError
 from lse_interp.core.languages import lookup
 from lse_interp.data.parallel import ParallelText
 from lse_interp.models.hooked import HookedModel
-from lse_interp.subnetworks.find import ModelSource, finished_runs, require_runs_of
-from lse_interp.subnetworks.finetune_run import FinetuneRun
+from lse_interp.subnetworks.find import (
+    ModelChoice,
+    finished_runs,
+    model_choices,
+    require_runs_of,
+)
 from lse_interp.tasks.answer_cache import AnswerCache
 from lse_interp.tasks.base import digest
 from lse_interp.tasks.evaluation import ask, loss_measures, measure_losses, one_model
 from lse_interp.tasks.questions import Questions
 from lse_interp.tasks.results import EvaluationTable, Measure, measures_of
 
-__all__ = ["Asking", "runs_on_all_text", "update_table"]
+__all__ = ["Asking", "choices_on_all_text", "update_table"]
 
 logger = logging.getLogger(__name__)
 
@@ -81,13 +85,13 @@ class Asking:
 
 
 def update_table(
-    path: Path, sources: Mapping[str, ModelSource], asking: Asking, *, config: Any
+    path: Path, choices: Sequence[ModelChoice], asking: Asking, *, config: Any
 ) -> EvaluationTable:
     """Ask every model, one in memory at a time, and write the table.
 
     Args:
         path: The table.
-        sources: Label -> model, the base first.
+        choices: The models, the base first.
         asking: What they are asked.
         config: The configuration of the command, for provenance and errors.
 
@@ -106,14 +110,14 @@ def update_table(
             earlier = _require_same_questions(
                 EvaluationTable.load(path), asking.measures(), path=path, config=config
             )
-        for label, source in progress(sources.items(), desc=asking.language, unit="model"):
-            model = source.load()
+        for choice in progress(choices, desc=asking.language, unit="model"):
+            model = choice.load()
             if not parts:
-                require_runs_of(model, sources)
+                require_runs_of(model.info, choices)
                 earlier = of_same_base(earlier, model.info.fingerprint, path=path, config=config)
                 if earlier is not None:
-                    _require_distinct_methods(earlier, sources, path=path)
-            parts.append(_ask_one(model, asking, label=label, method=source.method()))
+                    _require_distinct_methods(earlier, choices, path=path)
+            parts.append(_ask_one(model, asking, choice))
             # Two large models need not fit into memory together.
             del model
         about = provenance(config)
@@ -122,21 +126,27 @@ def update_table(
     return table
 
 
-def runs_on_all_text(paths: RunPaths, language: str) -> tuple[str, ...]:
-    """Name the finished runs without a token budget: one of each method and seed."""
-    found = finished_runs(paths, language)
-    runs = [n for n, f in found.items() if FinetuneRun.load(f).settings.get("tokens") is None]
-    if not runs:
-        logger.info("no finished run of %s: the base model alone is asked", language)
-    return tuple(runs)
+def choices_on_all_text(
+    base: ModelArgs, *, paths: RunPaths, language: str
+) -> tuple[ModelChoice, ...]:
+    """Return the base model and its finished runs without a token budget."""
+    names = tuple(finished_runs(paths, language))
+    choices = model_choices(base, runs=names, paths=paths, language=language)
+    runs = [c for c in choices if c.run is not None and c.run.settings.get("tokens") is None]
+    if runs:
+        return choices[0], *runs
+    logger.info("no finished run of %s: the base model alone is asked", language)
+    return model_choices(base, paths=paths, language=language)
 
 
-def _ask_one(
-    model: HookedModel, asking: Asking, *, label: str, method: tuple[str, int]
-) -> EvaluationTable:
+def _ask_one(model: HookedModel, asking: Asking, choice: ModelChoice) -> EvaluationTable:
     """Ask one model what it was not asked before, and keep the answers."""
     cache = AnswerCache(asking.answers, str(model.info.fingerprint), fresh=asking.overwrite)
-    about: dict[str, Any] = {"label": label, "method": method, "language": asking.language}
+    about: dict[str, Any] = {
+        "label": choice.label,
+        "method": (choice.method, choice.seed),
+        "language": asking.language,
+    }
     scores: dict[Measure, Tensor] = {}
     for task, documents in asking.questions.items():
         known = cache.find(measures_of(task, text=digest(documents)))
@@ -179,13 +189,14 @@ def _require_same_questions(
 
 
 def _require_distinct_methods(
-    table: EvaluationTable, sources: Mapping[str, ModelSource], *, path: Path
+    table: EvaluationTable, choices: Sequence[ModelChoice], *, path: Path
 ) -> None:
     """Refuse to add a model of the same method and seed as another: they cannot be averaged."""
+    asked = [choice.label for choice in choices]
     rows = zip(table.models[1:], table.methods[1:], table.seeds[1:], strict=True)
-    kept = {(method, seed): label for label, method, seed in rows if label not in sources}
-    for label, source in list(sources.items())[1:]:
-        method, seed = source.method()
+    kept = {(method, seed): label for label, method, seed in rows if label not in asked}
+    for choice in choices[1:]:
+        label, method, seed = choice.label, choice.method, choice.seed
         if (method, seed) in kept:
             raise MismatchError(
                 f"{path} holds {kept[method, seed]}, of method {method} and seed {seed} like "

@@ -27,7 +27,7 @@ from lse_interp.core.errors import LseError, MismatchError
 from lse_interp.core.languages import lookup
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.info import projections
-from lse_interp.models.mlp_weights import ffn, row_slices
+from lse_interp.models.mlp_weights import row_slices, weight_views
 from lse_interp.models.placement.device_map import is_spread
 from lse_interp.neurons.indices import mask_to_indices
 from lse_interp.neurons.sets import NeuronSets
@@ -143,6 +143,7 @@ def _tuned_model(base: HookedModel, run: FinetuneRun, args: ModelArgs) -> Hooked
         base.tokenizer,
         name=f"{base.name}+{label(run)}",
         defaults=base.defaults,
+        mlp=base.mlp,
     )
     apply_subnetwork(tuned, run)
     return tuned
@@ -302,7 +303,7 @@ def matrices(
     base: HookedModel, tuned: HookedModel, *, layer: int, projection: str
 ) -> tuple[Float[Tensor, "neuron d_model"], Float[Tensor, "neuron d_model"]]:
     """View a projection before and after, one row per neuron, without a copy."""
-    before, after = (getattr(ffn(model, layer), projection) for model in (base, tuned))
+    before, after = (weight_views(model, layer)[projection] for model in (base, tuned))
     return before, after
 
 
