@@ -78,6 +78,16 @@ class HookedModel:
             self._check_equations()
 
     @property
+    def wrapping(self) -> dict[str, Any]:
+        """What wraps another copy of the model in the same way: `HookedModel(hf, **wrapping)`."""
+        return {
+            "tokenizer": self.tokenizer,
+            "name": self.name,
+            "defaults": self.defaults,
+            "mlp": self.mlp,
+        }
+
+    @property
     def n_layers(self) -> int:
         """Number of transformer blocks."""
         return self.layout.n_layers
