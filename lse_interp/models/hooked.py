@@ -179,7 +179,7 @@ class HookedModel:
                 the same shape (cast to the activation's dtype and device). The activation is the
                 model's own tensor, not a copy.
             stop_after: Last layer needed. The pass ends once every hooked site has fired, at the
-                latest behind this layer. None runs all layers.
+                latest after this layer. None runs all layers.
             logits: Whether to compute and return the logits; otherwise the language-model head
                 is not run.
             grad: Whether to build the autograd graph.
@@ -188,7 +188,7 @@ class HookedModel:
             The logits if asked for, else None.
 
         Raises:
-            ActivationError: A site is unknown, lies behind `stop_after`, or did not fire exactly
+            ActivationError: A site is unknown, comes after `stop_after`, or did not fire exactly
                 once.
             LseError: `logits` and `stop_after` are both given, or the batch is malformed.
         """
@@ -208,7 +208,7 @@ class HookedModel:
         reduce: Callable[[Tensor, str], Tensor] | None = None,
         grad: bool = False,
     ) -> dict[str, Shaped[Tensor, "..."]]:
-        """Gather activations; the pass ends behind the last site.
+        """Gather activations; the pass ends after the last site.
 
         Args:
             batch: As in `run_with_hooks`.
@@ -365,7 +365,7 @@ class HookedModel:
         for site in hooks:
             if parse_site(site)[1] > stop_after:
                 raise ActivationError(
-                    f"{site} lies behind stop_after={stop_after} and would never fire. "
+                    f"{site} comes after stop_after={stop_after} and would never fire. "
                     f"Raise stop_after to at least {parse_site(site)[1]}."
                 )
 

@@ -39,7 +39,7 @@ class WeightSlice:
 
 
 def weight_slices(model: HookedModel, layer: int) -> dict[str, WeightSlice]:
-    """Find the parameters behind the MLP of one layer, by the names of `weight_views`.
+    """Find the parameters of the MLP of one layer, under the names of `weight_views`.
 
     Raises:
         ActivationError: The model has no such layer.
@@ -60,7 +60,7 @@ def weight_slices(model: HookedModel, layer: int) -> dict[str, WeightSlice]:
 
 
 def row_slices(model: HookedModel, layer: int) -> tuple[WeightSlice, ...]:
-    """Return the parameter behind each projection of a layer, in the order of `projections`.
+    """Return the parameter of each projection of a layer, in the order of `projections`.
 
     Raises:
         ActivationError: No such layer.

@@ -1,10 +1,10 @@
 """The engine `hooks`: dense gradients, masked by parameter hooks. Simple, for any model.
 
 Every weight matrix with chosen neurons gets its full gradient; a hook on the parameter sets the
-entries of all other neurons to zero as soon as it is there, so that whatever reduces or reads
-gradients (DDP, FSDP2, a norm) sees the chosen ones alone. Before the optimizer's step these move
-to the leaves, and the dense gradient is freed. This is the reference that `compact` is tested
-against; it needs memory for the dense gradients.
+entries of all other neurons to zero as soon as it is computed. So DDP, FSDP2 and norms see the
+chosen entries alone. Before the optimizer's step these move to the leaves, and the dense gradient
+is freed. This is the reference that `compact` is tested against; it needs memory for the dense
+gradients.
 
 Source: paper, section 3.2.
 """
