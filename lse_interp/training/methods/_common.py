@@ -40,10 +40,8 @@ def base_of(run: FinetuneRun, args: ModelArgs) -> HookedModel:
 
 def tuned(run: FinetuneRun, hf: nn.Module, model: HookedModel, *, backend: str) -> HookedModel:
     """Wrap a tuned model, named after base, language and method: `embedded+mlt:target`."""
-    name = f"{run.model.name}+{label(run)}"
-    return HookedModel(
-        hf, model.tokenizer, name=name, backend=backend, defaults=model.defaults, mlp=model.mlp
-    )
+    wrapping = model.wrapping | {"name": f"{run.model.name}+{label(run)}"}
+    return HookedModel(hf, **wrapping, backend=backend)
 
 
 def kept_folder(run: FinetuneRun, name: str) -> Path:
