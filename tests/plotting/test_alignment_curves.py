@@ -1,13 +1,10 @@
 """Alignment over the layers and averaged: the numbers and the artists."""
 
-import dataclasses
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
-from analyses import fig07_alignment
 from lse_interp.core.errors import LseError
 from lse_interp.plotting.alignment_curves import (
     alignment_frame,
@@ -203,19 +200,18 @@ def test_write_alignment_writes_every_number_it_draws(make_curves, tmp_path, mod
     assert "test text, 7 sentences; hook_resid_post, mean pooling. `make it`" in text
 
 
-def test_fig07_alignment_averages_over_languages_with_the_same_models(make_curves, tmp_path):
+def test_fig07_alignment_averages_over_languages_with_the_same_models(make_curves, draw, tmp_path):
     models = ("base", "target")
     paths = tuple(
         make_curves(models, language=code).save(tmp_path / f"{code}.safetensors")
         for code in ("mlt", "slk")
     )
-    config = fig07_alignment.Config(curves=paths, figures=tmp_path / "figures")
-    written = fig07_alignment.run(config)
+    written = draw("fig07", *paths)
     assert [path.name for path in written[-3:]] == [
         f"fig07c_layer_average.{suffix}" for suffix in ("png", "pdf", "csv")
     ]
     assert set(pd.read_csv(written[-1])["language"]) == {"mlt", "slk"}
     # Of other models, there is nothing to average.
     make_curves(("base", "lora"), language="slk").save(paths[1])
-    written = fig07_alignment.run(dataclasses.replace(config, figures=tmp_path / "apart"))
+    written = draw("fig07", *paths, figures=tmp_path / "apart")
     assert not any(path.stem == "fig07c_layer_average" for path in written)
