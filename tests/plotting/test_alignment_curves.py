@@ -187,16 +187,16 @@ def test_write_alignment_writes_every_number_it_draws(make_curves, tmp_path, mod
     written = write_alignment(curves, tmp_path, text="test text", command="make it")
     names = ["fig07_alignment_mlt", "fig07c_layer_average_mlt"][: len(models)]
     pictures = [f"{name}.{suffix}" for name in names for suffix in ("png", "pdf", "csv")]
-    tables = ["table_alignment_mlt.csv", "table_alignment_mlt.md"]
+    tables = ["table_alignment_mlt.md", "table_alignment_mlt.csv"]
     assert [path.name for path in written] == pictures + tables
     assert {path.name for path in tmp_path.iterdir()} == {*pictures, *tables}
     frame = pd.read_csv(tmp_path / "fig07_alignment_mlt.csv")
     pd.testing.assert_frame_equal(frame, alignment_frame(curves))
-    table = pd.read_csv(written[-2]).set_index("against")
+    table = pd.read_csv(written[-1]).set_index("against")
     assert list(table)[:3] == ["base cosine", "base gap", "base retrieval"]
     expected = curves.layer_average("gap")
     np.testing.assert_allclose(table[f"{models[-1]} gap"], expected.loc[models[-1]])
-    text = written[-1].read_text()
+    text = written[-2].read_text()
     assert "test text, 7 sentences; hook_resid_post, mean pooling. `make it`" in text
 
 
