@@ -75,14 +75,14 @@ from torch import Tensor
 
 from lse_interp.analysis.losses import sentence_losses
 from lse_interp.artifacts.locks import locked
+from lse_interp.artifacts.model_table import of_same_base, union
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.artifacts.provenance import provenance
-from lse_interp.artifacts.reuse import of_base, united
 from lse_interp.core.errors import CorpusError, LseError
 from lse_interp.core.languages import PAPER_REFERENCE, lookup
 from lse_interp.data.parallel import ParallelText, load_parallel
 from lse_interp.models import HookedModel
-from lse_interp.subnetworks.find import finished_runs, model_sources, require_runs_of
+from lse_interp.subnetworks.find import finished_runs, model_choices, require_runs_of
 from lse_interp.subnetworks.finetune_run import FinetuneRun
 from lse_interp.tasks.answer_cache import Asked
 from lse_interp.tasks.base import Document, digest, require_documents
@@ -199,28 +199,30 @@ def _run_language(config: Config, language: str) -> EvaluationTable:
     runs = _on_the_whole_text(paths, language) if config.runs is None else config.runs
     if not runs:
         logger.info("no finished run of %s: the base model alone is asked", language)
-    sources = model_sources(config.model, runs=runs, paths=paths, language=language)
+    choices = model_choices(config.model, runs=runs, paths=paths, language=language)
     questions, parallel = _texts(config, language)
     path = paths.evaluation(language)
     out = path.parent / config.name / path.name
     parts: list[EvaluationTable] = []
     with locked(out, what=f"the scores of {language}"):
         earlier = _earlier(config, out, _measures(questions, parallel, language))
-        for label, source in progress(sources.items(), desc=language, unit="model"):
-            model = source.load()
+        for choice in progress(choices, desc=language, unit="model"):
+            model = choice.load()
             if not parts:
-                require_runs_of(model, sources)
-                earlier = of_base(earlier, model.info.fingerprint, path=out, config=config)
+                require_runs_of(model.info, choices)
+                earlier = of_same_base(earlier, model.info.fingerprint, path=out, config=config)
                 if earlier is not None:
-                    asked = {name: other.method() for name, other in sources.items()}
+                    asked = {other.label: (other.method, other.seed) for other in choices}
                     require_distinct_methods(earlier, asked, path=out)
-            named = source.method()
-            parts.append(_evaluate_one(config, model, questions, parallel, language, label, named))
+            named = (choice.method, choice.seed)
+            parts.append(
+                _evaluate_one(config, model, questions, parallel, language, choice.label, named)
+            )
             # Two large models need not fit side by side.
             del model
         about = provenance(config)
         table = dataclasses.replace(EvaluationTable.concat(parts), provenance=about)
-        dataclasses.replace(united(earlier, table), provenance=about).save(out)
+        dataclasses.replace(union(earlier, table), provenance=about).save(out)
     rows = language_scores(table.to_frame())
     logger.info(
         "Scores of %s (mean ± standard error; * p < 0.05 against the base):\n%s",

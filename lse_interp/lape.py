@@ -62,9 +62,9 @@ if __name__ == "__main__":
 
 
 from lse_interp.artifacts.format import read_checksum
-from lse_interp.artifacts.locks import find_or_make
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.artifacts.provenance import provenance
+from lse_interp.artifacts.reuse import reuse_or_make
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError
 from lse_interp.core.languages import LANGUAGES, lookup
 from lse_interp.counting.counts import KIND, ActivationCounts
@@ -97,8 +97,8 @@ def run(config: Config) -> NeuronSets:
     out = config.out or paths.neurons
     languages = _languages(config, paths)
 
-    def find() -> NeuronSets | None:
-        return None if config.overwrite else _finished(out, config, paths, languages)
+    def matches(neurons: NeuronSets) -> bool:
+        return _matches(neurons, config, out=out, paths=paths, languages=languages)
 
     def make() -> NeuronSets:
         neurons = identify(
@@ -116,7 +116,14 @@ def run(config: Config) -> NeuronSets:
         _warn_of_unequal_text(neurons)
         return neurons
 
-    neurons = find_or_make(out, what="the neuron sets", find=find, make=make)
+    neurons = reuse_or_make(
+        out,
+        what="the neuron sets",
+        load=NeuronSets.load,
+        matches=matches,
+        make=make,
+        overwrite=config.overwrite,
+    )
     _report(neurons, out)
     if config.parquet:
         folder = out.with_name(f"{out.stem}-release") if config.out else paths.release
@@ -170,12 +177,9 @@ def _check_license(config: Config) -> None:
     check_license(config.license)
 
 
-def _finished(
-    out: Path, config: Config, paths: RunPaths, languages: Iterable[str]
-) -> NeuronSets | None:
-    if not out.exists():
-        return None
-    neurons = NeuronSets.load(out)
+def _matches(
+    neurons: NeuronSets, config: Config, *, out: Path, paths: RunPaths, languages: Iterable[str]
+) -> bool:
     asked = {
         # The order of the languages changes nothing but the order of the output.
         "languages": tuple(sorted(languages)),
@@ -190,9 +194,9 @@ def _finished(
             )
     if neurons.provenance.get("counts") != _checksums(paths, languages):
         logger.info("%s was made from other counts; making it again", out)
-        return None
+        return False
     logger.info("%s is finished; reusing it (--overwrite to make it again)", out)
-    return neurons
+    return True
 
 
 def _checksums(paths: RunPaths, languages: Iterable[str]) -> dict[str, str]:

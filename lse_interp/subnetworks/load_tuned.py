@@ -59,15 +59,8 @@ def load_tuned(
         shape = dataclasses.replace(run.model, fingerprint=None)
         shape.require_same(model.info, what=model.name)
         hf = model.hf
-    name = f"{run.model.name}+{label(run)}"
-    return HookedModel(
-        hf,
-        model.tokenizer,
-        name=name,
-        backend=args.backend,
-        defaults=model.defaults,
-        mlp=model.mlp,
-    )
+    wrapping = model.wrapping | {"name": f"{run.model.name}+{label(run)}"}
+    return HookedModel(hf, **wrapping, backend=args.backend)
 
 
 def _default_args(run: FinetuneRun) -> ModelArgs:
@@ -95,7 +88,7 @@ def _folder(run: FinetuneRun) -> Path:
             f"there. Copy `{name}/` along with the run, or train it again."
         )
     if (run.folder / name / SUMS).is_file():
-        check_sums(run.folder / name, remedy="Copy it anew, or train the run again.")
+        check_sums(run.folder / name, remedy="Copy it again, or train the run again.")
     return run.folder / name
 
 

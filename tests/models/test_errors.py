@@ -8,10 +8,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-import lse_interp.models.loading as loading
 from lse_interp.core.errors import ActivationError, LseError, UnsupportedModelError
 from lse_interp.models import HookedModel, load_model, site_name
 from lse_interp.models.backends import BACKENDS
+from lse_interp.models.packaged import PACKAGED
 from tests.tiny_models import tiny_hf
 
 SMALL = {
@@ -163,7 +163,7 @@ def test_folder_without_tokenizer_is_named(tmp_path):
 
 
 def test_incomplete_embedded_model_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "EMBEDDED", tmp_path)
+    monkeypatch.setitem(PACKAGED, "embedded", tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(LseError, match=r"model\.safetensors, tokenizer\.json missing from"):
         load_model("embedded")
@@ -198,7 +198,7 @@ def test_ungated_model_has_no_linear_site(load, ids):
 def test_site_behind_stop_after_is_refused(load, ids):
     model = load("llama")
     hooks = {site_name("mlp.hook_act", 2): lambda a, s: None}
-    with pytest.raises(ActivationError, match="lies behind stop_after=1.*at least 2"):
+    with pytest.raises(ActivationError, match="comes after stop_after=1.*at least 2"):
         model.run_with_hooks(ids, hooks, stop_after=1)
     with pytest.raises(ActivationError, match="stop_after must be a layer, 0 to 2; got 3"):
         model.run_with_hooks(ids, {}, stop_after=3)

@@ -7,7 +7,6 @@ from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from lse_interp.core.errors import UnsupportedModelError
 from lse_interp.models.architectures import HFModel
@@ -77,18 +76,15 @@ class LensBackend:
     def _hooked_activations(
         self, hooks: Mapping[str, HookFn], batch_pos: tuple[int, ...]
     ) -> Iterator[None]:
-        # TransformerLens has no hook point behind the activation function.
-        handles: list[RemovableHandle] = []
-        try:
+        # TransformerLens has no hook point after the activation function.
+        with contextlib.ExitStack() as stack:
             for site, fn in hooks.items():
                 kind, layer = parse_site(site)
                 if kind == "mlp.hook_act":
                     hook = _on_activation(fn, site, batch_pos)
-                    handles.append(self._activations[layer].register_forward_hook(hook))
+                    # A handle is a context manager that removes its hook.
+                    stack.enter_context(self._activations[layer].register_forward_hook(hook))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 def _boot(shared: HFModel, tokenizer: Any) -> Any:
@@ -105,7 +101,7 @@ def _boot(shared: HFModel, tokenizer: Any) -> Any:
                 tokenizer=_reloadable(tokenizer, folder),
                 model_name=shared.config.name_or_path or architecture,
             )
-        except (KeyError, NotImplementedError, ValueError) as error:
+        except (AttributeError, KeyError, NotImplementedError, ValueError) as error:
             raise UnsupportedModelError(
                 f"TransformerLens cannot wrap {architecture}: {error}. "
                 "Use backend='torch', which needs no adapter."
