@@ -7,14 +7,21 @@ from pathlib import Path
 from lse_interp.artifacts.model_table import require_distinct
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.cli import ModelArgs
-from lse_interp.core.errors import ArtifactError, near_misses
+from lse_interp.core.errors import ArtifactError, MismatchError, near_misses
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.info import ModelInfo
 from lse_interp.models.loading import load_from_args
 from lse_interp.subnetworks.finetune_run import FinetuneRun, RunRecord
 from lse_interp.subnetworks.load_tuned import load_tuned
 
-__all__ = ["ModelChoice", "find_run", "finished_runs", "model_choices", "require_runs_of"]
+__all__ = [
+    "ModelChoice",
+    "find_run",
+    "finished_runs",
+    "load_run",
+    "model_choices",
+    "require_runs_of",
+]
 
 
 _ORDER = ("target", "random", "lora", "ffn", "full")
@@ -49,6 +56,21 @@ def find_run(paths: RunPaths, language: str, run: str | Path) -> Path:
         f"nor a folder of that name that holds one. {looked_up} Make it with "
         f"`python -m lse_interp.finetune{paths.model_flag} --lang {language}{_flags(str(run))}`."
     )
+
+
+def load_run(paths: RunPaths, language: str | None, run: str | Path) -> FinetuneRun:
+    """Read a finished run: of a language by name, or any run by its folder.
+
+    Raises:
+        ArtifactError: no such run, or one that cannot be read.
+        MismatchError: a folder with a run of another language.
+    """
+    if language is None:
+        return FinetuneRun.load(run)
+    found = FinetuneRun.load(find_run(paths, language, run))
+    if found.language != language:
+        raise MismatchError(f"{run} trained {found.language}, not {language}. Leave out --lang.")
+    return found
 
 
 def _flags(name: str) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor
 from lse_interp.artifacts.format import load_artifact, read_checksum, read_meta, save_artifact
 from lse_interp.core.errors import ArtifactError, LseError
 from lse_interp.models.info import HasInfo, ModelInfo, info_of
-from lse_interp.neurons.indices import cut_indices, indices_to_mask
+from lse_interp.neurons.indices import check_layers, cut_indices, indices_to_mask
 
 __all__ = ["CURVE_COLUMNS", "FinetuneRun", "RunRecord"]
 
@@ -207,18 +207,14 @@ class FinetuneRun:
         assert self.neurons is not None
         assert self.rows is not None
         assert self.base is not None
-        for name, per_layer in (
-            ("neurons", self.neurons),
-            ("rows", self.rows),
-            ("base", self.base),
-        ):
+        check_layers(self.language, self.neurons, self.model)
+        for name, per_layer in (("rows", self.rows), ("base", self.base)):
             if len(per_layer) != self.model.n_layers:
                 raise LseError(
                     f"`{name}` should list all {self.model.n_layers} layers of {self.model.name}; "
                     f"got {len(per_layer)}."
                 )
         for layer, neurons in enumerate(self.neurons):
-            _check_neurons(layer, neurons, self.model)
             expected = (len(self.projections), len(neurons), self.model.d_model)
             for name, found in (("rows", self.rows[layer]), ("base", self.base[layer])):
                 if tuple(found.shape) != expected:
@@ -258,15 +254,6 @@ class RunRecord:
             folder=path.parent,
             model=ModelInfo.from_dict(meta["model"]),
             **{name: meta[name] for name in ("language", "method", "settings")},
-        )
-
-
-def _check_neurons(layer: int, neurons: Int64[Tensor, " _neuron"], model: ModelInfo) -> None:
-    ascending = bool((neurons.diff() > 0).all())
-    if not ascending or (len(neurons) and not 0 <= neurons[0] <= neurons[-1] < model.d_mlp):
-        raise LseError(
-            f"`neurons` of layer {layer} should ascend, each once, in 0 to {model.d_mlp - 1} "
-            f"({model.name}); got {neurons.tolist()[:20]}."
         )
 
 

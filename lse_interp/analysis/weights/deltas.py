@@ -22,7 +22,7 @@ from lse_interp.analysis.weights.row_statistics import N_BINS, QUANTILES
 from lse_interp.artifacts.format import load_artifact, save_artifact
 from lse_interp.core.errors import MismatchError
 from lse_interp.models.info import ModelInfo
-from lse_interp.neurons.indices import indices_to_mask
+from lse_interp.neurons.indices import check_layers, indices_to_mask
 
 __all__ = ["OTHER_COLUMNS", "UNDETERMINED", "WeightDeltas", "delta_report"]
 
@@ -314,11 +314,9 @@ def _check_shapes(deltas: WeightDeltas) -> None:
         if (found := tuple(getattr(deltas, name).shape)) != expected:
             raise MismatchError(f"`{name}` should have shape {expected}; got {found}.")
     sizes = [len(layer) for layer in deltas.neurons]
-    if len(sizes) != n_layers or not sum(sizes):
-        raise MismatchError(
-            f"`neurons` should list all {n_layers} layers and at least one neuron; got "
-            f"{len(sizes)} layers and {sum(sizes)} neurons."
-        )
+    check_layers(deltas.language, deltas.neurons, deltas.base)
+    if not sum(sizes):
+        raise MismatchError("`neurons` should list at least one neuron.")
     for name in ("neuron_norms", "lape", "probability"):
         per_layer = getattr(deltas, name)
         if per_layer is not None and [layer.shape[-1] for layer in per_layer] != sizes:
@@ -334,12 +332,6 @@ def _check_shapes(deltas: WeightDeltas) -> None:
 
 
 def _check_values(deltas: WeightDeltas) -> None:
-    for layer, neurons in enumerate(deltas.neurons):
-        ascending = bool((neurons.diff() > 0).all())
-        if len(neurons) and not (ascending and neurons[0] >= 0 and neurons[-1] < deltas.base.d_mlp):
-            raise MismatchError(
-                f"The neurons of layer {layer} must ascend within [0, {deltas.base.d_mlp})."
-            )
     n_entries = deltas.n_entries[:, None]
     for name in ("n_changed", "histogram"):
         counts = getattr(deltas, name)
