@@ -146,7 +146,7 @@ def _evaluate(config: Config) -> None:
     try:
         evaluation.run(
             evaluation.Config(
-                lang=(config.lang,), model=config.model, limit=config.n_questions, root=config.root
+                langs=(config.lang,), model=config.model, limit=config.n_questions, root=config.root
             )
         )
     except MismatchError as error:

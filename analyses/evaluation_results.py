@@ -89,7 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _evaluate(config: Config, language: str, runs: dict[str, FinetuneRun], *, name: str) -> None:
     names = tuple(run.folder.name for run in runs.values() if run.language == language)
     if names:
-        evaluation.run(evaluation.Config(lang=(language,), runs=names, name=name, root=config.root))
+        evaluation.run(
+            evaluation.Config(langs=(language,), runs=names, name=name, root=config.root)
+        )
 
 
 def _collect(folder: Path) -> pd.DataFrame:
