@@ -72,10 +72,9 @@ from lse_interp.analysis.ablation import (
     ablation_report,
     measure_ablation,
 )
-from lse_interp.artifacts.locks import find_or_make
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.artifacts.provenance import provenance
-from lse_interp.artifacts.reuse import require_alike
+from lse_interp.artifacts.reuse import find_finished, require_same_settings, reuse_or_make
 from lse_interp.core.languages import lookup
 from lse_interp.data.parallel import ParallelText, load_parallel
 from lse_interp.models import load_from_args
@@ -113,16 +112,20 @@ def run(config: Config) -> AblationMatrix:
     }
     setup = _setup(neurons, parallel, **options)
     out = paths.folder / "ablation.safetensors"
+
+    def matches(found: AblationMatrix, fingerprint: str | None) -> bool:
+        return _matches(found, config, out, setup, fingerprint=fingerprint)
+
     # What would be refused is refused before a model is loaded, where its hash is known.
-    _find(config, out, setup, fingerprint=neurons.model.fingerprint)
+    known = neurons.model.fingerprint
+    find_finished(
+        out,
+        load=AblationMatrix.load,
+        matches=lambda found: matches(found, known),
+        overwrite=config.overwrite,
+    )
     model = load_from_args(config.model)
     model.info.require_same(neurons.model, what=str(source))
-
-    def find() -> AblationMatrix | None:
-        found = _find(config, out, setup, fingerprint=model.info.fingerprint)
-        if found is not None:
-            logger.info("%s is finished; --overwrite measures again", out)
-        return found
 
     def make() -> AblationMatrix:
         if out.exists() and not config.overwrite:
@@ -133,7 +136,14 @@ def run(config: Config) -> AblationMatrix:
         logger.info("wrote %s", matrix.save(out))
         return matrix
 
-    matrix = find_or_make(out, what="the ablation matrix", find=find, make=make)
+    matrix = reuse_or_make(
+        out,
+        what="the ablation matrix",
+        load=AblationMatrix.load,
+        matches=lambda found: matches(found, model.info.fingerprint),
+        make=make,
+        overwrite=config.overwrite,
+    )
     logger.info("%s", ablation_report(matrix))
     return matrix
 
@@ -155,27 +165,30 @@ def _load_parallel(config: Config, langs: Sequence[str], neurons: NeuronSets) ->
     return parallel if n_sentences is not None else parallel.first(_N_SENTENCES)
 
 
-def _find(
-    config: Config, out: Path, setup: Mapping[str, Any], *, fingerprint: str | None
-) -> AblationMatrix | None:
-    """Return the finished artefact; None where there is none, or one that is out of date.
+def _matches(
+    earlier: AblationMatrix,
+    config: Config,
+    out: Path,
+    setup: Mapping[str, Any],
+    *,
+    fingerprint: str | None,
+) -> bool:
+    """Say whether a finished artefact is what was asked for; False if it is out of date.
 
     Raises:
         MismatchError: it is of these weights, but was measured with other settings.
     """
-    if config.overwrite or not out.exists():
-        return None
-    earlier = AblationMatrix.load(out)
     if fingerprint is None or earlier.model.fingerprint != fingerprint:
-        return None
+        return False
     if earlier.setup == setup:
-        return earlier
+        logger.info("%s is finished; --overwrite measures again", out)
+        return True
     before, now = earlier.provenance.get("config") or {}, config.neurons
     if before.get("neurons") == (None if now is None else str(now)):
         # Neurons that were found again in the same place are no other setting.
         setup = {**setup, "neurons": earlier.neurons}
-    require_alike(out, earlier.setup, setup, provenance=earlier.provenance, config=config)
-    return None
+    require_same_settings(out, earlier.setup, setup, provenance=earlier.provenance, config=config)
+    return False
 
 
 if __name__ == "__main__":

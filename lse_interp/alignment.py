@@ -83,9 +83,10 @@ import pandas as pd
 from lse_interp.analysis.alignment import AlignmentCurves, _codes, measure_alignment
 from lse_interp.analysis.sentence_vectors import check_options
 from lse_interp.artifacts.locks import locked
+from lse_interp.artifacts.model_table import find_by_weights, of_same_base, union
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.artifacts.provenance import provenance
-from lse_interp.artifacts.reuse import known_model, of_base, require_alike, united
+from lse_interp.artifacts.reuse import require_same_settings
 from lse_interp.core.errors import LanguageError
 from lse_interp.core.languages import PAPER_REFERENCE, lookup
 from lse_interp.data.parallel import ParallelText, load_parallel
@@ -137,8 +138,8 @@ def run(config: Config) -> AlignmentCurves:
             model = source.load()
             if not parts:
                 require_runs_of(model, sources)
-                earlier = of_base(earlier, model.info.fingerprint, path=out, config=config)
-            known = known_model(earlier, model.info.fingerprint, label=label)
+                earlier = of_same_base(earlier, model.info.fingerprint, path=out, config=config)
+            known = find_by_weights(earlier, model.info.fingerprint, label=label)
             if known is None:
                 known = measure_alignment(
                     {label: model}, parallel, batch_size=config.batch_size, **options
@@ -149,7 +150,7 @@ def run(config: Config) -> AlignmentCurves:
             # Two large models need not fit side by side.
             del model
         curves = AlignmentCurves.concat(parts)
-        _with_config(united(earlier, curves), config).save(out)
+        _with_config(union(earlier, curves), config).save(out)
     curves = _with_config(curves, config)
     _report(curves)
     logger.info("wrote %s", out)
@@ -193,7 +194,7 @@ def _earlier(
     setup = {"language" if name == "lang" else name: value for name, value in options.items()}
     text = parallel.digest((options["lang"], *options["against"]))
     setup |= {"n_sentences": len(parallel), "text": text}
-    require_alike(out, earlier.setup, setup, provenance=earlier.provenance, config=config)
+    require_same_settings(out, earlier.setup, setup, provenance=earlier.provenance, config=config)
     return earlier
 
 

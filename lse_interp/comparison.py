@@ -54,9 +54,10 @@ if __name__ == "__main__":
 
 from lse_interp.analysis.losses import LossComparison, compare_losses
 from lse_interp.artifacts.locks import locked
+from lse_interp.artifacts.model_table import find_by_weights, of_same_base, union
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.artifacts.provenance import provenance
-from lse_interp.artifacts.reuse import known_model, of_base, require_alike, united
+from lse_interp.artifacts.reuse import require_same_settings
 from lse_interp.core.languages import lookup
 from lse_interp.data.parallel import ParallelText, load_parallel
 from lse_interp.subnetworks.find import model_sources, require_runs_of
@@ -97,9 +98,9 @@ def run(config: Config) -> LossComparison:
             model = source.load()
             if not parts:
                 require_runs_of(model, sources)
-                earlier = of_base(earlier, model.info.fingerprint, path=out, config=config)
+                earlier = of_same_base(earlier, model.info.fingerprint, path=out, config=config)
             method, seed = source.method()
-            known = known_model(earlier, model.info.fingerprint, label=label)
+            known = find_by_weights(earlier, model.info.fingerprint, label=label)
             if known is None:
                 known = compare_losses(
                     {label: model},
@@ -113,7 +114,7 @@ def run(config: Config) -> LossComparison:
             del model
         about = provenance(config)
         comparison = dataclasses.replace(LossComparison.concat(parts), provenance=about)
-        dataclasses.replace(united(earlier, comparison), provenance=about).save(out)
+        dataclasses.replace(union(earlier, comparison), provenance=about).save(out)
     _report(comparison)
     logger.info("wrote %s", out)
     return comparison
@@ -142,7 +143,7 @@ def _earlier(
         "text": parallel.digest(measured),
         "n_sentences": len(parallel),
     }
-    require_alike(out, earlier.setup, setup, provenance=earlier.provenance, config=config)
+    require_same_settings(out, earlier.setup, setup, provenance=earlier.provenance, config=config)
     return earlier
 
 

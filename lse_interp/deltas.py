@@ -66,9 +66,9 @@ from torch import Tensor
 
 from lse_interp.analysis.weights.compare import case_of, is_of, measure
 from lse_interp.analysis.weights.deltas import UNDETERMINED, WeightDeltas, delta_report
-from lse_interp.artifacts.locks import find_or_make
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.artifacts.provenance import provenance
+from lse_interp.artifacts.reuse import reuse_or_make
 from lse_interp.core.errors import LseError, MismatchError
 from lse_interp.core.languages import lookup
 from lse_interp.models import HookedModel, load_from_args
@@ -109,19 +109,24 @@ def run(config: Config) -> WeightDeltas:
     case = dataclasses.replace(case, name=name)
     out = RunPaths(config.root, source).deltas(case.language, name)
 
-    def find() -> WeightDeltas | None:
-        earlier = WeightDeltas.load(out) if out.exists() and not config.overwrite else None
-        if earlier is None or not is_of(earlier, base, case):
-            return None
-        logger.info("%s is of these weights already; --overwrite measures again", out)
-        return earlier
+    def matches(earlier: WeightDeltas) -> bool:
+        if is_same := is_of(earlier, base, case):
+            logger.info("%s is of these weights already; --overwrite measures again", out)
+        return is_same
 
     def make() -> WeightDeltas:
         deltas = dataclasses.replace(measure(base, case), provenance=provenance(config))
         logger.info("wrote %s", deltas.save(out))
         return deltas
 
-    deltas = find_or_make(out, what=f"the weight deltas of {name}", find=find, make=make)
+    deltas = reuse_or_make(
+        out,
+        what=f"the weight deltas of {name}",
+        load=WeightDeltas.load,
+        matches=matches,
+        make=make,
+        overwrite=config.overwrite,
+    )
     logger.info("%s", delta_report(deltas))
     for path in _draw(deltas, config):
         logger.info("wrote %s", path)

@@ -75,9 +75,9 @@ from torch import Tensor
 
 from lse_interp.analysis.losses import sentence_losses
 from lse_interp.artifacts.locks import locked
+from lse_interp.artifacts.model_table import of_same_base, union
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.artifacts.provenance import provenance
-from lse_interp.artifacts.reuse import of_base, united
 from lse_interp.core.errors import CorpusError, LseError
 from lse_interp.core.languages import PAPER_REFERENCE, lookup
 from lse_interp.data.parallel import ParallelText, load_parallel
@@ -210,7 +210,7 @@ def _run_language(config: Config, language: str) -> EvaluationTable:
             model = source.load()
             if not parts:
                 require_runs_of(model, sources)
-                earlier = of_base(earlier, model.info.fingerprint, path=out, config=config)
+                earlier = of_same_base(earlier, model.info.fingerprint, path=out, config=config)
                 if earlier is not None:
                     asked = {name: other.method() for name, other in sources.items()}
                     require_distinct_methods(earlier, asked, path=out)
@@ -220,7 +220,7 @@ def _run_language(config: Config, language: str) -> EvaluationTable:
             del model
         about = provenance(config)
         table = dataclasses.replace(EvaluationTable.concat(parts), provenance=about)
-        dataclasses.replace(united(earlier, table), provenance=about).save(out)
+        dataclasses.replace(union(earlier, table), provenance=about).save(out)
     rows = language_scores(table.to_frame())
     logger.info(
         "Scores of %s (mean ± standard error; * p < 0.05 against the base):\n%s",

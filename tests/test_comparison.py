@@ -140,9 +140,9 @@ def test_of_selects_by_label():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seeds": (0, 0)}, "with a method, seed and hash per model"),
+        ({"seeds": (0, 0)}, "got 2 of seeds"),
         ({"measured": ("mlt",)}, r"got \[6, 2, 3\]"),
-        ({"models": ("base", *LABELS[1:5], "target")}, "need labels of their own; got base, targ"),
+        ({"models": ("base", *LABELS[1:5], "target")}, "target stands for more than one"),
         ({"losses": LOSSES.where(LOSSES != 26, torch.inf)}, "must be finite"),
         ({"losses": LOSSES.where(LOSSES != 26, torch.nan)}, "must be finite"),
     ],

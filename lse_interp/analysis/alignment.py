@@ -13,7 +13,7 @@ from torch import Tensor
 from lse_interp.analysis.cosine import pair_cosine, retrieval_at_1, shuffled_cosine
 from lse_interp.analysis.sentence_vectors import check_options, embed
 from lse_interp.artifacts.format import load_artifact, save_artifact
-from lse_interp.artifacts.model_table import require_distinct
+from lse_interp.artifacts.model_table import ModelTable
 from lse_interp.artifacts.provenance import provenance
 from lse_interp.core.cli import progress
 from lse_interp.core.errors import CorpusError, LanguageError, LseError, MismatchError, near_misses
@@ -33,15 +33,19 @@ _SETUP = ("language", "against", "site", "pooling", "n_sentences", "text", "n_bo
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class AlignmentCurves:
+class AlignmentCurves(ModelTable):
     """How close sentences of one language lie to their translations, per model and layer.
 
     Values at `[m, k, l]` belong to `models[m]`, `against[k]` and layer l, 0 at the input. Select
-    a model by label: `curves.sel("target")`.
+    models by label: `curves.select(["target"])`.
 
     Raises:
         MismatchError: shapes that disagree, values out of range, or models of unequal depth.
     """
+
+    LABELS = ("models", "infos")
+    VALUES = _CURVES
+    SETUP = _SETUP
 
     models: tuple[str, ...]
     """Labels of the models."""
@@ -84,87 +88,9 @@ class AlignmentCurves:
         return self.cosine - self.shuffled
 
     @property
-    def setup(self) -> dict[str, Any]:
-        """Everything besides the model that the numbers depend on."""
-        return {name: getattr(self, name) for name in _SETUP}
-
-    @property
     def fingerprints(self) -> tuple[str | None, ...]:
         """Hash of the weights of each model."""
         return tuple(info.fingerprint for info in self.infos)
-
-    def sel(self, model: str) -> "AlignmentCurves":
-        """Return the curves of one model.
-
-        Raises:
-            LseError: no model of that label.
-        """
-        return self.select([model])
-
-    def select(self, models: Sequence[str]) -> "AlignmentCurves":
-        """Keep some models, in the order given.
-
-        Raises:
-            LseError: no model of that label.
-        """
-        for label in models:
-            if label not in self.models:
-                raise LseError(f"No curves of a model {label!r}. {near_misses(label, self.models)}")
-        at = [self.models.index(label) for label in models]
-        measured = self.provenance.get("measured", {})
-        return dataclasses.replace(
-            self,
-            models=tuple(models),
-            infos=tuple(self.infos[i] for i in at),
-            provenance={
-                **self.provenance,
-                "measured": {label: measured.get(label) for label in models},
-            },
-            **{name: getattr(self, name)[at] for name in _CURVES},
-        )
-
-    def named(self, models: Sequence[str]) -> "AlignmentCurves":
-        """Give the models other labels, in the order they have.
-
-        Raises:
-            LseError: a label twice.
-            MismatchError: more or fewer labels than models.
-        """
-        measured = self.provenance.get("measured", {})
-        about = {new: measured.get(old) for old, new in zip(self.models, models, strict=False)}
-        return dataclasses.replace(
-            self, models=tuple(models), provenance={**self.provenance, "measured": about}
-        )
-
-    @classmethod
-    def concat(cls, parts: Sequence["AlignmentCurves"]) -> "AlignmentCurves":
-        """Put the models of several results into one, in the order given.
-
-        Raises:
-            LseError: no part, or a label twice.
-            MismatchError: parts measured on other text, languages or settings, or of models with
-                another number of layers.
-        """
-        if not parts:
-            raise LseError("Nothing to put together; give at least one result.")
-        first = parts[0]
-        for part in parts[1:]:
-            _require_same_setup(first, part)
-        models = tuple(label for part in parts for label in part.models)
-        require_distinct(models)
-        measured: dict[str, Any] = {}
-        for part in parts:
-            measured |= part.provenance.get("measured", {})
-        curves: dict[str, Any] = {
-            name: torch.cat([getattr(part, name) for part in parts]) for name in _CURVES
-        }
-        return dataclasses.replace(
-            first,
-            models=models,
-            infos=tuple(info for part in parts for info in part.infos),
-            provenance=provenance(measured=measured),
-            **curves,
-        )
 
     def to_frame(self) -> pd.DataFrame:
         """List every value: one row per model, language and layer.
@@ -246,27 +172,12 @@ def _check_curves(curves: AlignmentCurves) -> None:
             )
     if bool((curves.low > curves.high).any()):
         raise MismatchError("`low` must not lie above `high`.")
-    require_distinct(curves.models)
+    curves.check_models()
     depths = [info.n_layers for info in curves.infos]
     if depths != [shape[-1]] * shape[0]:
         raise MismatchError(
             f"Curves of {shape[-1]} layers need {shape[0]} models of that depth; got depths "
             f"{depths}. Compare models of one depth."
-        )
-
-
-def _require_same_setup(first: AlignmentCurves, other: AlignmentCurves) -> None:
-    names = f"{', '.join(first.models)} and {', '.join(other.models)}"
-    for name, expected in first.setup.items():
-        if other.setup[name] != expected:
-            raise MismatchError(
-                f"{names} were not measured alike: expected {name} {expected}, found "
-                f"{other.setup[name]}. Measure both with the same text and settings."
-            )
-    if len(first.layers) != len(other.layers):
-        raise MismatchError(
-            f"{names} have {len(first.layers)} and {len(other.layers)} layers. Compare models of "
-            "one depth."
         )
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from lse_interp.artifacts.format import load_artifact, save_artifact
+from lse_interp.artifacts.model_table import ModelTable
 from lse_interp.artifacts.provenance import provenance
-from lse_interp.artifacts.reuse import differences
 from lse_interp.core.errors import (
     ActivationError,
     CorpusError,
@@ -32,17 +32,21 @@ __all__ = ["LossComparison", "compare_losses", "sentence_losses"]
 
 _KIND, _VERSION = "loss_comparison", 1
 _LABELS = ("models", "methods", "seeds", "fingerprints")
-_FIELDS = (*_LABELS, "language", "measured", "text")
+_SAVED = (*_LABELS, "language", "measured", "text", "provenance")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LossComparison:
+class LossComparison(ModelTable):
     """Losses of several models on held-out sentences, all in nats per sentence.
 
     Raises:
         MismatchError: labels that do not fit the losses or are not distinct; losses that are not
             finite.
     """
+
+    LABELS = _LABELS
+    VALUES = ("losses",)
+    SETUP = ("language", "measured", "text", "n_sentences")
 
     models: tuple[str, ...]
     """A label per model; the first is the base model."""
@@ -62,25 +66,19 @@ class LossComparison:
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        n_models = {len(getattr(self, name)) for name in _LABELS}
-        expected = (len(self.models), len(self.measured))
-        if n_models != {expected[0]} or tuple(self.losses.shape[:2]) != expected:
+        self.check_models()
+        if self.losses.shape[1] != len(self.measured):
             raise MismatchError(
-                f"Losses should be [model measured sentence] = [{expected[0]}, {expected[1]}, ...] "
-                f"with a method, seed and hash per model; got {list(self.losses.shape)}."
+                f"Losses should be [model measured sentence] = [{len(self.models)}, "
+                f"{len(self.measured)}, ...]; got {list(self.losses.shape)}."
             )
-        if len(set(self.models)) < len(self.models):
-            raise MismatchError(f"Models need labels of their own; got {', '.join(self.models)}.")
         if not bool(torch.isfinite(self.losses).all()):
             raise MismatchError("Losses must be finite numbers.")
 
     @property
-    def setup(self) -> dict[str, Any]:
-        """Everything besides the models that the numbers depend on."""
-        return {
-            **{name: getattr(self, name) for name in ("language", "measured", "text")},
-            "n_sentences": self.losses.shape[-1],
-        }
+    def n_sentences(self) -> int:
+        """Sentences per language."""
+        return self.losses.shape[-1]
 
     def of(self, model: str) -> Float64[Tensor, "measured sentence"]:
         """Select the losses of one model.
@@ -88,54 +86,7 @@ class LossComparison:
         Raises:
             LseError: no such model.
         """
-        if model not in self.models:
-            raise LseError(f"No model {model!r} here. {near_misses(model, self.models)}")
-        return self.losses[self.models.index(model)]
-
-    def select(self, models: Sequence[str]) -> "LossComparison":
-        """Keep some models, in the order given.
-
-        Raises:
-            LseError: no such model.
-        """
-        losses = torch.stack([self.of(model) for model in models])
-        at = [self.models.index(model) for model in models]
-        labels: dict[str, Any] = {
-            name: tuple(getattr(self, name)[i] for i in at) for name in _LABELS
-        }
-        return dataclasses.replace(self, **labels, losses=losses)
-
-    def named(self, models: Sequence[str]) -> "LossComparison":
-        """Give the models other labels, in the order they have.
-
-        Raises:
-            MismatchError: a label twice, or more or fewer labels than models.
-        """
-        return dataclasses.replace(self, models=tuple(models))
-
-    @classmethod
-    def concat(cls, parts: Sequence["LossComparison"]) -> "LossComparison":
-        """Put the models of several comparisons into one, in the order given.
-
-        Raises:
-            LseError: no part.
-            MismatchError: parts of other sentences, or a label twice.
-        """
-        if not parts:
-            raise LseError("Nothing to put together; give at least one comparison.")
-        for part in parts[1:]:
-            if changed := differences(parts[0].setup, part.setup):
-                raise MismatchError(
-                    f"Losses can be put together if they are of the same sentences; {changed}. "
-                    "Measure both on the same text."
-                )
-        labels: dict[str, Any] = {
-            name: tuple(value for part in parts for value in getattr(part, name))
-            for name in _LABELS
-        }
-        return dataclasses.replace(
-            parts[0], **labels, losses=torch.cat([part.losses for part in parts])
-        )
+        return self.losses[self.position(model)]
 
     def difference(
         self, model: str, against: str, *, n_bootstrap: int = 1000, seed: int = 0
@@ -189,13 +140,13 @@ class LossComparison:
         if not frames:
             raise LseError(f"No target has the seed of a model of {', '.join(against)}.")
         frame = pd.concat(frames, ignore_index=True).rename(columns={"reference": "base"})
-        frame["n_sentences"] = self.losses.shape[-1]
+        frame["n_sentences"] = self.n_sentences
         first = ["language", "model", "method", "seed", "measured", "against", "loss", "base"]
         return frame[[*first, "difference", "low", "high", "n_sentences"]]
 
     def save(self, path: str | Path) -> Path:
         """Write the artefact; see `artifacts.format.save_artifact`."""
-        meta = {name: getattr(self, name) for name in (*_FIELDS, "provenance")}
+        meta = {name: getattr(self, name) for name in _SAVED}
         tensors = {"losses": self.losses}
         return save_artifact(path, kind=_KIND, version=_VERSION, tensors=tensors, meta=meta)
 

@@ -1,6 +1,6 @@
 """One process at a time makes an artefact; the others wait, and find it made.
 
-The lock is the operating system's, on a hidden file beside the artefact, so it ends with the
+The lock is the operating system's, on a hidden file next to the artefact, so it ends with the
 process that holds it, however that ends. Reading needs no lock: files are replaced whole.
 """
 
@@ -12,20 +12,17 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 from filelock import FileLock, SoftFileLock, Timeout
 
 from lse_interp.artifacts.atomic import remove_leftovers
 from lse_interp.core.errors import LseError
 
-__all__ = ["find_or_make", "locked"]
+__all__ = ["locked"]
 
 logger = logging.getLogger(__name__)
-
-_T = TypeVar("_T")
 
 _SWITCH = "LSE_LOCKS"
 _SECONDS_BETWEEN_LOOKS = 0.1
@@ -72,31 +69,6 @@ def locked(path: str | Path, *, what: str, wait: bool = True) -> Iterator[None]:
                 with contextlib.suppress(OSError):
                     file.unlink()
         lock.release()
-
-
-def find_or_make(
-    path: str | Path, *, what: str, find: Callable[[], _T | None], make: Callable[[], _T]
-) -> _T:
-    """Return what `find` finds; if that is None, make it, unless another process just has.
-
-    Finding takes no lock, so that a finished artefact is read from where nothing can be written.
-
-    Args:
-        path: The artefact.
-        what: The artefact in words, as in "the counts of mlt".
-        find: Reads it; None where it is missing or of something else.
-        make: Makes and saves it.
-
-    Raises:
-        LseError: See `locked`.
-    """
-    found = find()
-    if found is None:
-        with locked(path, what=what):
-            found = find()
-            if found is None:
-                found = make()
-    return found
 
 
 def _acquire(lock: FileLock, path: Path, *, what: str, note: Path, wait: bool) -> None:

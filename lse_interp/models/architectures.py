@@ -36,11 +36,11 @@ class MLPNames:
         MLPNames(up="fc1", down="fc2")                      down(act(up x))
 
     Attributes:
-        down: The down projection.
-        up: The up projection; None where it is half of `fused`.
         gate: The gate projection, the one that the activation function is applied to; None for
             an ungated MLP.
+        up: The up projection; None where it is half of `fused`.
         fused: The matrix of gate and up.
+        down: The down projection.
         up_first: Whether `fused` has the up half before the gate half.
         act: The module of the activation function; None looks for the usual names.
         container: The MLP, as a path in the block; "" where the block itself holds the
@@ -50,10 +50,10 @@ class MLPNames:
         LseError: Neither `up` nor `fused`, or both.
     """
 
-    down: str
-    up: str | None = None
     gate: str | None = None
+    up: str | None = None
     fused: str | None = None
+    down: str
     up_first: bool = False
     act: str | None = None
     container: str | None = None

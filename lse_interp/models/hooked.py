@@ -2,12 +2,11 @@
 
 import contextlib
 import functools
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from lse_interp.core.errors import ActivationError, LseError, UnsupportedModelError
@@ -18,14 +17,13 @@ from lse_interp.models.backends.torch_hooks import hooked
 from lse_interp.models.defaults import ModelDefaults
 from lse_interp.models.fingerprint import fingerprint, n_parameters
 from lse_interp.models.info import ModelInfo
+from lse_interp.models.inputs import Batch, forward_inputs
 from lse_interp.models.layout import Layout
 from lse_interp.models.sites import parse_site, site_name
-from lse_interp.models.text_batch import find_prefix
+from lse_interp.models.text_batch import find_prefix, pad
+from lse_interp.models.tokenization import check_lengths, token_ids
 
-__all__ = ["Batch", "HookedModel"]
-
-Batch = Int[Tensor, "batch pos"] | Mapping[str, Any]
-"""Token ids, or a mapping with `input_ids` and `attention_mask`, both [batch pos]."""
+__all__ = ["HookedModel"]
 
 
 class HookedModel:
@@ -99,6 +97,11 @@ class HookedModel:
         """Whether the MLPs are gated: down(act(gate) * up)."""
         return self.layout.gated
 
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The full names of all sites, layer by layer."""
+        return self.layout.sites
+
     @functools.cached_property
     def prefix(self) -> tuple[int, ...]:
         """The token ids that the model expects before text: one, several or none.
@@ -170,8 +173,8 @@ class HookedModel:
         side of the padding: positions are counted from the attention mask.
 
         Args:
-            batch: Token ids, or a mapping with `input_ids` and `attention_mask`; other keys are
-                not used. Moved to the model's device.
+            batch: Token ids, a mapping with `input_ids` and `attention_mask` (other keys are not
+                used), or text as in `to_tokens`. Moved to the model's device.
             hooks: `{site: fn}` with `fn(activation, site)` returning None, or a replacement of
                 the same shape (cast to the activation's dtype and device). The activation is the
                 model's own tensor, not a copy.
@@ -191,12 +194,11 @@ class HookedModel:
         """
         self._check(hooks, stop_after=stop_after, logits=logits)
         inputs = self._inputs(batch)
-        if self.backend != "torch":
+        backend = self._backend(self.backend)
+        if not backend.runs_hf:
             hooks = self._with_edits(hooks, stop_after=stop_after)
         with torch.set_grad_enabled(grad), _dropout_off(self.hf):
-            return self._backend(self.backend).run(
-                inputs, hooks, stop_after=stop_after, logits=logits
-            )
+            return backend.run(inputs, hooks, stop_after=stop_after, logits=logits)
 
     def collect(
         self,
@@ -224,13 +226,78 @@ class HookedModel:
         gathered: dict[str, Tensor] = {}
 
         def keep(activation: Tensor, site: str) -> None:
-            gathered[site] = activation if reduce is None else reduce(activation, site)
+            # A copy: the model may write to its own tensor later in the pass.
+            gathered[site] = activation.clone() if reduce is None else reduce(activation, site)
 
         last = max((parse_site(site)[1] for site in sites), default=0)
         hooks = dict.fromkeys(sites, keep)
         self._check(hooks, stop_after=None, logits=False)
         self.run_with_hooks(batch, hooks, stop_after=last, grad=grad)
         return {site: gathered[site] for site in sites}
+
+    def run_with_cache(
+        self,
+        batch: Batch,
+        names_filter: str | Sequence[str] | Callable[[str], bool] | None = None,
+        *,
+        grad: bool = False,
+    ) -> tuple[Float[Tensor, "batch pos vocab"], dict[str, Float[Tensor, "batch pos _width"]]]:
+        """Compute the logits and keep activations, as in TransformerLens.
+
+        `collect` needs less memory and time where no logits are wanted.
+
+        Args:
+            batch: As in `run_with_hooks`.
+            names_filter: Which sites to keep: a full name, several, or a function that says so of
+                a name; None keeps all.
+            grad: Whether to build the autograd graph.
+
+        Returns:
+            The logits, and `{site: activation}` in the order of the layers.
+
+        Raises:
+            ActivationError: A site is unknown or did not fire exactly once.
+        """
+        if names_filter is None:
+            chosen = list(self.sites)
+        elif callable(names_filter):
+            chosen = [site for site in self.sites if names_filter(site)]
+        else:
+            chosen = [names_filter] if isinstance(names_filter, str) else list(names_filter)
+        cache: dict[str, Tensor] = {}
+
+        def keep(activation: Tensor, site: str) -> None:
+            cache[site] = activation.clone()
+
+        logits = self.run_with_hooks(batch, dict.fromkeys(chosen, keep), logits=True, grad=grad)
+        assert logits is not None
+        return logits, {site: cache[site] for site in chosen}
+
+    def __call__(self, batch: Batch, *, grad: bool = False) -> Float[Tensor, "batch pos vocab"]:
+        """Compute the logits of a batch, which is as in `run_with_hooks`."""
+        logits = self.run_with_hooks(batch, {}, logits=True, grad=grad)
+        assert logits is not None
+        return logits
+
+    def to_tokens(self, text: str | Sequence[str]) -> dict[str, Int64[Tensor, "batch pos"]]:
+        """Tokenise text as this model reads it.
+
+        The prefix of the model comes before each sentence. Shorter sentences are padded on the
+        tokenizer's side.
+
+        Args:
+            text: One sentence, or several.
+
+        Returns:
+            `input_ids` and `attention_mask`, a batch for the other methods.
+
+        Raises:
+            CorpusError: No sentence, one without a token, or one longer than the model's context.
+            LseError: The model has no tokenizer.
+        """
+        ids = token_ids(self, [text] if isinstance(text, str) else text)
+        check_lengths(self, ids, n_prefix=len(self.prefix))
+        return pad(ids, prefix=self.prefix, left=self.tokenizer.padding_side == "left")[0]
 
     @contextlib.contextmanager
     def edits(self, edits: Mapping[str, HookFn]) -> Iterator["HookedModel"]:
@@ -297,34 +364,9 @@ class HookedModel:
                 )
 
     def _inputs(self, batch: Batch) -> dict[str, Tensor]:
-        if isinstance(batch, Tensor):
-            batch = {"input_ids": batch}
-        if "input_ids" not in batch:
-            raise LseError(f"A batch needs input_ids; got the keys {sorted(batch)}.")
-        ids = torch.as_tensor(batch["input_ids"]).to(self.device)
-        if ids.ndim != 2:
-            raise LseError(
-                f"input_ids should be [batch pos]; got shape {list(ids.shape)}. "
-                "Give one sequence as a batch of one."
-            )
-        mask = batch.get("attention_mask")
-        if mask is None:
-            return {"input_ids": ids}
-        mask = torch.as_tensor(mask).to(self.device)
-        if mask.shape != ids.shape:
-            raise LseError(
-                f"attention_mask should have the shape of input_ids, {list(ids.shape)}; "
-                f"got {list(mask.shape)}."
-            )
-        inputs = {"input_ids": ids, "attention_mask": mask}
-        if self._takes_positions:
-            inputs["position_ids"] = (mask.long().cumsum(dim=-1) - 1).clamp(min=0)
-        return inputs
-
-    @functools.cached_property
-    def _takes_positions(self) -> bool:
-        # BLOOM has none: its ALiBi biases come from the attention mask.
-        return "position_ids" in inspect.signature(self.hf.base_model.forward).parameters
+        if not isinstance(batch, (Tensor, Mapping)):
+            batch = self.to_tokens(batch)
+        return forward_inputs(self.hf, batch)
 
     def _with_edits(
         self, hooks: Mapping[str, HookFn], *, stop_after: int | None

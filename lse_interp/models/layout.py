@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lse_interp.core.errors import ActivationError, near_misses
-from lse_interp.models.sites import SITES, parse_site
+from lse_interp.models.sites import SITES, parse_site, site_name
 
 __all__ = ["BlockLayout", "Layout", "Point"]
 
@@ -83,6 +83,12 @@ class Layout:
     def gated(self) -> bool:
         """Whether act(gate) multiplies a linear up projection."""
         return self.blocks[0].gate is not None
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The full names of all sites, layer by layer."""
+        kinds = [kind for kind in SITES if self.gated or kind != "mlp.hook_pre_linear"]
+        return tuple(site_name(kind, layer) for layer in range(self.n_layers) for kind in kinds)
 
     @property
     def transposed(self) -> bool:

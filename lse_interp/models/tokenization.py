@@ -1,15 +1,35 @@
 """Text as token ids, and whether it fits the model."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from lse_interp.core.errors import CorpusError, LseError
-from lse_interp.models.hooked import HookedModel
 
-__all__ = ["auto_bos", "check_block_size", "check_lengths", "token_ids"]
+__all__ = ["TextModel", "auto_bos", "check_block_size", "check_lengths", "token_ids"]
 
 
-def token_ids(model: HookedModel, sentences: Sequence[str]) -> list[list[int]]:
+@runtime_checkable
+class TextModel(Protocol):
+    """What reads text, as a `HookedModel` does."""
+
+    @property
+    def hf(self) -> Any:
+        """The transformers model."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer, or None."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """The token ids that it expects before text."""
+
+
+def token_ids(model: TextModel, sentences: Sequence[str]) -> list[list[int]]:
     """Tokenise sentences without special tokens.
 
     Raises:
@@ -18,11 +38,11 @@ def token_ids(model: HookedModel, sentences: Sequence[str]) -> list[list[int]]:
     """
     tokenizer = _tokenizer(model)
     if not sentences:
-        raise CorpusError("There is no sentence to embed; give at least one.")
+        raise CorpusError("There is no sentence; give at least one.")
     return tokenizer(list(sentences), add_special_tokens=False)["input_ids"]
 
 
-def check_block_size(model: HookedModel, block_size: int) -> None:
+def check_block_size(model: TextModel, block_size: int) -> None:
     """Refuse blocks longer than the model has positions for.
 
     Raises:
@@ -36,7 +56,7 @@ def check_block_size(model: HookedModel, block_size: int) -> None:
         )
 
 
-def check_lengths(model: HookedModel, ids: Sequence[list[int]], *, n_prefix: int) -> None:
+def check_lengths(model: TextModel, ids: Sequence[list[int]], *, n_prefix: int) -> None:
     """Refuse a sentence without tokens, or longer than the model can read.
 
     Raises:
@@ -55,7 +75,7 @@ def check_lengths(model: HookedModel, ids: Sequence[list[int]], *, n_prefix: int
         )
 
 
-def auto_bos(model: HookedModel) -> Literal["block", "none"]:
+def auto_bos(model: TextModel) -> Literal["block", "none"]:
     """Return where packed text has BOS by `auto`: before every block if the model expects BOS.
 
     Raises:
@@ -64,7 +84,7 @@ def auto_bos(model: HookedModel) -> Literal["block", "none"]:
     return "block" if _tokenizer(model).bos_token_id in model.prefix else "none"
 
 
-def _tokenizer(model: HookedModel) -> Any:
+def _tokenizer(model: TextModel) -> Any:
     if model.tokenizer is None:
         raise LseError(f"{model.name} has no tokenizer. Give HookedModel one with the model.")
     return model.tokenizer

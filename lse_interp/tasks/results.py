@@ -1,7 +1,7 @@
 """EvaluationTable: scores of several models on the same questions, question by question."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from lse_interp.artifacts.format import load_artifact, save_artifact
+from lse_interp.artifacts.model_table import ModelTable
 from lse_interp.core.errors import LseError, MismatchError, near_misses
 from lse_interp.core.statistics import (
     bootstrap_interval,
@@ -60,13 +61,17 @@ class Measure:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class EvaluationTable:
+class EvaluationTable(ModelTable):
     """Scores of several models, per measure and question.
 
     Raises:
         MismatchError: labels that do not fit the scores or are not distinct; a measure twice;
             scores that are not finite.
     """
+
+    LABELS = _LABELS
+    VALUES = ("scores",)
+    SETUP = ("language", "measures")
 
     models: tuple[str, ...]
     """A label per model; the first is the base model."""
@@ -84,20 +89,15 @@ class EvaluationTable:
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        n_models = len(self.models)
-        lengths = {len(getattr(self, name)) for name in _LABELS}
-        if lengths | {len(scores) for scores in self.scores} != {n_models}:
-            raise MismatchError(
-                f"Each of the {n_models} models needs a method, a seed, a hash, and a row in every "
-                "measure."
-            )
+        self.check_models()
         if len(self.measures) != len(self.scores):
             raise MismatchError(
                 f"Every measure needs its scores; got {len(self.measures)} measures and "
                 f"{len(self.scores)} tensors of scores."
             )
-        _require_distinct("Models", self.models)
-        _require_distinct("Measures", [f"{m.task} {m.metric}" for m in self.measures])
+        names = [f"{m.task} {m.metric}" for m in self.measures]
+        if len(set(names)) < len(names):
+            raise MismatchError(f"Measures need labels of their own; got {', '.join(names)}.")
         for measure, scores in zip(self.measures, self.scores, strict=True):
             if scores.shape[1] == 0 or not bool(torch.isfinite(scores).all()):
                 raise MismatchError(
@@ -133,59 +133,6 @@ class EvaluationTable:
             for at in range(len(self.models))
         ]
         return pd.DataFrame(rows, columns=list(FRAME_COLUMNS))
-
-    def select(self, models: Sequence[str]) -> "EvaluationTable":
-        """Keep some models, in the order given.
-
-        Raises:
-            LseError: no such model.
-        """
-        for label in models:
-            if label not in self.models:
-                raise LseError(f"No model {label!r} here. {near_misses(label, self.models)}")
-        at = [self.models.index(label) for label in models]
-        labels: dict[str, Any] = {
-            name: tuple(getattr(self, name)[i] for i in at) for name in _LABELS
-        }
-        return dataclasses.replace(
-            self,
-            **labels,
-            scores=tuple(scores[at] for scores in self.scores),
-        )
-
-    def named(self, models: Sequence[str]) -> "EvaluationTable":
-        """Give the models other labels, in the order they have.
-
-        Raises:
-            MismatchError: a label twice, or more or fewer labels than models.
-        """
-        return dataclasses.replace(self, models=tuple(models))
-
-    @classmethod
-    def concat(cls, tables: Sequence["EvaluationTable"]) -> "EvaluationTable":
-        """Put the models of several tables into one.
-
-        Raises:
-            MismatchError: tables of other languages, tasks or questions.
-        """
-        first = tables[0]
-        for table in tables[1:]:
-            if (table.language, table.measures) != (first.language, first.measures):
-                raise MismatchError(
-                    "Tables can be joined if they hold the same questions in the same order; "
-                    f"{', '.join(table.models)} was asked others than {', '.join(first.models)}. "
-                    "Evaluate them with the same tasks and limits."
-                )
-        labels: dict[str, Any] = {
-            name: tuple(v for table in tables for v in getattr(table, name)) for name in _LABELS
-        }
-        return dataclasses.replace(
-            first,
-            **labels,
-            scores=tuple(
-                torch.cat(parts) for parts in zip(*(t.scores for t in tables), strict=True)
-            ),
-        )
 
     def save(self, path: str | Path) -> Path:
         """Write the artefact; see `artifacts.format.save_artifact`."""
@@ -236,8 +183,3 @@ class EvaluationTable:
             "high": high.item(),
             "p_value": p_value,
         }
-
-
-def _require_distinct(what: str, labels: Sequence[str]) -> None:
-    if len(set(labels)) < len(labels):
-        raise MismatchError(f"{what} need labels of their own; got {', '.join(labels)}.")

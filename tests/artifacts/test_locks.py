@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import json
-import logging
 import multiprocessing
 import os
 import subprocess
@@ -13,7 +12,7 @@ import time
 
 import pytest
 
-from lse_interp.artifacts.locks import find_or_make, locked
+from lse_interp.artifacts.locks import locked
 from lse_interp.core.errors import LseError
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -173,41 +172,3 @@ def test_locked_says_that_the_folder_cannot_be_written_to(tmp_path):
         locked(tmp_path / "file" / "folder" / "thing", what="the thing"),
     ):
         pass
-
-
-def test_find_or_make_makes_once_and_reads_without_a_lock(tmp_path, monkeypatch):
-    path = tmp_path / "thing"
-    made = []
-
-    def find():
-        return path.read_text() if path.exists() else None
-
-    def make():
-        made.append(path.write_text("it"))
-        return "it"
-
-    found = [find_or_make(path, what="the thing", find=find, make=make) for _ in range(2)]
-    assert found == ["it", "it"]
-    assert len(made) == 1
-    monkeypatch.setattr(fcntl, "flock", None)
-    assert find_or_make(path, what="the thing", find=find, make=make) == "it"
-
-
-def test_find_or_make_looks_again_after_waiting(holder, tmp_path, caplog):
-    path = tmp_path / "thing.safetensors"
-
-    def finish():
-        path.write_text("of the other")
-        holder.stdin.close()
-
-    timer = threading.Timer(0.3, finish)
-    timer.start()
-    with caplog.at_level(logging.WARNING):
-        found = find_or_make(
-            path,
-            what="the thing",
-            find=lambda: path.read_text() if path.exists() else None,
-            make=lambda: pytest.fail("made twice"),
-        )
-    timer.join()
-    assert found == "of the other"

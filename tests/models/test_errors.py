@@ -8,10 +8,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-import lse_interp.models.loading as loading
 from lse_interp.core.errors import ActivationError, LseError, UnsupportedModelError
 from lse_interp.models import HookedModel, load_model, site_name
 from lse_interp.models.backends import BACKENDS
+from lse_interp.models.packaged import PACKAGED
 from tests.tiny_models import tiny_hf
 
 SMALL = {
@@ -163,7 +163,7 @@ def test_folder_without_tokenizer_is_named(tmp_path):
 
 
 def test_incomplete_embedded_model_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "EMBEDDED", tmp_path)
+    monkeypatch.setitem(PACKAGED, "embedded", tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(LseError, match=r"model\.safetensors, tokenizer\.json missing from"):
         load_model("embedded")

@@ -2,6 +2,7 @@ import pytest
 import torch
 import transformers
 
+from lse_interp.core.errors import ActivationError, CorpusError, LseError
 from lse_interp.models import SITES, HookedModel, load_model, site_name
 from lse_interp.models.backends import BACKENDS
 from tests.tiny_models import D_MLP, D_MODEL, FAMILIES, N_LAYERS, VOCAB, tiny_hf
@@ -124,10 +125,79 @@ def test_collect_reduces_inside_the_hook(load, ids, backend):
         assert torch.equal(reduced[site], (full[site] > 0).sum(dim=(0, 1)))
 
 
-def test_collect_gives_the_models_own_tensor_without_history(load, ids):
+def test_collect_gives_tensors_without_history(load, ids):
     model = load("llama")
     site = site_name("mlp.hook_act", 0)
     assert not model.collect(ids, [site])[site].requires_grad
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_collect_hands_out_values_that_nothing_overwrites(ids, backend):
+    """An activation function that writes to its input, as nn.ReLU(inplace=True) does."""
+    hf, other = tiny_hf("llama"), tiny_hf("llama")
+    for layer in range(N_LAYERS):
+        hf.model.layers[layer].mlp.act_fn = torch.nn.ReLU(inplace=True)
+        other.model.layers[layer].mlp.act_fn = torch.nn.ReLU()
+    sites = [site_name(kind, 1) for kind in ("mlp.hook_pre", "mlp.hook_act")]
+    model = HookedModel(hf, backend=backend)
+    found, expected = model.collect(ids, sites), HookedModel(other).collect(ids, sites)
+    _, cached = model.run_with_cache(ids, sites)
+    for site in sites:
+        torch.testing.assert_close(found[site], expected[site], rtol=1e-5, atol=1e-5)
+        assert torch.equal(cached[site], found[site])
+    assert (found[sites[0]] < 0).any()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_run_with_cache_gives_logits_and_every_site(load, ids, family):
+    model = load(family)
+    logits, cache = model.run_with_cache(ids)
+    assert torch.equal(logits, model(ids)) and torch.equal(logits, model.hf(ids).logits)
+    assert tuple(cache) == model.sites
+    expected = model.collect(ids, model.sites)
+    assert all(torch.equal(cache[site], expected[site]) for site in model.sites)
+
+
+def test_run_with_cache_filters_by_name_list_or_function(load, ids):
+    model = load("llama")
+    names = ["blocks.2.hook_resid_post", "blocks.0.mlp.hook_act"]
+    assert list(model.run_with_cache(ids, names[0])[1]) == names[:1]
+    assert list(model.run_with_cache(ids, names)[1]) == names
+    acts = model.run_with_cache(ids, lambda name: name.endswith("hook_act"))[1]
+    assert list(acts) == [site_name("mlp.hook_act", layer) for layer in range(N_LAYERS)]
+    assert not model(ids).requires_grad and model(ids, grad=True).requires_grad
+    with pytest.raises(ActivationError, match="Unknown activation site 'hook_resid'"):
+        model.run_with_cache(ids, "blocks.0.hook_resid")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_text_is_read_behind_the_prefix_and_padded_on_the_tokenizers_side(folders, side, backend):
+    model = load_model(folders("llama"), device="cpu", backend=backend)
+    model.tokenizer.padding_side = side
+    model.prefix = (1,)
+    tokens = model.to_tokens(["w1 w2 w3", "w4"])
+    short = [0, 0, 1, 8] if side == "left" else [1, 8, 0, 0]
+    assert tokens["input_ids"].tolist() == [[1, 5, 6, 7], short]
+    alone = model(torch.tensor([[1, 8]]))
+    both = model(["w1 w2 w3", "w4"])
+    at = slice(2, 4) if side == "left" else slice(0, 2)
+    torch.testing.assert_close(both[1:, at], alone, rtol=1e-4, atol=1e-5)
+    assert torch.equal(model("w4"), alone)
+    site = site_name("hook_resid_post", 1)
+    assert torch.equal(model.collect("w4", [site])[site], model.run_with_cache("w4")[1][site])
+
+
+def test_text_that_cannot_be_read_is_refused(load):
+    model = load("llama")
+    with pytest.raises(CorpusError, match="Sentence 2 has no token"):
+        model(["w1", ""])
+    with pytest.raises(CorpusError, match="There is no sentence"):
+        model([])
+    with pytest.raises(CorpusError, match="Sentence 1 has 65 tokens, more than the 64 positions"):
+        model.to_tokens("w1 " * 65)
+    with pytest.raises(LseError, match="tiny has no tokenizer"):
+        HookedModel(model.hf, name="tiny")("w1")
 
 
 def test_collect_grad_builds_the_graph(load, ids):

@@ -119,7 +119,7 @@ def test_concat_and_select_are_inverse():
 def test_concat_refuses_other_questions():
     one, two = table().select(["base"]), table().select(["target"])
     other = (dataclasses.replace(BLEU, text="99"), *two.measures[1:])
-    with pytest.raises(MismatchError, match="target was asked others than base"):
+    with pytest.raises(MismatchError, match="base and target were not measured alike: measures"):
         EvaluationTable.concat([one, dataclasses.replace(two, measures=other)])
 
 
@@ -127,7 +127,7 @@ def test_concat_refuses_other_questions():
     ("changes", "message"),
     [
         ({"methods": ("base",)}, "Each of the 2 models needs"),
-        ({"models": ("base", "base")}, "Models need labels of their own"),
+        ({"models": ("base", "base")}, "base stands for more than one"),
         ({"measures": (BLEU, BLEU, TOPICS, ARC, LOSS)}, "Measures need labels of their own"),
         ({"measures": (BLEU,)}, "got 1 measures and 5 tensors"),
     ],

@@ -18,7 +18,6 @@ from lse_interp.models.backends._firing import (
 )
 from lse_interp.models.backends.torch_hooks import hooked
 from lse_interp.models.layout import Layout, Point
-from lse_interp.models.sites import SITES, site_name
 
 __all__ = ["NNsightBackend"]
 
@@ -137,10 +136,8 @@ def _firing_order(hf: HFModel, layout: Layout) -> list[str]:
 
     One token shows it: MLPs differ in what they compute first. A site that does not fire is last.
     """
-    kinds = [kind for kind in SITES if layout.gated or kind != "mlp.hook_pre_linear"]
-    sites = [site_name(kind, layer) for layer in range(layout.n_layers) for kind in kinds]
     fired: list[str] = []
-    with hooked(hf, layout, dict.fromkeys(sites, lambda _, site: fired.append(site))):
+    with hooked(hf, layout, dict.fromkeys(layout.sites, lambda _, site: fired.append(site))):
         ids = torch.zeros(1, 1, dtype=torch.int64, device=hf.get_input_embeddings().weight.device)
         hf.base_model(input_ids=ids, use_cache=False)
-    return list(dict.fromkeys([*fired, *sites]))
+    return list(dict.fromkeys([*fired, *layout.sites]))

@@ -105,7 +105,7 @@ def _boot(shared: HFModel, tokenizer: Any) -> Any:
                 tokenizer=_reloadable(tokenizer, folder),
                 model_name=shared.config.name_or_path or architecture,
             )
-        except (KeyError, NotImplementedError, ValueError) as error:
+        except (AttributeError, KeyError, NotImplementedError, ValueError) as error:
             raise UnsupportedModelError(
                 f"TransformerLens cannot wrap {architecture}: {error}. "
                 "Use backend='torch', which needs no adapter."

@@ -1,0 +1,115 @@
+"""Reading a checkpoint in transformers format: configuration, weights, tokenizer."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lse_interp.core.errors import LseError, UnsupportedModelError
+from lse_interp.models.architectures import SUPPORTED, HFModel, check_supported
+
+__all__ = ["read_config", "read_tokenizer", "read_weights"]
+
+
+def read_config(source: str, *, revision: str | None = None) -> Any:
+    """Read the configuration of a causal language model.
+
+    Raises:
+        LseError: It cannot be read.
+        UnsupportedModelError: An encoder, encoder-decoder, mixture of experts or unknown model.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    config = _read(AutoConfig, source, "configuration", **_options(revision))
+    architecture = (config.architectures or [type(config).__name__])[0]
+    # From the configuration alone, so that a model to be refused is never downloaded.
+    check_supported(config, architecture)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not hasattr(config, "auto_map"):
+        raise UnsupportedModelError(f"{architecture} is not a causal language model. {SUPPORTED}")
+    return config
+
+
+def read_weights(
+    source: str,
+    config: Any,
+    *,
+    revision: str | None = None,
+    dtype: str | torch.dtype | None = None,
+    device_map: Mapping[str, int] | None = None,
+) -> HFModel:
+    """Read the model itself.
+
+    Args:
+        source: A local folder or a hub id.
+        config: Its configuration.
+        revision: Hub branch, tag or commit.
+        dtype: Floating-point type; None keeps that of the checkpoint.
+        device_map: Module path -> GPU; None or empty loads to the CPU.
+
+    Raises:
+        LseError: The weights cannot be read, or some are missing.
+    """
+    from transformers import AutoModelForCausalLM
+
+    hf, report = _read(
+        AutoModelForCausalLM,
+        source,
+        "weights",
+        config=config,
+        dtype="auto" if dtype is None else dtype,
+        output_loading_info=True,
+        **_options(revision),
+        **({"device_map": device_map} if device_map else {}),
+    )
+    # transformers fills what a checkpoint lacks with random values and a warning.
+    if missing := sorted(report["missing_keys"]):
+        raise LseError(
+            f"The weights of {source} lack {len(missing)} of the tensors that "
+            f"{type(hf).__name__} needs, e.g. {missing[0]}. Give a complete checkpoint."
+        )
+    return hf
+
+
+def read_tokenizer(source: str, *, revision: str | None = None) -> Any:
+    """Read the tokenizer.
+
+    Raises:
+        LseError: There is none.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = _read(AutoTokenizer, source, "tokenizer", **_options(revision))
+    # Where the files are absent, transformers makes a tokenizer of special tokens alone.
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise LseError(
+            f"{source} holds no tokenizer: expected tokenizer.json, found a vocabulary of special "
+            "tokens alone. Save it there with tokenizer.save_pretrained."
+        )
+    return tokenizer
+
+
+def _options(revision: str | None) -> dict[str, str]:
+    return {} if revision is None else {"revision": revision}
+
+
+def _read(auto: Any, source: str, what: str, **options: Any) -> Any:
+    from safetensors import SafetensorError
+
+    try:
+        return auto.from_pretrained(source, **options)
+    except pickle.UnpicklingError as error:
+        raise LseError(
+            f"The {what} of {source} are a pickle that holds more than tensors, which may be code; "
+            "it was not run. Give a checkpoint in safetensors."
+        ) from error
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        if Path(source).is_dir():
+            raise LseError(f"Cannot read the {what} in {source}: {reason}") from error
+        raise LseError(
+            f"Cannot read the {what} of {source!r} from the Hugging Face hub, and there is no "
+            f"local folder of that name. Check the name, the network and, for gated models, "
+            f"`hf auth login`. The cause: {reason}"
+        ) from error
