@@ -1,7 +1,7 @@
 """Figure 9: which languages share neurons, of a second model.
 
 python -m analyses.fig09_overlap_nemo --masks released_masks/nemo-5
-python -m analyses.fig09_overlap_nemo --neurons runs/my-model/neurons.safetensors
+python -m analyses.fig09_overlap_nemo --neurons runs/my-model/neurons/lape.safetensors
 
 The picture of `analyses.fig08_overlap`. Without neurons named, those of a second run in
 runs/.

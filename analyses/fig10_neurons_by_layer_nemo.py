@@ -1,7 +1,7 @@
 """Figure 10: the neurons of every language over the layers, of a second model.
 
 python -m analyses.fig10_neurons_by_layer_nemo --masks released_masks/nemo-5
-python -m analyses.fig10_neurons_by_layer_nemo --neurons runs/my-model/neurons.safetensors
+python -m analyses.fig10_neurons_by_layer_nemo --neurons runs/my-model/neurons/lape.safetensors
 
 The picture of `analyses.fig02_neurons_by_layer`. Without neurons named, those of a second run in
 runs/.

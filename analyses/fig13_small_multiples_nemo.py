@@ -1,7 +1,7 @@
 """Figure 13: one small histogram over the layers per language, of a second model.
 
 python -m analyses.fig13_small_multiples_nemo --masks released_masks/nemo-5
-python -m analyses.fig13_small_multiples_nemo --neurons runs/my-model/neurons.safetensors
+python -m analyses.fig13_small_multiples_nemo --neurons runs/my-model/neurons/lape.safetensors
 
 The picture of `analyses.fig12_small_multiples`. Without neurons named, those of a second run in
 runs/.

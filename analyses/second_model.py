@@ -24,8 +24,8 @@ def second_model(args: NeuronArgs) -> NeuronArgs:
     """
     if is_given(args):
         return args
-    root = RunPaths(args.neurons.parent.parent, _FIRST).root
-    found = sorted(path for path in root.glob("*/neurons.safetensors") if path != args.neurons)
+    root = RunPaths(args.neurons.parents[2], _FIRST).root
+    found = sorted(path for path in root.glob("*/neurons/lape.safetensors") if path != args.neurons)
     if not found:
         raise ArtifactError(
             f"{root} holds the neurons of no second model. Name some: `--masks nemo-5` (the "

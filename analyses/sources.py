@@ -7,6 +7,8 @@ from typing import Literal
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
+from lse_interp.artifacts.paths import RunPaths
+from lse_interp.core.cli import DEFAULT_MODEL
 from lse_interp.core.errors import ArtifactError, LseError
 from lse_interp.core.languages import RELEASED_LANGUAGES
 from lse_interp.neurons.formats.masks_pth import RELEASED_MODELS, released_model
@@ -22,7 +24,7 @@ __all__ = [
     "save_neuron_figure",
 ]
 
-_DEFAULT_NEURONS = Path("runs/embedded/neurons.safetensors")
+_DEFAULT_NEURONS = RunPaths(Path("runs"), DEFAULT_MODEL).neurons
 _MASK_FILES = {"llama-3.1-8b": "llama-3.1-5", "mistral-nemo-12b": "nemo-5"}
 
 

@@ -68,6 +68,7 @@ from lse_interp.analysis.weights.compare import case_of, is_of, measure
 from lse_interp.analysis.weights.deltas import UNDETERMINED, WeightDeltas, delta_report
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.artifacts.provenance import provenance
+from lse_interp.artifacts.registry import writer_command
 from lse_interp.artifacts.reuse import reuse_or_make
 from lse_interp.core.errors import LseError, MismatchError
 from lse_interp.core.languages import lookup
@@ -183,7 +184,7 @@ def _language(config: Config, found: FinetuneRun | None) -> str:
 def _neuron_sets(config: Config, base: HookedModel) -> NeuronSets | None:
     path = config.neurons or RunPaths(config.root, config.base or config.model.model).neurons
     if config.neurons is None and config.select == "trained" and not path.exists():
-        logger.info("no LAPE scores: %s does not exist (python -m lse_interp.lape)", path)
+        logger.info("no scores: %s does not exist (%s)", path, writer_command("neuron_sets"))
         return None
     return NeuronSets.load(path, model=base.info)
 

@@ -45,7 +45,7 @@ class Config:
     langs: tuple[str, ...] = ()
     """Languages to tell apart; by default every language with counts. LAPE depends on the whole
     set: another language added changes every neuron's entropy."""
-    selector: SELECTORS.choice = DEFAULT_SELECTOR  # type: ignore[valid-type]
+    selector: SELECTORS.choice = DEFAULT_SELECTOR  # type: ignore[name-defined]
     """How neurons are chosen. Other packages can add selectors."""
     k: float | None = None
     """Share of all neurons to choose, in (0, 1]. LAPE: 0.05."""

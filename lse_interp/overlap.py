@@ -11,8 +11,8 @@ relatedness are additions.
     python -m lse_interp.overlap --model embedded
     python -m lse_interp.overlap --masks released_masks/llama-3.1-5
 
-reads `runs/<model>/neurons/lape.safetensors`, a file given by `--neurons`, or a released file of index
-lists, and writes `runs/<model>/overlap.safetensors`.
+reads `runs/<model>/neurons/lape.safetensors`, a file given by `--neurons`, or a released file of
+index lists, and writes `runs/<model>/overlap.safetensors`.
 """
 
 import dataclasses

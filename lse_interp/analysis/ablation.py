@@ -15,7 +15,7 @@ change in perplexity per token. Nats per sentence, the random control and the er
     python -m lse_interp.ablation
     python -m lse_interp.ablation --langs mlt slk --n-sentences 48 --n-controls 3
 
-reads `runs/<model>/neurons.safetensors` and writes `runs/<model>/ablation.safetensors`.
+reads `runs/<model>/neurons/lape.safetensors` and writes `runs/<model>/ablation.safetensors`.
 """
 
 import contextlib

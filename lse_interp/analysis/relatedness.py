@@ -85,9 +85,7 @@ def compare_relatives(
         mean_other=float(values[~related].mean()),
         n_related=n_related,
         n_other=n_other,
-        p_value=mantel_p_value(
-            similarity, same_branch, n_permutations=n_permutations, seed=seed
-        ),
+        p_value=mantel_p_value(similarity, same_branch, n_permutations=n_permutations, seed=seed),
         n_permutations=n_permutations,
         seed=seed,
     )

@@ -1,15 +1,14 @@
 """From activation counts to the neurons of each language."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from lse_interp.artifacts.paths import DEFAULT_SELECTOR
 from lse_interp.artifacts.provenance import provenance
-from lse_interp.core.errors import MismatchError
 from lse_interp.counting.counts import ActivationCounts
-from lse_interp.models.info import ModelInfo
 from lse_interp.neurons.indices import mask_to_indices
+from lse_interp.neurons.selection import CheckedCounts
 from lse_interp.neurons.selectors import SELECTORS
 from lse_interp.neurons.sets import NeuronSets
 
@@ -40,7 +39,7 @@ def identify(
     """
     kind = SELECTORS[selector]
     asked = kind.parameters(parameters)
-    checked = _Checked(counts)
+    checked = CheckedCounts(counts)
     selection = kind.choose(checked, asked)
     # A selector need not read every language.
     for language in counts.keys() - checked.n_tokens:
@@ -61,39 +60,3 @@ def identify(
         probability=selection.probability,
         provenance=provenance(n_tokens=checked.n_tokens, corpora=checked.corpora),
     )
-
-
-class _Checked(Mapping[str, ActivationCounts]):
-    """Counts by language; refuses those that do not belong together, and notes what they are of."""
-
-    def __init__(self, counts: Mapping[str, ActivationCounts]) -> None:
-        self._counts = counts
-        self.model: ModelInfo | None = None
-        self.site: str | None = None
-        self.n_tokens: dict[str, int] = {}
-        self.corpora: dict[str, str | None] = {}
-
-    def __getitem__(self, language: str) -> ActivationCounts:
-        found = self._counts[language]
-        if found.language != language:
-            raise MismatchError(
-                f"Counts filed under {language} are of {found.language}. File them by their own "
-                "code."
-            )
-        if self.model is None:
-            self.model, self.site = found.model, found.site
-        self.model.require_same(found.model, what=f"Counts of {language}")
-        if self.site != found.site:
-            raise MismatchError(
-                f"Counts of different sites cannot be compared: {next(iter(self.n_tokens))} at "
-                f"{self.site}, {language} at {found.site}. Count all languages at one site."
-            )
-        self.n_tokens[language] = found.n_tokens
-        self.corpora[language] = found.provenance.get("settings", {}).get("corpus")
-        return found
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._counts)
-
-    def __len__(self) -> int:
-        return len(self._counts)

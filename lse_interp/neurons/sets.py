@@ -268,7 +268,8 @@ class NeuronSets:
                 for language in meta["languages"]
             },
             model=found,
-            **{name: tensors[name] for name in _GRIDS if name in tensors},
+            scores=tensors.get("scores"),
+            probability=tensors.get("probability"),
             **{name: meta[name] for name in _LABELS},
         )
 

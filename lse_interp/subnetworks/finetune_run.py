@@ -20,7 +20,7 @@ from torch import Tensor
 from lse_interp.artifacts.format import load_artifact, read_checksum, save_artifact
 from lse_interp.core.errors import ArtifactError, LseError
 from lse_interp.models.info import HasInfo, ModelInfo, info_of
-from lse_interp.neurons.indices import cut_indices, indices_to_mask
+from lse_interp.neurons.indices import check_layers, cut_indices, indices_to_mask
 
 __all__ = ["CURVE_COLUMNS", "FinetuneRun"]
 
@@ -217,8 +217,8 @@ class FinetuneRun:
                     f"`{name}` should list all {self.model.n_layers} layers of {self.model.name}; "
                     f"got {len(per_layer)}."
                 )
+        check_layers(self.neurons, self.model, of="`neurons`")
         for layer, neurons in enumerate(self.neurons):
-            _check_neurons(layer, neurons, self.model)
             expected = (len(self.projections), len(neurons), self.model.d_model)
             for name, found in (("rows", self.rows[layer]), ("base", self.base[layer])):
                 if tuple(found.shape) != expected:
@@ -226,15 +226,6 @@ class FinetuneRun:
                         f"`{name}` of layer {layer} should be [projection neuron d_model] = "
                         f"{list(expected)}; got {list(found.shape)}."
                     )
-
-
-def _check_neurons(layer: int, neurons: Int64[Tensor, " _neuron"], model: ModelInfo) -> None:
-    ascending = bool((neurons.diff() > 0).all())
-    if not ascending or (len(neurons) and not 0 <= neurons[0] <= neurons[-1] < model.d_mlp):
-        raise LseError(
-            f"`neurons` of layer {layer} should ascend, each once, in 0 to {model.d_mlp - 1} "
-            f"({model.name}); got {neurons.tolist()[:20]}."
-        )
 
 
 def _remove(path: Path) -> None:

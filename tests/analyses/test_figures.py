@@ -47,7 +47,7 @@ def neurons(tmp_path):
         method="lape",
         thresholds={"k": 0.05},
     )
-    return sets.save(tmp_path / "runs" / "second" / "neurons.safetensors")
+    return sets.save(tmp_path / "runs" / "second" / "neurons" / "lape.safetensors")
 
 
 @pytest.fixture
@@ -165,7 +165,11 @@ def test_scripts_of_the_second_model_draw_the_neurons_named(script, name, neuron
 
 def test_second_model_finds_a_second_run_or_says_what_to_give(neurons, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert second_model(NeuronArgs()).neurons.parts[-2:] == ("second", "neurons.safetensors")
+    assert second_model(NeuronArgs()).neurons.parts[-3:] == (
+        "second",
+        "neurons",
+        "lape.safetensors",
+    )
     neurons.unlink()
     with pytest.raises(ArtifactError, match=r"no second model. Name some: `--masks nemo-5`"):
         second_model(NeuronArgs())

@@ -197,19 +197,19 @@ def test_saving_again_replaces_the_run(tmp_path):
         ),
         (
             {"neurons": tuple(torch.tensor(n, dtype=torch.int64) for n in ([4, 1], [], [9]))},
-            r"`neurons` of layer 0 should ascend, each once, in 0 to 9 \(tiny\); got \[4, 1\]",
+            r"`neurons` in layer 0 must be indices in \[0, 10\) \(tiny\) that .*got \[4, 1\]",
         ),
         (
             {"neurons": tuple(torch.tensor(n, dtype=torch.int64) for n in ([1, 1], [], [9]))},
-            "`neurons` of layer 0 should ascend",
+            "`neurons` in layer 0 must be .*ascend",
         ),
         (
             {"neurons": tuple(torch.tensor(n, dtype=torch.int64) for n in ([1, 4], [], [10]))},
-            r"`neurons` of layer 2 should ascend, each once, in 0 to 9 \(tiny\); got \[10\]",
+            r"`neurons` in layer 2 must be indices in \[0, 10\) \(tiny\) .*got \[10\]",
         ),
         (
             {"neurons": tuple(torch.tensor(n, dtype=torch.int64) for n in ([-1, 4], [], [9]))},
-            "`neurons` of layer 0 should ascend",
+            "`neurons` in layer 0 must be .*ascend",
         ),
     ],
 )

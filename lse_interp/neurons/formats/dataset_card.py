@@ -70,7 +70,7 @@ def dataset_card(neurons: NeuronSets, *, license: str | None = None) -> str:
     """
     if license is not None:
         check_license(license)
-    selector = SELECTORS[neurons.method] if neurons.method in SELECTORS else None
+    selector = SELECTORS[neurons.method] if neurons.method in SELECTORS else None  # noqa: SIM401
     citations = [_CITATION, *([selector.citation] if selector and selector.citation else [])]
     sections = {
         "How they were found": _method(neurons, selector),

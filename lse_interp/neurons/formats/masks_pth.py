@@ -142,7 +142,7 @@ def _sorted_layers(
             is_tensor = isinstance(found, Tensor)
             kind = f"{found.dtype} {list(found.shape)}" if is_tensor else type(found)
             raise ArtifactError(
-                f"{where} in layer {layer} must be a one-axis int64 tensor of indices; found {kind}."
+                f"{where} in layer {layer} must be a one-axis int64 tensor; found {kind}."
             )
     indices = tuple(found.sort().values for found in layers)
     check_layers(indices, model, of=where, error=MismatchError)

@@ -40,7 +40,7 @@ class Selector:
     """A frozen dataclass of numbers, text and booleans, each with a default. It refuses values
     out of range with an `LseError`."""
     choose: Callable[..., Any]
-    """(counts of each language, parameters) -> `neurons.selection.Selection`."""
+    """(`CheckedCounts`, parameters) -> `Selection`, both of `neurons.selection`."""
     thresholds: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """What the parameters and the thresholds of a `Selection` mean, for a dataset card."""
     citation: str = ""
@@ -82,7 +82,9 @@ class Selector:
             try:
                 value = _BOOLEANS[text.lower()] if kind is bool else kind(text)
             except (KeyError, ValueError) as error:
-                raise LseError(f"`{name}` must be of type {kind.__name__}; got {text!r}.") from error
+                raise LseError(
+                    f"`{name}` must be of type {kind.__name__}; got {text!r}."
+                ) from error
             found[name.replace("-", "_")] = value
         return found
 
@@ -105,5 +107,7 @@ def command_flags(parameters: Mapping[str, Any]) -> str:
         for name, value in parameters.items()
         if name in FLAGS
     ]
-    others = [shlex.quote(f"{key}={value}") for key, value in parameters.items() if key not in FLAGS]
+    others = [
+        shlex.quote(f"{key}={value}") for key, value in parameters.items() if key not in FLAGS
+    ]
     return " ".join([*flags, *(["--parameters", *others] if others else [])])

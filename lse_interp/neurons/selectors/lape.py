@@ -7,15 +7,14 @@ thresholds are quantiles of all layer x neuron x language probabilities, compare
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from lse_interp.core.errors import LseError
-from lse_interp.counting.counts import ActivationCounts
-from lse_interp.neurons.selection import Selection, activation_probabilities
+from lse_interp.neurons.selection import CheckedCounts, Selection, activation_probabilities
 from lse_interp.neurons.selectors import SELECTORS, Selector
 
 __all__ = ["Parameters", "choose", "lape_scores", "select"]
@@ -48,7 +47,7 @@ class Parameters:
                 )
 
 
-def choose(counts: Mapping[str, ActivationCounts], parameters: Parameters) -> Selection:
+def choose(counts: CheckedCounts, parameters: Parameters) -> Selection:
     """Choose neurons by the activation probabilities of at least two languages; see `select`."""
     _check_n_languages(len(counts))
     return select(activation_probabilities(counts), parameters)
