@@ -31,6 +31,7 @@ from lse_interp import (
 from lse_interp.core.cli import CONFIG_FLAT, CorpusArgs, ModelArgs, main_for
 from lse_interp.core.errors import LseError, MismatchError
 from lse_interp.core.languages import PAPER_LANGUAGES
+from lse_interp.counting.count_settings import CountSettings
 from lse_interp.tasks.harness import require_harness
 
 __all__ = ["Config", "main", "run"]
@@ -75,7 +76,7 @@ def run(config: Config) -> list[Path]:
             model=config.model,
             text=config.text,
             langs=config.langs,
-            n_tokens=config.n_tokens,
+            counting=CountSettings(n_tokens=config.n_tokens),
             **where,
         )
     )

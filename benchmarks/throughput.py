@@ -31,15 +31,15 @@ from torch.utils.data import DataLoader
 from transformers import default_data_collator
 
 from lse_interp.activations import Config as CountConfig
-from lse_interp.activations import count_activations
 from lse_interp.activations import run as count
 from lse_interp.analysis.sentence_vectors import embed
 from lse_interp.core.cli import CorpusArgs, ModelArgs, main_for
 from lse_interp.core.processes import Processes
+from lse_interp.counting.count import count_activations
+from lse_interp.counting.count_settings import CountSettings
 from lse_interp.counting.counts import ActivationCounts
-from lse_interp.counting.texts import PackedText, packed_texts
-from lse_interp.data import Block, load_corpus, load_parallel, pack
-from lse_interp.data.prefetch import one_ahead
+from lse_interp.counting.packed_text import PackedText, texts_ahead
+from lse_interp.data import load_corpus, load_parallel
 from lse_interp.models import HookedModel, load_model
 from lse_interp.models.tokenization import token_ids
 from lse_interp.training.token_blocks import Packing, token_blocks
@@ -119,7 +119,7 @@ def packing_speed(model: HookedModel, config: Config) -> str:
     seconds = []
     for _ in range(config.rounds):
         began = time.perf_counter()
-        _read(model, config, config.langs[0], config.clock_tokens)
+        _pack(model.tokenizer, config, config.langs[0])
         seconds.append(time.perf_counter() - began)
     return (
         f"Tokenising and packing: {config.clock_tokens / statistics.median(seconds):,.0f} tokens/s "
@@ -137,16 +137,16 @@ def counting(model: HookedModel, config: Config) -> dict[str, list[Waiting]]:
 
 def clock(model: HookedModel, config: Config, *, speed: int) -> dict[str, list[Waiting]]:
     """Put a clock in the place of the model."""
-    jobs = [
-        functools.partial(_read, model, config, language, config.clock_tokens)
-        for language in config.langs
-    ]
+
+    def read(language: str) -> PackedText:
+        return _pack(model.tokenizer, config, language)
 
     def plainly() -> Waiting:
-        return _consume((_timed(job) for job in jobs), speed)
+        return _consume((_timed(read, language) for language in config.langs), speed)
 
     def ahead() -> Waiting:
-        return _consume((text.result() for text in one_ahead(jobs)), speed)
+        texts = texts_ahead(config.langs, read, processes=Processes(), folder=Path)
+        return _consume(((text.n_tokens, seconds) for _, text, seconds in texts), speed)
 
     return _in_turns({"one after the other": plainly, "next language read ahead": ahead}, config)
 
@@ -246,25 +246,26 @@ def _together(tokenizer: Any, config: Config, *, shares: bool) -> float:
 def _process(
     rank: int, port: int, tokenizer: Any, config: Config, folder: Path, shares: bool, times: Any
 ) -> None:
-    ranks = Processes(rank, _WORLD, counters=TCPStore("127.0.0.1", port, is_master=False))
-    ranks.add("here", 1)
-    while ranks.add("here", 0) < _WORLD:
+    both = Processes(rank, _WORLD, counters=TCPStore("127.0.0.1", port, is_master=False))
+    both.add("here", 1)
+    while both.add("here", 0) < _WORLD:
         time.sleep(0.01)
     began = time.perf_counter()
-    texts = packed_texts(
+    texts = texts_ahead(
         config.langs,
         functools.partial(_pack, tokenizer, config),
-        ranks=ranks if shares else Processes(),
+        processes=both if shares else Processes(),
         folder=lambda language: folder / language,
     )
-    n_tokens = sum(text.blocks[-1].start for _, text, _ in texts if text is not None)
-    assert n_tokens, "nothing was read"
+    assert all(text.n_tokens for _, text, _ in texts), "nothing was read"
     times.put(time.perf_counter() - began)
 
 
 def _pack(tokenizer: Any, config: Config, language: str) -> PackedText:
-    blocks = _blocks(tokenizer, config.corpus, language, n_tokens=config.clock_tokens)
-    return PackedText(blocks, config.corpus, None, config.corpus)
+    corpus = load_corpus(config.corpus, language=language)
+    documents = itertools.chain.from_iterable(corpus.documents() for _ in itertools.count())
+    settings = CountSettings(n_tokens=config.clock_tokens, block_size=512, bos="document")
+    return PackedText.pack(documents, tokenizer, settings)
 
 
 def _count_plainly(model: HookedModel, config: Config) -> Waiting:
@@ -288,8 +289,7 @@ def _count_ahead(model: HookedModel, config: Config) -> Waiting:
                 model=ModelArgs(model=config.model, device=config.device, dtype=config.dtype),
                 text=CorpusArgs(corpus=config.corpus),
                 langs=config.langs,
-                n_tokens=config.n_tokens,
-                block_size=128,
+                counting=CountSettings(n_tokens=config.n_tokens, block_size=128),
                 root=Path(folder),
             )
         )
@@ -306,20 +306,9 @@ def _consume(texts: Iterable[tuple[int, float]], speed: int) -> Waiting:
     return Waiting(time.perf_counter() - began, waited)
 
 
-def _read(model: HookedModel, config: Config, language: str, n_tokens: int) -> int:
-    blocks = _blocks(model.tokenizer, config.corpus, language, n_tokens=n_tokens)
-    return sum(block.n_text for block in blocks)
-
-
-def _blocks(tokenizer: Any, spec: str, language: str, *, n_tokens: int) -> list[Block]:
-    corpus = load_corpus(spec, language=language)
-    documents = itertools.chain.from_iterable(corpus.documents() for _ in itertools.count())
-    return list(pack(documents, tokenizer, block_size=512, n_tokens=n_tokens, bos="document"))
-
-
-def _timed(job: Callable[[], int]) -> tuple[int, float]:
+def _timed(read: Callable[[str], PackedText], language: str) -> tuple[int, float]:
     began = time.perf_counter()
-    return job(), time.perf_counter() - began
+    return read(language).n_tokens, time.perf_counter() - began
 
 
 def _seconds(do: Callable[[], Any]) -> float:

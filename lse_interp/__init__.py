@@ -27,7 +27,7 @@ _PUBLIC = {
     "WeightDeltas": "analysis.weights.deltas",
     "apply_subnetwork": "subnetworks.apply",
     "compare_losses": "analysis.losses",
-    "count_activations": "activations",
+    "count_activations": "counting.count",
     "evaluate": "evaluation",
     "export": "subnetworks.export",
     "family_order": "core.languages",

@@ -82,7 +82,7 @@ from lse_interp.core.errors import CorpusError, LseError
 from lse_interp.core.languages import PAPER_REFERENCE, lookup
 from lse_interp.data.parallel import ParallelText, load_parallel
 from lse_interp.models import HookedModel
-from lse_interp.subnetworks.find import finished_runs, model_sources, require_runs_of
+from lse_interp.subnetworks.find import finished_runs, model_choices, require_runs_of
 from lse_interp.subnetworks.finetune_run import FinetuneRun
 from lse_interp.tasks.answer_cache import Asked
 from lse_interp.tasks.base import Document, digest, require_documents
@@ -199,23 +199,25 @@ def _run_language(config: Config, language: str) -> EvaluationTable:
     runs = _on_the_whole_text(paths, language) if config.runs is None else config.runs
     if not runs:
         logger.info("no finished run of %s: the base model alone is asked", language)
-    sources = model_sources(config.model, runs=runs, paths=paths, language=language)
+    choices = model_choices(config.model, runs=runs, paths=paths, language=language)
     questions, parallel = _texts(config, language)
     path = paths.evaluation(language)
     out = path.parent / config.name / path.name
     parts: list[EvaluationTable] = []
     with locked(out, what=f"the scores of {language}"):
         earlier = _earlier(config, out, _measures(questions, parallel, language))
-        for label, source in progress(sources.items(), desc=language, unit="model"):
-            model = source.load()
+        for choice in progress(choices, desc=language, unit="model"):
+            model = choice.load()
             if not parts:
-                require_runs_of(model, sources)
+                require_runs_of(model.info, choices)
                 earlier = of_same_base(earlier, model.info.fingerprint, path=out, config=config)
                 if earlier is not None:
-                    asked = {name: other.method() for name, other in sources.items()}
+                    asked = {other.label: (other.method, other.seed) for other in choices}
                     require_distinct_methods(earlier, asked, path=out)
-            named = source.method()
-            parts.append(_evaluate_one(config, model, questions, parallel, language, label, named))
+            named = (choice.method, choice.seed)
+            parts.append(
+                _evaluate_one(config, model, questions, parallel, language, choice.label, named)
+            )
             # Two large models need not fit side by side.
             del model
         about = provenance(config)

@@ -412,7 +412,7 @@ def test_measure_alignment_labels_every_axis():
         ({"against": ["egn"]}, LanguageError, "unknown language 'egn'"),
         ({"lang": "slv"}, LanguageError, "of test text were loaded without slv, for mlt, eng"),
         ({"against": ["eng", "deu"]}, LanguageError, "of test text were loaded without deu"),
-        ({"against": []}, LanguageError, "got mlt against none"),
+        ({"lang": "eng", "against": []}, LanguageError, "none of the languages that the paper"),
         ({"against": ["eng", "mt"]}, LanguageError, "each named once; got mlt against eng, mlt"),
         ({"site": "hook_resid_pre"}, ActivationError, "got site 'hook_resid_pre'. Did you mean"),
         ({"pooling": "max"}, LseError, "`pooling` must be mean or last"),

@@ -529,6 +529,7 @@ def test_load_refuses_a_truncated_file(deltas, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"neurons": (torch.tensor([]).long(),) * 3}, "at least one neuron"),
         ({"neurons": (torch.tensor([1]),) * 2}, "each of the 3 layers"),
         (
             {"scores": (torch.zeros(1).double(),) * 3},
@@ -640,7 +641,7 @@ def test_stage_measures_the_target_run_by_default(stage, saved, base, paths, tmp
 
 def test_stage_reuses_what_is_of_the_same_weights(stage, saved, base, paths, caplog):
     caplog.set_level(logging.INFO)
-    path, reused = paths.deltas("mlt", "target"), "is of these weights already"
+    path, reused = paths.deltas("mlt", "target"), "is finished; --overwrite"
     assert stage("--lang", "mlt") == 0
     assert reused not in caplog.text
     # A value that no measurement gives shows where the numbers come from.

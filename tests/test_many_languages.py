@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lse_interp.activations import count_activations
 from lse_interp.analysis.overlap import measure_overlap, related_summary
 from lse_interp.core.errors import CorpusError
 from lse_interp.core.languages import LANGUAGES
+from lse_interp.counting.count import count_activations
 from lse_interp.counting.counts import ActivationCounts
 from lse_interp.data import load_parallel
 from lse_interp.models import load_model

@@ -11,32 +11,27 @@ random neurons of the same layers (`control`).
 
 Source: Tang et al. 2024 (arXiv:2402.16438) and Gurgurov et al. 2025 (arXiv:2507.22608) measure the
 change in perplexity per token. Nats per sentence, the random control and the error are additions.
-
-    python -m lse_interp.ablation
-    python -m lse_interp.ablation --langs mlt slk --n-sentences 48 --n-controls 3
-
-reads `runs/<model>/neurons/lape.safetensors` and writes `runs/<model>/ablation.safetensors`.
 """
 
-import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from lse_interp.analysis.constants import BATCH_SIZE, N_CONTROLS
 from lse_interp.analysis.losses import sentence_losses
+from lse_interp.analysis.silencing import NEURON_SITE, ablate
 from lse_interp.artifacts.format import load_artifact, save_artifact
 from lse_interp.artifacts.provenance import provenance
+from lse_interp.artifacts.reuse import require_same_settings
 from lse_interp.core.cli import progress
 from lse_interp.core.errors import (
-    ActivationError,
     CorpusError,
     LanguageError,
     LseError,
@@ -44,16 +39,21 @@ from lse_interp.core.errors import (
     near_misses,
 )
 from lse_interp.core.languages import family_order, lookup
+from lse_interp.core.statistics import resampled_means
 from lse_interp.data.parallel import ParallelText
-from lse_interp.models import HookedModel, site_name
+from lse_interp.models import HookedModel
 from lse_interp.models.info import ModelInfo
 from lse_interp.neurons.sets import NeuronSets
 
-__all__ = ["AblationMatrix", "INCREASES", "ablate", "ablation_report", "measure_ablation"]
-
-
-_SITES = ("mlp.hook_post", "mlp.hook_act", "mlp.hook_pre", "mlp.hook_pre_linear")
-_SITE = "mlp.hook_post"
+__all__ = [
+    "AblationMatrix",
+    "INCREASES",
+    "ablation_report",
+    "ablation_setup",
+    "is_current",
+    "measure_ablation",
+    "require_neurons",
+]
 
 
 INCREASES: tuple[str, ...] = ("loss_increase", "relative_increase")
@@ -154,13 +154,11 @@ class AblationMatrix:
         _check_value(value)
         if n_bootstrap < 2:
             raise LseError(f"`n_bootstrap` must be at least 2; got {n_bootstrap}.")
-        n = self.intact.shape[-1]
-        drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_bootstrap)
-        share = torch.from_numpy(drawn).double() / n
-        rise = torch.einsum("ams,bs->bam", self.without - self.intact, share)
+        resampling = {"n_bootstrap": n_bootstrap, "seed": seed}
+        rise = resampled_means(self.without - self.intact, **resampling)
         if value == "relative_increase":
-            rise = rise / torch.einsum("ms,bs->bm", self.intact, share)[:, None]
-        return self._contrast(rise).std(dim=0)
+            rise = rise / resampled_means(self.intact, **resampling)
+        return self._contrast(rise.movedim(-1, 0)).std(dim=0)
 
     def selectivity(self, value: str = "loss_increase") -> pd.DataFrame:
         """Say for each ablated language how much of the damage is its own.
@@ -268,6 +266,207 @@ class AblationMatrix:
         return self._own(rise) - self._others(rise)
 
 
+def measure_ablation(
+    model: HookedModel,
+    neurons: NeuronSets,
+    parallel: ParallelText,
+    *,
+    languages: Sequence[str] | None = None,
+    control: Literal["layer", "size", "activity"] | None = "layer",
+    n_controls: int = N_CONTROLS,
+    seed: int = 0,
+    batch_size: int = BATCH_SIZE,
+) -> AblationMatrix:
+    """Measure what the neurons of each language do for the loss in every language.
+
+    Args:
+        model: the model.
+        neurons: sets found on this model.
+        parallel: the same sentences in every language to measure, at least 2 of each.
+        languages: whose neurons are switched off, in any spelling that `lookup` knows; None takes
+            all of `neurons`. All must be in `parallel`.
+        control: what random neurons match (see `NeuronSets.random_like`); None for no control.
+        n_controls: draws of random neurons to average, at least 1; seeds `seed`, `seed` + 1, ...
+        seed: at least 0.
+        batch_size: sentences per forward pass; changes results by rounding alone.
+
+    Returns:
+        Losses with rows and columns in family order. Languages without neurons repeat the intact
+        loss.
+
+    Raises:
+        MismatchError: neurons of another model.
+        LanguageError: a language that is unknown, not in `neurons` or not in `parallel`; or only
+            one language to measure.
+        CorpusError: fewer than two sentences; see also `sentence_losses`.
+        LseError: any other argument out of range; see also `NeuronSets.random_like`.
+
+    Source: arXiv:2402.16438 (matrix of perplexity changes).
+    """
+    setup = ablation_setup(
+        neurons, parallel, languages=languages, control=control, n_controls=n_controls, seed=seed
+    )
+    model.info.require_same(neurons.model, what="The neuron set")
+    ablated, measured = setup["ablated"], setup["measured"]
+    chosen = neurons.select(*ablated)
+    seeds = range(seed, seed + setup["n_controls"])
+    draws = [chosen.random_like(seed=s, match=control) for s in seeds if control is not None]
+    sentences = [sentence for code in measured for sentence in parallel.sentences[code]]
+
+    def losses() -> Float64[Tensor, "measured sentence"]:
+        flat = sentence_losses(model, sentences, batch_size=batch_size)
+        return flat.view(len(measured), len(parallel))
+
+    def losses_without(sets: NeuronSets, code: str) -> Float64[Tensor, "measured sentence"]:
+        with ablate(model, sets.mask(code)):
+            return losses()
+
+    intact = losses()
+    without, without_random = [], []
+    for code in progress(ablated, desc="ablation", unit="language"):
+        if not chosen.size(code):
+            without.append(intact)
+            without_random.append(intact)
+            continue
+        without.append(losses_without(chosen, code))
+        if draws:
+            controls = [losses_without(drawn, code) for drawn in draws]
+            without_random.append(torch.stack(controls).mean(dim=0))
+    return AblationMatrix(
+        intact=intact,
+        without=torch.stack(without),
+        without_random=torch.stack(without_random) if draws else None,
+        n_neurons=torch.tensor([chosen.size(code) for code in ablated]),
+        model=model.info,
+        method=neurons.method,
+        provenance=provenance(
+            parallel=parallel.spec,
+            split=parallel.split,
+            backend=model.backend,
+            dtype=model.dtype,
+            device=model.device,
+        ),
+        **setup,
+    )
+
+
+def ablation_setup(
+    neurons: NeuronSets,
+    parallel: ParallelText,
+    *,
+    languages: Sequence[str] | None,
+    control: str | None,
+    n_controls: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Check a request, and return everything besides the model that the numbers depend on.
+
+    Raises:
+        LanguageError: See `measure_ablation`.
+        CorpusError: Fewer than two sentences.
+        LseError: `n_controls` out of range.
+    """
+    if n_controls < 1:
+        raise LseError(
+            f"`n_controls` must be at least 1; got {n_controls}. Pass control=None for none."
+        )
+    named = neurons if languages is None else [lookup(code).code for code in languages]
+    ablated = tuple(family_order(named))
+    measured = tuple(family_order(parallel.languages))
+    require_neurons(neurons, ablated, what="The neuron set")
+    parallel.require(ablated)
+    if len(set(ablated)) < len(ablated) or len(measured) < 2:
+        raise LanguageError(
+            "Ablation compares a language with others, each named once; got the neurons of "
+            f"{', '.join(ablated)} and sentences in {', '.join(measured)}."
+        )
+    if len(parallel) < 2:
+        raise CorpusError(
+            f"Ablation needs at least 2 sentences for an error estimate; {parallel.spec} has "
+            f"{len(parallel)}."
+        )
+    return {
+        "ablated": ablated,
+        "measured": measured,
+        "neurons": _neuron_hash(neurons, ablated),
+        "text": parallel.digest(measured),
+        "site": NEURON_SITE,
+        "control": control,
+        "n_controls": 0 if control is None else n_controls,
+        "seed": seed,
+    }
+
+
+def require_neurons(neurons: NeuronSets, languages: Sequence[str], *, what: str) -> None:
+    """Refuse languages that a neuron set does not have.
+
+    Raises:
+        LanguageError: Such a language.
+    """
+    missing = [code for code in languages if code not in neurons]
+    if missing:
+        raise LanguageError(
+            f"{what} has no neurons of {', '.join(missing)}; it has those of "
+            f"{', '.join(neurons.languages)}."
+        )
+
+
+def is_current(
+    matrix: AblationMatrix,
+    path: Path,
+    setup: Mapping[str, Any],
+    *,
+    fingerprint: str | None,
+    config: Any,
+) -> bool:
+    """Say whether a finished matrix is what is asked for; False if it is out of date.
+
+    It is out of date if the model was trained again, or if other neurons were found in the same
+    file.
+
+    Args:
+        matrix: The finished one.
+        path: Its file.
+        setup: What `ablation_setup` returns for the measurement asked for.
+        fingerprint: Hash of the model's weights.
+        config: The configuration of the command, with `neurons`.
+
+    Raises:
+        MismatchError: It is of these weights, but was measured with other settings.
+    """
+    if fingerprint is None or matrix.model.fingerprint != fingerprint:
+        return False
+    if matrix.setup == setup:
+        return True
+    before, now = matrix.provenance.get("config") or {}, config.neurons
+    if before.get("neurons") == (None if now is None else str(now)):
+        setup = {**setup, "neurons": matrix.neurons}
+    require_same_settings(path, matrix.setup, setup, provenance=matrix.provenance, config=config)
+    return False
+
+
+def ablation_report(matrix: AblationMatrix) -> str:
+    """Write who is hurt without the neurons of a language: the table, then counts and means."""
+    table = matrix.selectivity()
+    found = table[table["n_neurons"] > 0]
+    first = int((found["rank"] == 1).sum())
+    lines = [
+        "Rise in loss without the neurons of a language, in nats per sentence "
+        f"({matrix.intact.shape[-1]} sentences, {len(matrix.measured)} languages measured; own "
+        "against the mean of the others):",
+        table.to_string(index=False, float_format="{:.3f}".format, na_rep="-"),
+        f"Own language hurt most in {first} of {len(found)}; mean rise "
+        f"{found['own'].mean():.3f} in itself, {found['others'].mean():.3f} in the others",
+    ]
+    if matrix.control is not None:
+        more = int((found["own"] > found["control_own"]).sum())
+        lines.append(
+            f"Own language hurt more than by random neurons in {more} of {len(found)}; these: "
+            f"mean rise {found['control_own'].mean():.3f}"
+        )
+    return "\n".join(lines)
+
+
 def _check_value(value: str) -> None:
     if value not in INCREASES:
         raise LseError(
@@ -321,240 +520,6 @@ def _check_losses(matrix: AblationMatrix) -> None:
             raise MismatchError(
                 f"{matrix.ablated[row]} has no neurons, so its row must repeat the intact loss."
             )
-
-
-@contextlib.contextmanager
-def ablate(
-    model: HookedModel,
-    mask: Bool[Tensor, "layer neuron"],
-    *,
-    value: Literal["zero", "mean"] = "zero",
-    means: Float[Tensor, "layer neuron"] | None = None,
-    site: str = _SITE,
-) -> Iterator[HookedModel]:
-    """Switch neurons off in every forward pass inside a `with` block.
-
-    At `mlp.hook_post`, the input of the down projection, zero removes what a neuron adds to the
-    residual stream, as if its column of `down` were zero.
-
-    Args:
-        model: the model.
-        mask: the neurons, e.g. `neurons.mask("mlt")`.
-        value: `zero`, or `mean`, which holds each neuron at its entry of `means`.
-        means: what `mean` sets; at the same site.
-        site: a site with one value per neuron.
-
-    Yields:
-        The model, edited until the block ends (see `HookedModel.edits`).
-
-    Raises:
-        MismatchError: a mask or means of another shape than the model's neurons.
-        ActivationError: a site without neurons, or one this model does not have.
-        LseError: another `value`, or `means` missing or not used.
-    """
-    _check_ablate(model, mask, value=value, means=means, site=site)
-    level = torch.zeros(mask.shape, dtype=model.dtype) if means is None else means
-    hooks = {}
-    for layer in mask.any(dim=-1).nonzero().flatten().tolist():
-        hooks[site_name(site, layer)] = _hold(mask[layer], level[layer])
-    with model.edits(hooks):
-        yield model
-
-
-def measure_ablation(
-    model: HookedModel,
-    neurons: NeuronSets,
-    parallel: ParallelText,
-    *,
-    languages: Sequence[str] | None = None,
-    control: Literal["layer", "size", "activity"] | None = "layer",
-    n_controls: int = 3,
-    seed: int = 0,
-    batch_size: int = 32,
-) -> AblationMatrix:
-    """Measure what the neurons of each language do for the loss in every language.
-
-    Args:
-        model: the model.
-        neurons: sets found on this model.
-        parallel: the same sentences in every language to measure, at least 2 of each.
-        languages: whose neurons are switched off, in any spelling that `lookup` knows; None takes
-            all of `neurons`. All must be in `parallel`.
-        control: what random neurons match (see `NeuronSets.random_like`); None for no control.
-        n_controls: draws of random neurons to average, at least 1; seeds `seed`, `seed` + 1, ...
-        seed: at least 0.
-        batch_size: sentences per forward pass; changes results by rounding alone.
-
-    Returns:
-        Losses with rows and columns in family order. Languages without neurons repeat the intact
-        loss.
-
-    Raises:
-        MismatchError: neurons of another model.
-        LanguageError: a language that is unknown, not in `neurons` or not in `parallel`; or only
-            one language to measure.
-        CorpusError: fewer than two sentences; see also `sentence_losses`.
-        LseError: any other argument out of range; see also `NeuronSets.random_like`.
-
-    Source: arXiv:2402.16438 (matrix of perplexity changes).
-    """
-    setup = _setup(
-        neurons, parallel, languages=languages, control=control, n_controls=n_controls, seed=seed
-    )
-    model.info.require_same(neurons.model, what="The neuron set")
-    ablated, measured = setup["ablated"], setup["measured"]
-    chosen = neurons.select(*ablated)
-    seeds = range(seed, seed + setup["n_controls"])
-    draws = [chosen.random_like(seed=s, match=control) for s in seeds if control is not None]
-    sentences = [sentence for code in measured for sentence in parallel.sentences[code]]
-
-    def losses() -> Float64[Tensor, "measured sentence"]:
-        flat = sentence_losses(model, sentences, batch_size=batch_size)
-        return flat.view(len(measured), len(parallel))
-
-    def losses_without(sets: NeuronSets, code: str) -> Float64[Tensor, "measured sentence"]:
-        with ablate(model, sets.mask(code)):
-            return losses()
-
-    intact = losses()
-    without, without_random = [], []
-    for code in progress(ablated, desc="ablation", unit="language"):
-        if not chosen.size(code):
-            without.append(intact)
-            without_random.append(intact)
-            continue
-        without.append(losses_without(chosen, code))
-        if draws:
-            controls = [losses_without(drawn, code) for drawn in draws]
-            without_random.append(torch.stack(controls).mean(dim=0))
-    return AblationMatrix(
-        intact=intact,
-        without=torch.stack(without),
-        without_random=torch.stack(without_random) if draws else None,
-        n_neurons=torch.tensor([chosen.size(code) for code in ablated]),
-        model=model.info,
-        method=neurons.method,
-        provenance=provenance(
-            parallel=parallel.spec,
-            split=parallel.split,
-            backend=model.backend,
-            dtype=model.dtype,
-            device=model.device,
-        ),
-        **setup,
-    )
-
-
-def ablation_report(matrix: AblationMatrix) -> str:
-    """Write who is hurt without the neurons of a language: the table, then counts and means."""
-    table = matrix.selectivity()
-    found = table[table["n_neurons"] > 0]
-    first = int((found["rank"] == 1).sum())
-    lines = [
-        "Rise in loss without the neurons of a language, in nats per sentence "
-        f"({matrix.intact.shape[-1]} sentences, {len(matrix.measured)} languages measured; own "
-        "against the mean of the others):",
-        table.to_string(index=False, float_format="{:.3f}".format, na_rep="-"),
-        f"Own language hurt most in {first} of {len(found)}; mean rise "
-        f"{found['own'].mean():.3f} in itself, {found['others'].mean():.3f} in the others",
-    ]
-    if matrix.control is not None:
-        more = int((found["own"] > found["control_own"]).sum())
-        lines.append(
-            f"Own language hurt more than by random neurons in {more} of {len(found)}; these: "
-            f"mean rise {found['control_own'].mean():.3f}"
-        )
-    return "\n".join(lines)
-
-
-def _hold(
-    mask: Bool[Tensor, " neuron"], level: Float[Tensor, " neuron"]
-) -> Callable[[Tensor, str], Tensor]:
-    """Return a hook that sets the marked neurons to `level`, on whatever device the layer is."""
-
-    def hook(activation: Tensor, site: str) -> Tensor:
-        return torch.where(mask.to(activation.device), level.to(activation), activation)
-
-    return hook
-
-
-def _check_ablate(
-    model: HookedModel,
-    mask: Bool[Tensor, "layer neuron"],
-    *,
-    value: str,
-    means: Float[Tensor, "layer neuron"] | None,
-    site: str,
-) -> None:
-    if site not in _SITES:
-        raise ActivationError(
-            f"Neurons are switched off at {', '.join(_SITES)}; got site {site!r}. "
-            f"{near_misses(site, _SITES)}"
-        )
-    if value not in ("zero", "mean"):
-        raise LseError(f"`value` must be zero or mean; got {value!r}.")
-    if (value == "mean") != (means is not None):
-        raise LseError(
-            f"`means` must be given with value='mean' and only then; got value={value!r} and "
-            f"{'no means' if means is None else 'means'}."
-        )
-    grid = (model.n_layers, model.d_mlp)
-    for name, values in (("mask", mask), ("means", means)):
-        if values is not None and tuple(values.shape) != grid:
-            raise MismatchError(
-                f"`{name}` should be [layer neuron] = {list(grid)} for {model.name}; got "
-                f"{list(values.shape)}."
-            )
-
-
-def _setup(
-    neurons: NeuronSets,
-    parallel: ParallelText,
-    *,
-    languages: Sequence[str] | None,
-    control: str | None,
-    n_controls: int,
-    seed: int,
-) -> dict[str, Any]:
-    """Check the request, and return everything besides the model that the numbers depend on."""
-    if n_controls < 1:
-        raise LseError(
-            f"`n_controls` must be at least 1; got {n_controls}. Pass control=None for none."
-        )
-    named = neurons if languages is None else [lookup(code).code for code in languages]
-    ablated = tuple(family_order(named))
-    measured = tuple(family_order(parallel.languages))
-    _require_neurons(neurons, ablated, what="The neuron set")
-    parallel.require(ablated)
-    if len(set(ablated)) < len(ablated) or len(measured) < 2:
-        raise LanguageError(
-            "Ablation compares a language with others, each named once; got the neurons of "
-            f"{', '.join(ablated)} and sentences in {', '.join(measured)}."
-        )
-    if len(parallel) < 2:
-        raise CorpusError(
-            f"Ablation needs at least 2 sentences for an error estimate; {parallel.spec} has "
-            f"{len(parallel)}."
-        )
-    return {
-        "ablated": ablated,
-        "measured": measured,
-        "neurons": _neuron_hash(neurons, ablated),
-        "text": parallel.digest(measured),
-        "site": _SITE,
-        "control": control,
-        "n_controls": 0 if control is None else n_controls,
-        "seed": seed,
-    }
-
-
-def _require_neurons(neurons: NeuronSets, languages: Sequence[str], *, what: str) -> None:
-    missing = [code for code in languages if code not in neurons]
-    if missing:
-        raise LanguageError(
-            f"{what} has no neurons of {', '.join(missing)}; it has those of "
-            f"{', '.join(neurons.languages)}."
-        )
 
 
 def _neuron_hash(neurons: NeuronSets, languages: Sequence[str]) -> str:

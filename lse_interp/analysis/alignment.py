@@ -1,7 +1,7 @@
 """AlignmentCurves: how close parallel sentences lie inside models, per layer and language."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from lse_interp.analysis.constants import BATCH_SIZE, N_BOOTSTRAP, POOLING, SITE
 from lse_interp.analysis.cosine import pair_cosine, retrieval_at_1, shuffled_cosine
 from lse_interp.analysis.sentence_vectors import check_options, embed
 from lse_interp.artifacts.format import load_artifact, save_artifact
@@ -17,13 +18,13 @@ from lse_interp.artifacts.model_table import ModelTable
 from lse_interp.artifacts.provenance import provenance
 from lse_interp.core.cli import progress
 from lse_interp.core.errors import CorpusError, LanguageError, LseError, MismatchError, near_misses
-from lse_interp.core.languages import lookup
+from lse_interp.core.languages import PAPER_REFERENCE, lookup
 from lse_interp.core.statistics import bootstrap_interval
 from lse_interp.data.parallel import ParallelText
 from lse_interp.models import HookedModel
 from lse_interp.models.info import ModelInfo
 
-__all__ = ["AlignmentCurves", "measure_alignment"]
+__all__ = ["AlignmentCurves", "alignment_report", "alignment_setup", "measure_alignment"]
 
 
 _KIND, _VERSION = "alignment_curves", 1
@@ -156,6 +157,178 @@ class AlignmentCurves(ModelTable):
         )
 
 
+def measure_alignment(
+    models: HookedModel | Mapping[str, HookedModel],
+    parallel: ParallelText,
+    *,
+    lang: str,
+    against: Sequence[str] = (),
+    site: str = SITE,
+    pooling: str = POOLING,
+    batch_size: int = BATCH_SIZE,
+    n_bootstrap: int = N_BOOTSTRAP,
+    seed: int = 0,
+) -> AlignmentCurves:
+    """Measure how close sentences of one language lie to their translations, layer by layer.
+
+    Args:
+        models: one model, labelled by its name, or label -> model; all of one depth.
+        parallel: sentences in `lang` and every language of `against`; at least two.
+        lang: the language, in any spelling that `lookup` knows.
+        against: the languages to compare with, each once, without `lang`; by default those of
+            the paper's nine that `parallel` has.
+        site: `hook_resid_post`, `hook_mlp_out` or `mlp.hook_post`, read in every layer.
+        pooling: `mean` over the text tokens, or `last`.
+        batch_size: sentences per forward pass; changes results by rounding alone.
+        n_bootstrap: resamples behind the intervals, at least 1.
+        seed: seed of the resamples.
+
+    Returns:
+        Curves of every model.
+
+    Raises:
+        LanguageError: a language that is unknown or not in `parallel`, or none to compare with.
+        CorpusError: fewer than two sentences, or see `embed`.
+        ActivationError: another site, or values that are not finite.
+        MismatchError: models of unequal depth.
+        LseError: any other argument out of range.
+
+    Source: paper, section 6.2.
+    """
+    if isinstance(models, HookedModel):
+        models = {models.name: models}
+    if not models:
+        raise LseError("Nothing to measure; give at least one model.")
+    check_options(site=site, pooling=pooling, batch_size=batch_size)
+    setup = alignment_setup(
+        parallel,
+        lang=lang,
+        against=against,
+        site=site,
+        pooling=pooling,
+        n_bootstrap=n_bootstrap,
+        seed=seed,
+    )
+    parts = [
+        AlignmentCurves(
+            models=(label,),
+            infos=(model.info,),
+            provenance=provenance(measured={label: _about(model, parallel)}),
+            **setup,
+            **_measure(label, model, parallel, setup, batch_size=batch_size),
+        )
+        for label, model in models.items()
+    ]
+    return AlignmentCurves.concat(parts)
+
+
+def alignment_setup(
+    parallel: ParallelText,
+    *,
+    lang: str,
+    against: Sequence[str],
+    site: str,
+    pooling: str,
+    n_bootstrap: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Check a request, and return everything besides the model that the numbers depend on.
+
+    Raises:
+        LanguageError: See `measure_alignment`.
+        CorpusError: Fewer than two sentences.
+    """
+    lang = lookup(lang).code
+    others = tuple(lookup(code).code for code in against) or tuple(
+        code for code in PAPER_REFERENCE if code != lang and code in parallel.languages
+    )
+    if not others:
+        raise LanguageError(
+            f"{parallel.spec} has sentences in {lang}, but in none of the languages that the "
+            f"paper compares with ({', '.join(PAPER_REFERENCE)}). Name others with --against."
+        )
+    if len({lang, *others}) < 1 + len(others):
+        raise LanguageError(
+            f"Alignment compares a language with others, each named once; got {lang} against "
+            f"{', '.join(others)}."
+        )
+    parallel.require((lang, *others))
+    if len(parallel) < 2:
+        raise CorpusError(
+            "Alignment needs at least 2 sentences, as the control compares those that do not "
+            f"match; {parallel.spec} has {len(parallel)}."
+        )
+    return {
+        "language": lang,
+        "against": others,
+        "site": site,
+        "pooling": pooling,
+        "n_sentences": len(parallel),
+        "text": parallel.digest((lang, *others)),
+        "n_bootstrap": n_bootstrap,
+        "seed": seed,
+    }
+
+
+def alignment_report(curves: AlignmentCurves) -> str:
+    """Write the cosine, the gap, and the means of control and retrieval, in percent."""
+    means = {value: curves.layer_average(value)["mean"] for value in ("shuffled", "retrieval")}
+    return "\n".join(
+        [
+            f"Cosine of {curves.n_sentences} {lookup(curves.language).name} sentences with their "
+            f"translations, in percent, averaged over {len(curves.layers)} layers ({curves.site}, "
+            f"{curves.pooling} pooling):",
+            _text(curves.layer_average().T),
+            "Gap: the same less the cosine of sentences that do not match, which training can "
+            "move as well:",
+            _text(curves.layer_average("gap").T),
+            "Means over languages:",
+            _text(pd.DataFrame(means)),
+        ]
+    )
+
+
+def _measure(
+    label: str,
+    model: HookedModel,
+    parallel: ParallelText,
+    setup: Mapping[str, Any],
+    *,
+    batch_size: int,
+) -> dict[str, Any]:
+    """Compare the vectors of one language with those of others; one model, so `model` is 1."""
+
+    def vectors(code: str) -> Float[Tensor, "layer sentence d_model"]:
+        options = {"site": setup["site"], "pooling": setup["pooling"], "batch_size": batch_size}
+        return embed(model, parallel.sentences[code], **options)
+
+    own = vectors(setup["language"])
+    rows: dict[str, list[Tensor]] = {name: [] for name in _CURVES}
+    for code in progress(setup["against"], desc=label, unit="language"):
+        other = vectors(code)
+        pairs = pair_cosine(own, other)
+        low, high = bootstrap_interval(pairs, n_bootstrap=setup["n_bootstrap"], seed=setup["seed"])
+        control, retrieval = shuffled_cosine(own, other), retrieval_at_1(own, other)
+        values = (pairs.mean(dim=-1), low, high, control, retrieval)
+        for name, value in zip(_CURVES, values, strict=True):
+            rows[name].append(value)
+    return {name: torch.stack(values)[None] for name, values in rows.items()}
+
+
+def _about(model: HookedModel, parallel: ParallelText) -> dict[str, Any]:
+    return provenance(
+        parallel=parallel.spec,
+        split=parallel.split,
+        backend=model.backend,
+        dtype=model.dtype,
+        device=model.device,
+    )
+
+
+def _text(table: pd.DataFrame) -> str:
+    return table.rename_axis(None, axis=1).to_string(float_format="{:.2f}".format)
+
+
 def _check_curves(curves: AlignmentCurves) -> None:
     shape = (len(curves.models), len(curves.against), curves.cosine.shape[-1])
     for name in _CURVES:
@@ -179,139 +352,3 @@ def _check_curves(curves: AlignmentCurves) -> None:
             f"Curves of {shape[-1]} layers need {shape[0]} models of that depth; got depths "
             f"{depths}. Compare models of one depth."
         )
-
-
-def measure_alignment(
-    models: HookedModel | Mapping[str, HookedModel],
-    parallel: ParallelText,
-    *,
-    lang: str,
-    against: Sequence[str],
-    site: str = "hook_resid_post",
-    pooling: str = "mean",
-    batch_size: int = 32,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
-) -> AlignmentCurves:
-    """Measure how close sentences of one language lie to their translations, layer by layer.
-
-    Args:
-        models: one model, labelled by its name, or label -> model; all of one depth.
-        parallel: sentences in `lang` and every language of `against`; at least two.
-        lang: the language, in any spelling that `lookup` knows.
-        against: the languages to compare with, one or more, each once, without `lang`.
-        site: `hook_resid_post`, `hook_mlp_out` or `mlp.hook_post`, read in every layer.
-        pooling: `mean` over the text tokens, or `last`.
-        batch_size: sentences per forward pass; changes results by rounding alone.
-        n_bootstrap: resamples behind the intervals, at least 1.
-        seed: seed of the resamples.
-
-    Returns:
-        Curves of every model.
-
-    Raises:
-        LanguageError: a language that is unknown or not in `parallel`.
-        CorpusError: fewer than two sentences, or see `embed`.
-        ActivationError: another site, or values that are not finite.
-        MismatchError: models of unequal depth.
-        LseError: any other argument out of range.
-
-    Source: paper, section 6.2.
-    """
-    if isinstance(models, HookedModel):
-        models = {models.name: models}
-    if not models:
-        raise LseError("Nothing to measure; give at least one model.")
-    check_options(site=site, pooling=pooling, batch_size=batch_size)
-    lang, *others = _codes(parallel, lang=lang, against=against)
-    parts = []
-    for label, model in models.items():
-        values = _measure(
-            _embedder(model, parallel, site=site, pooling=pooling, batch_size=batch_size),
-            lang=lang,
-            against=progress(others, desc=label, unit="language"),
-            n_bootstrap=n_bootstrap,
-            seed=seed,
-        )
-        parts.append(
-            AlignmentCurves(
-                models=(label,),
-                infos=(model.info,),
-                language=lang,
-                against=tuple(others),
-                site=site,
-                pooling=pooling,
-                n_sentences=len(parallel),
-                text=parallel.digest((lang, *others)),
-                n_bootstrap=n_bootstrap,
-                seed=seed,
-                provenance=provenance(measured={label: _about(model, parallel)}),
-                **values,
-            )
-        )
-    return AlignmentCurves.concat(parts)
-
-
-def _embedder(
-    model: HookedModel, parallel: ParallelText, *, site: str, pooling: str, batch_size: int
-) -> Callable[[str], Float[Tensor, "layer sentence d_model"]]:
-    def vectors(code: str) -> Float[Tensor, "layer sentence d_model"]:
-        return embed(
-            model, parallel.sentences[code], site=site, pooling=pooling, batch_size=batch_size
-        )
-
-    return vectors
-
-
-def _measure(
-    vectors: Callable[[str], Float[Tensor, "layer sentence d_model"]],
-    *,
-    lang: str,
-    against: Iterable[str],
-    n_bootstrap: int,
-    seed: int,
-) -> dict[str, Float64[Tensor, "model lang layer"]]:
-    """Compare the vectors of one language with those of others; one model, so `model` is 1."""
-    own = vectors(lang)
-    rows: dict[str, list[Tensor]] = {}
-    for code in against:
-        other = vectors(code)
-        pairs = pair_cosine(own, other)
-        low, high = bootstrap_interval(pairs, n_bootstrap=n_bootstrap, seed=seed)
-        row = {
-            "cosine": pairs.mean(dim=-1),
-            "low": low,
-            "high": high,
-            "shuffled": shuffled_cosine(own, other),
-            "retrieval": retrieval_at_1(own, other),
-        }
-        for name, values in row.items():
-            rows.setdefault(name, []).append(values)
-    return {name: torch.stack(values)[None] for name, values in rows.items()}
-
-
-def _about(model: HookedModel, parallel: ParallelText) -> dict[str, Any]:
-    return provenance(
-        parallel=parallel.spec,
-        split=parallel.split,
-        backend=model.backend,
-        dtype=model.dtype,
-        device=model.device,
-    )
-
-
-def _codes(parallel: ParallelText, *, lang: str, against: Sequence[str]) -> tuple[str, ...]:
-    """Return the codes of `lang` and `against`, all of them in `parallel`, each once."""
-    codes = tuple(lookup(code).code for code in (lang, *against))
-    if len(codes) < 2 or len(set(codes)) < len(codes):
-        raise LanguageError(
-            f"Alignment compares a language with others, each named once; got {codes[0]} against "
-            f"{', '.join(codes[1:]) or 'none'}."
-        )
-    parallel.require(codes)
-    if len(parallel) < 2:
-        raise CorpusError(
-            "Alignment needs at least 2 sentences, as the control compares those that do not "
-            f"match; {parallel.spec} has {len(parallel)}."
-        )
-    return codes

@@ -11,6 +11,7 @@ from jaxtyping import Float64
 from torch import Tensor
 from torch.nn import functional
 
+from lse_interp.analysis.constants import BATCH_SIZE
 from lse_interp.artifacts.format import load_artifact, save_artifact
 from lse_interp.artifacts.model_table import ModelTable
 from lse_interp.artifacts.provenance import provenance
@@ -21,15 +22,23 @@ from lse_interp.core.errors import (
     MismatchError,
     near_misses,
 )
+from lse_interp.core.languages import lookup
 from lse_interp.core.statistics import bootstrap_interval
 from lse_interp.data.parallel import ParallelText
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.text_batch import pad
 from lse_interp.models.tokenization import check_lengths, token_ids
 
-__all__ = ["LossComparison", "compare_losses", "sentence_losses"]
+__all__ = [
+    "LossComparison",
+    "compare_losses",
+    "comparison_report",
+    "comparison_setup",
+    "sentence_losses",
+]
 
 
+_NOT_PREDICTED = -100
 _KIND, _VERSION = "loss_comparison", 1
 _LABELS = ("models", "methods", "seeds", "fingerprints")
 _SAVED = (*_LABELS, "language", "measured", "text", "provenance")
@@ -185,7 +194,7 @@ def compare_losses(
     language: str,
     measured: Sequence[str],
     methods: Mapping[str, tuple[str, int]] | None = None,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
 ) -> LossComparison:
     """Measure the loss of several models on the same sentences.
 
@@ -201,7 +210,7 @@ def compare_losses(
         LanguageError: A language that is not in `parallel`.
         CorpusError: See `sentence_losses`.
     """
-    parallel.require(measured)
+    setup = comparison_setup(parallel, language=language, measured=measured)
     sentences = [sentence for code in measured for sentence in parallel.sentences[code]]
     named = {label: (methods or {}).get(label, (label, 0)) for label in models}
     losses = [sentence_losses(model, sentences, batch_size=batch_size) for model in models.values()]
@@ -210,19 +219,42 @@ def compare_losses(
         methods=tuple(method for method, _ in named.values()),
         seeds=tuple(seed for _, seed in named.values()),
         fingerprints=tuple(str(model.info.fingerprint) for model in models.values()),
-        language=language,
-        measured=tuple(measured),
         losses=torch.stack(losses).view(len(models), len(measured), len(parallel)),
-        text=parallel.digest(measured),
         provenance=provenance(parallel=parallel.spec, split=parallel.split),
+        **{name: setup[name] for name in ("language", "measured", "text")},
     )
 
 
-_NOT_PREDICTED = -100
+def comparison_setup(
+    parallel: ParallelText, *, language: str, measured: Sequence[str]
+) -> dict[str, Any]:
+    """Return everything besides the models that the losses depend on.
+
+    Raises:
+        LanguageError: A language that is not in `parallel`.
+    """
+    parallel.require(measured)
+    return {
+        "language": language,
+        "measured": tuple(measured),
+        "text": parallel.digest(measured),
+        "n_sentences": len(parallel),
+    }
+
+
+def comparison_report(comparison: LossComparison) -> str:
+    """Write the loss of every model, and its change against the base."""
+    columns = ["model", "measured", "loss", "base", "difference", "low", "high"]
+    table = comparison.to_frame()[columns]
+    return (
+        f"Nats per sentence after training {lookup(comparison.language).name} "
+        f"({comparison.n_sentences} sentences, 95 % intervals of the change):\n"
+        f"{table.to_string(index=False, float_format='{:.3f}'.format)}"
+    )
 
 
 def sentence_losses(
-    model: HookedModel, sentences: Sequence[str], *, batch_size: int = 32
+    model: HookedModel, sentences: Sequence[str], *, batch_size: int = BATCH_SIZE
 ) -> Float64[Tensor, " sentence"]:
     """Sum the negative log-likelihood of each sentence's text tokens, in nats.
 

@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from lse_interp.artifacts.reuse import changed_options, differences, refusal
+from lse_interp.artifacts.reuse import changed_options, differences, refusal, require_same_settings
 from lse_interp.core.errors import LseError, MismatchError, near_misses
 
-__all__ = ["ModelTable", "find_by_weights", "of_same_base", "require_distinct", "union"]
+__all__ = [
+    "ModelTable",
+    "find_by_weights",
+    "load_same_settings",
+    "of_same_base",
+    "replaced",
+    "require_distinct",
+    "union",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +58,13 @@ class ModelTable:
         def provenance(self) -> Mapping[str, Any]:
             """What made the result."""
 
+        def save(self, path: str | Path) -> Path:
+            """Write the artefact."""
+
+        @classmethod
+        def load(cls: type[_TableT], path: str | Path) -> _TableT:
+            """Read what `save` wrote."""
+
     @property
     def setup(self) -> dict[str, Any]:
         """Everything besides the models that the numbers depend on."""
@@ -75,7 +90,7 @@ class ModelTable:
         kept = {name: tuple(getattr(self, name)[i] for i in at) for name in self.LABELS}
         values = {name: _each(getattr(self, name), at) for name in self.VALUES}
         about = {label: label for label in models}
-        return _replaced(self, **kept, **values, **_about([self], about))
+        return replaced(self, **kept, **values, **_about([self], about))
 
     def named(self: _TableT, models: Sequence[str]) -> _TableT:
         """Give the models other labels, in the order they have.
@@ -84,7 +99,7 @@ class ModelTable:
             MismatchError: A label twice, or more or fewer labels than models.
         """
         about = dict(zip(models, self.models, strict=False))
-        return _replaced(self, models=tuple(models), **_about([self], about))
+        return replaced(self, models=tuple(models), **_about([self], about))
 
     @classmethod
     def concat(cls: type[_TableT], parts: Sequence[_TableT]) -> _TableT:
@@ -104,7 +119,7 @@ class ModelTable:
         require_distinct(joined["models"])
         values = {name: _joined([getattr(part, name) for part in parts]) for name in cls.VALUES}
         about = {label: label for label in joined["models"]}
-        return _replaced(first, **joined, **values, **_about(parts, about))
+        return replaced(first, **joined, **values, **_about(parts, about))
 
     def check_models(self) -> None:
         """Check that every model has a label of its own, and an entry in each label and value.
@@ -180,6 +195,32 @@ def of_same_base(
     return None
 
 
+def replaced(table: _TableT, **fields: Any) -> _TableT:
+    """Return a copy with other fields, as `dataclasses.replace` does."""
+    return dataclasses.replace(table, **fields)  # type: ignore[type-var]
+
+
+def load_same_settings(
+    table: type[_TableT], path: Path, settings: Mapping[str, Any], *, config: Any
+) -> _TableT:
+    """Read an earlier result, and refuse one that was measured with other settings.
+
+    Args:
+        table: The class of the result.
+        path: Its file.
+        settings: The `setup` of the measurement asked for.
+        config: The configuration of the command now.
+
+    Raises:
+        ArtifactError: A file that cannot be read.
+        MismatchError: Other settings.
+    """
+    earlier = table.load(path)
+    about = earlier.provenance
+    require_same_settings(path, earlier.setup, settings, provenance=about, config=config)
+    return earlier
+
+
 def require_distinct(labels: Sequence[str]) -> None:
     """Refuse one label for two models.
 
@@ -209,10 +250,6 @@ def _require_joinable(first: ModelTable, other: ModelTable) -> None:
                     f"{names} have `{name}` of shapes {list(one.shape[1:])} and "
                     f"{list(two.shape[1:])}. Compare models of one depth."
                 )
-
-
-def _replaced(table: _TableT, **fields: Any) -> _TableT:
-    return dataclasses.replace(table, **fields)  # type: ignore[type-var]
 
 
 def _tensors(values: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -4,6 +4,7 @@ Every command that finds its file already written asks here.
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,8 @@ __all__ = [
     "require_same_settings",
     "reuse_or_make",
 ]
+
+logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -63,7 +66,10 @@ def reuse_or_make(
         with locked(path, what=what):
             found = find()
             if found is None:
-                found = make()
+                if Path(path).exists() and not overwrite:
+                    logger.info("%s is out of date: made again", path)
+                return make()
+    logger.info("%s is finished; --overwrite makes it again", path)
     return found
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "bootstrap_p_value",
     "mantel_p_value",
     "mcnemar_p_value",
+    "resampled_means",
     "standard_error",
 ]
 
@@ -79,12 +80,7 @@ def bootstrap_p_value(
 
     Source: P. Koehn, "Statistical significance tests for machine translation evaluation", 2004.
     """
-    if n_bootstrap < 1:
-        raise LseError(f"`n_bootstrap` must be at least 1; got {n_bootstrap}.")
-    generator = torch.Generator().manual_seed(seed)
-    n = len(differences)
-    draws = torch.randint(n, (n_bootstrap, n), generator=generator)
-    means = differences[draws].mean(dim=1)
+    means = resampled_means(differences, n_bootstrap=n_bootstrap, seed=seed)
     below = (int((means <= 0).sum()) + 1) / (n_bootstrap + 1)
     above = (int((means >= 0).sum()) + 1) / (n_bootstrap + 1)
     return min(1.0, 2 * min(below, above))
@@ -115,21 +111,40 @@ def bootstrap_interval(
     Raises:
         LseError: `n_bootstrap` or `confidence` out of range.
     """
-    if n_bootstrap < 1:
-        raise LseError(f"`n_bootstrap` must be at least 1; got {n_bootstrap}.")
     if not 0 < confidence < 1:
         raise LseError(
             f"`confidence` must be in (0, 1); got {confidence}. Pass a fraction, e.g. 0.95."
         )
+    means = resampled_means(values, n_bootstrap=n_bootstrap, seed=seed)
+    tail = (1 - confidence) / 2
+    low, high = means.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=-1)
+    return low, high
+
+
+def resampled_means(
+    values: Float64[Tensor, "*batch sentence"], *, n_bootstrap: int, seed: int
+) -> Float64[Tensor, "*batch resample"]:
+    """Draw sentences with replacement, and average `values` over each draw.
+
+    The draws depend on the number of sentences and the seed alone: every result of as many
+    sentences is resampled alike.
+
+    Args:
+        values: One number per sentence, in any number of rows.
+        n_bootstrap: Number of draws, at least 1.
+        seed: Of the draws.
+
+    Raises:
+        LseError: `n_bootstrap` out of range.
+    """
+    if n_bootstrap < 1:
+        raise LseError(f"`n_bootstrap` must be at least 1; got {n_bootstrap}.")
     n = values.shape[-1]
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(n, (n_bootstrap, n), generator=generator)
     times = torch.zeros(n_bootstrap, n, dtype=torch.float64)
     times.scatter_add_(1, drawn, torch.ones_like(times))
-    means = values @ times.T / n
-    tail = (1 - confidence) / 2
-    low, high = means.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=-1)
-    return low, high
+    return values @ times.T / n
 
 
 def mantel_p_value(

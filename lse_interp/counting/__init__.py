@@ -1,1 +1,1 @@
-"""The engine behind `lse_interp.activations`: running counts, shards on disk, processes."""
+"""Activation counts: how often each neuron is active on text of a language."""

@@ -1,158 +1,217 @@
-"""From shards of blocks to counts: each process counts what no other has claimed."""
+"""count_activations: how often each neuron is active on the text of one language."""
 
-import hashlib
+import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
 
 import torch
+from tqdm.auto import tqdm
 
+from lse_interp.artifacts.atomic import remove_folder
 from lse_interp.artifacts.provenance import provenance
-from lse_interp.core.errors import ArtifactError, LseError
+from lse_interp.core.errors import ArtifactError, LseError, MismatchError
+from lse_interp.core.languages import lookup
 from lse_interp.core.processes import Processes
+from lse_interp.counting.count_settings import CountSettings
 from lse_interp.counting.counter import NeuronCounter
 from lse_interp.counting.counts import ActivationCounts
+from lse_interp.counting.packed_text import FILE_NAME, PackedText, texts_ahead
 from lse_interp.counting.shard_store import Shard, ShardStore
-from lse_interp.data import Block, batches
-from lse_interp.data.packing import shards
+from lse_interp.data import Block, Corpus, batches
+from lse_interp.data.separators import Bos, Separator
 from lse_interp.models import HookedModel
 
-__all__ = ["SharedCount", "shard_blocks", "text_digest"]
+__all__ = ["SharedCount", "count_activations", "new_launch"]
 
 
-def shard_blocks(blocks: Sequence[Block], *, n_shards: int, block_size: int) -> list[list[Block]]:
-    """Cut a corpus into at most `n_shards` runs of consecutive blocks with about as much text.
+def count_activations(
+    model: HookedModel,
+    corpus: Corpus | Iterable[str],
+    *,
+    language: str,
+    n_tokens: int | Literal["all"] | None = None,
+    site: str = "mlp.hook_act",
+    block_size: int | None = None,
+    batch_size: int = 8,
+    n_shards: int = 8,
+    bos: Bos | Literal["auto"] | None = None,
+    separator: Separator = "eos",
+    workdir: str | Path | None = None,
+    overwrite: bool = False,
+    show_progress: bool = False,
+) -> ActivationCounts:
+    """Count at how many text tokens each neuron is active, and sum its values.
 
-    The cuts depend on nothing but the blocks and the two numbers. No shard is smaller than a
-    block, so a short corpus has fewer of them.
+    Counts are exact; sums are float32 within a batch and float64 over batches. The
+    language-model head is not run. What is None takes the default of the corpus or the model, as
+    in `python -m lse_interp.activations`, which gives the same counts.
+
+    Args:
+        model: The model, run on its own device and in its own dtype.
+        corpus: A corpus, or documents.
+        language: ISO 639-3, or any spelling that `lookup` knows.
+        n_tokens: Text tokens to count, at least 1, or `"all"` of the corpus.
+        site: A kind of site whose last axis is neurons.
+        block_size: Positions per sequence, at most what the model was made for.
+        batch_size: Sequences per forward pass.
+        n_shards: Pieces of the corpus that are counted apart. None is smaller than a block, so
+            short text gives fewer.
+        bos: Where the model reads BOS; `auto`: before every block if the tokenizer adds BOS
+            itself, else nowhere.
+        separator: What the model reads between two documents.
+        workdir: Folder that keeps finished shards. Called again with the same arguments, the
+            function resumes from it and gives the same counts bit by bit. Processes that
+            `accelerate launch` or `torchrun` started together need one. It is not deleted.
+        overwrite: Whether to delete what `workdir` holds first.
+        show_progress: Whether to draw a progress bar on stderr.
+
+    Returns:
+        The counts of all shards, in every process.
+
+    Raises:
+        LanguageError: Unknown language.
+        CorpusError: Less text than `n_tokens`, or none.
+        ActivationError: Unknown site, or values that are not finite (names the first layer).
+        MismatchError: `workdir` belongs to a run with other settings, or `corpus` to another
+            language.
+        LseError: An argument is out of range, or several processes have no `workdir`.
     """
-    n_tokens = blocks[-1].start + blocks[-1].n_text
-    tokens_per_shard = max(-(-n_tokens // n_shards), block_size)
-    return [list(group) for _, group in shards(blocks, tokens_per_shard=tokens_per_shard)]
-
-
-def text_digest(blocks: Iterable[Block]) -> str:
-    """Hash the token ids of a corpus, and which of them are text (16 hexadecimal digits)."""
-    digest = hashlib.sha256()
-    for block in blocks:
-        digest.update(block.ids.numpy().tobytes())
-        digest.update(block.is_text.numpy().tobytes())
-    return digest.hexdigest()[:16]
+    code = lookup(language).code
+    if isinstance(corpus, Corpus) and corpus.language != code:
+        raise MismatchError(
+            f"The corpus {corpus.spec} was opened for {corpus.language}; asked for {code}. Open it "
+            "with load_corpus(..., language=...) of the language to count."
+        )
+    chosen = CountSettings(n_tokens, site, block_size, batch_size, n_shards, bos, separator)
+    settings = chosen.resolved(model, corpus=corpus.spec if isinstance(corpus, Corpus) else "")
+    folder = None if workdir is None else Path(workdir)
+    with Processes.find().joined() as processes:
+        if folder is not None:
+            processes.require_one_folder(folder)
+            if processes.is_main:
+                # A text is that of one launch.
+                remove_folder(folder) if overwrite else (folder / FILE_NAME).unlink(missing_ok=True)
+            processes.wait()
+        ((_, text, seconds_waiting),) = texts_ahead(
+            [code],
+            lambda _: PackedText.pack(corpus, model.tokenizer, settings),
+            processes=processes,
+            folder=lambda _: folder or Path(),
+        )
+        counted = SharedCount(
+            model, text, language=code, settings=settings, folder=folder, processes=processes
+        )
+        counted.count(text, show_progress=show_progress, seconds_waiting=seconds_waiting)
+        processes.wait()
+        counts = counted.merged()
+        # Nobody may clear the folder while another still reads.
+        processes.wait()
+    return counts
 
 
 class SharedCount:
-    """The count of one language, to which every process adds the shards it claims.
+    """The count of one text, of which every process counts the shards that are its own by number.
 
-    Nobody waits: a process that finds every shard claimed is free for the next language, and the
-    counts can be merged once `is_complete`. Which process counts a shard does not change it.
+    Process p of n counts the shards whose number, counted over all texts of the launch, is p
+    modulo n. Which process counts a shard does not change it. Nobody waits for the others: a
+    process passes on to its next text, and the shards can be merged once `is_complete`.
 
     Args:
         model: The model to run.
-        language: ISO 639-3; one count per language and `ranks`.
-        site: Kind of site to read.
-        batch_size: Blocks per forward pass; a pass never spans two shards.
-        settings: Everything that the counts depend on, for their provenance.
-        source: Where the text came from.
-        ranks: This process among those that share the work.
-        store: Where finished shards are kept; None keeps them in memory.
+        text: The text, the same in every process; not kept.
+        language: ISO 639-3.
+        settings: Resolved ones.
+        folder: Where finished shards are kept; None keeps them in memory.
+        processes: This process among those that share the work.
+        n_before: Shards of the texts before this one.
+        launch: Tells the counters of this launch from those of others in the same processes.
 
     Raises:
-        LseError: Several processes and no `store` to meet in.
+        LseError: Several processes and no `folder`.
     """
 
     def __init__(
         self,
         model: HookedModel,
+        text: PackedText,
         *,
         language: str,
-        site: str,
-        batch_size: int,
-        settings: Mapping[str, Any],
-        source: str,
-        ranks: Processes,
-        store: ShardStore | None,
+        settings: CountSettings,
+        folder: Path | None,
+        processes: Processes,
+        n_before: int = 0,
+        launch: str | None = None,
     ) -> None:
-        if store is None and ranks.world > 1:
+        if folder is None and processes.world > 1:
             raise LseError(
-                f"{ranks.world} processes exchange their shards through a folder that all of them "
-                "see; pass workdir."
+                f"{processes.world} processes exchange their shards through a folder that all of "
+                "them see; pass workdir."
             )
         self.language = language
-        self.store = store
-        self._model, self._info = model, model.info
-        self._site, self._batch_size = site, batch_size
-        self._settings, self._source = settings, source
-        self._ranks = ranks
-        self._mine: dict[int, Shard] = {}
-        self._n_shards = 0
+        self.shards = text.shards(settings.n_shards)
+        self._model, self._info, self._source = model, model.info, text.source
+        self._site, self._batch_size = settings.site, settings.batch_size
+        self._processes, self._n_before = processes, n_before
+        self._launch = new_launch(processes) if launch is None else launch
+        about = {
+            **settings.statistic(model, language=language, corpus=text.spec),
+            "split": text.split,
+            "text": text.digest,
+            **settings.numerics(model),
+        }
+        self.store = ShardStore(folder, about)
 
     def count(
-        self,
-        groups: Sequence[Sequence[Block]],
-        *,
-        advance: Callable[[int], object],
-        seconds_waiting: float = 0.0,
+        self, text: PackedText, *, show_progress: bool = False, seconds_waiting: float = 0.0
     ) -> None:
-        """Count shards until all are claimed; those that are there already are only read.
+        """Count the shards of this process; finished ones are only read.
 
         Args:
-            groups: The blocks of each shard, the same in every process.
-            advance: Called with the number of text tokens that all processes have done since the
-                last call.
+            text: The text given before.
+            show_progress: Whether the main process draws a bar of its own part.
             seconds_waiting: How long this process has waited for the text.
 
         Raises:
             ActivationError: A layer gave values that are not finite.
-            MismatchError: `store` holds shards of other settings.
-            ArtifactError: A shard in `store` was altered.
-            LseError: Another process has ended.
+            MismatchError: The folder holds shards of other settings.
+            ArtifactError: A shard in the folder was altered.
+            LseError: Another process has failed.
         """
-        since, shown = time.monotonic() - seconds_waiting, 0
-        self._add("ms waiting", round(1000 * seconds_waiting))
-        self._n_shards = len(groups)
+        began = time.monotonic() - seconds_waiting
+        finished = self.store.indices()
         counter: NeuronCounter | None = None
-        there: set[int] | None = None
-
-        def step(n_tokens: int) -> None:
-            nonlocal shown
-            shown += n_tokens
-            advance(n_tokens)
-
-        while (index := self._claim()) < len(groups):
-            if there is None:
-                # Behind the first claim, as the folder of a language that is done may be deleted.
-                there = set() if self.store is None else self.store.indices()
-            if self.store is not None and index in there:
-                shard = self.store.load(index)
-                self._add("reused", 1)
-                self._add("tokens reused", shard.n_tokens)
-            else:
+        own = self._own()
+        with self._bar(text, own, show=show_progress) as bar:
+            for index in own:
+                self._processes.require_all()
+                if index in finished:
+                    n_tokens = self.store.load(index).n_tokens
+                    self._add("reused", 1)
+                    self._add("tokens reused", n_tokens)
+                    bar.update(n_tokens)
+                    continue
                 counter = counter or NeuronCounter(self._model, self._site)
-                what = f"{self.language} text (shard {index} of {len(groups)})"
-                shard = self._count(counter, groups[index], what=what, advance=step)
-                if self.store is not None:
-                    self.store.save(index, shard)
-            self._mine[index] = shard
-            step(self._add("tokens", shard.n_tokens) - shown)
-            now = time.monotonic()
-            self._add("ms", round(1000 * (now - since)))
-            since = now
-            # Last, as whoever sees all shards done may merge.
-            self._add("done", 1)
+                self.store.save(index, self._count(counter, text, index, bar))
+        self._add("ms waiting", round(1000 * seconds_waiting))
+        self._add("ms", round(1000 * (time.monotonic() - began)))
+        # Last, as the main process may merge once all have passed.
+        self._add("passed", 1)
 
     @property
     def is_complete(self) -> bool:
-        """Whether every shard is there."""
-        return self._add("done", 0) == self._n_shards > 0
+        """Whether every process has counted its shards."""
+        return self._add("passed", 0) == self._processes.world
 
     def merged(self) -> ActivationCounts:
         """Put the shards of all processes together.
 
         Raises:
-            ArtifactError: A shard of another process cannot be seen from this one.
+            ArtifactError: A shard was altered, or this process does not see that of another.
         """
-        found = [self._shard(index) for index in range(self._n_shards)]
-        world = self._ranks.world
+        found = [self._load(index) for index in range(len(self.shards))]
+        world = self._processes.world
         n_tokens = sum(shard.n_tokens for shard in found)
         return ActivationCounts(
             language=self.language,
@@ -162,7 +221,7 @@ class SharedCount:
             shard_activation_sum=torch.stack([shard.activation_sum for shard in found]),
             shard_n_tokens=torch.tensor([shard.n_tokens for shard in found]),
             provenance=provenance(
-                settings=self._settings,
+                settings=self.store.settings,
                 source=self._source,
                 n_processes=world,
                 n_shards_reused=self._add("reused", 0),
@@ -173,43 +232,50 @@ class SharedCount:
             ),
         )
 
-    def _shard(self, index: int) -> Shard:
-        if index in self._mine:
-            return self._mine[index]
+    def _own(self) -> list[int]:
+        rank, world = self._processes.rank, self._processes.world
+        return [i for i in range(len(self.shards)) if (self._n_before + i) % world == rank]
+
+    def _load(self, index: int) -> Shard:
         try:
-            assert self.store is not None, "without a store, every shard is this process's own"
             return self.store.load(index)
         except ArtifactError as error:
-            error.add_note(
-                f"Another process has counted shard {index} of {self.language}. All processes "
-                "must see one folder; give them a shared file system, or count parts of the "
-                "corpus apart and `merge` them."
-            )
+            if self._processes.world > 1:
+                error.add_note(
+                    f"Another process may have counted shard {index} of {self.language}. All "
+                    "processes must see one folder; give them a shared file system, or count parts "
+                    "of the corpus apart and `merge` them."
+                )
             raise
 
-    def _count(
-        self,
-        counter: NeuronCounter,
-        blocks: Iterable[Block],
-        *,
-        what: str,
-        advance: Callable[[int], object],
-    ) -> Shard:
+    def _count(self, counter: NeuronCounter, text: PackedText, index: int, bar: tqdm) -> Shard:
         n_tokens = 0
+        blocks: Iterable[Block] = text.blocks(self.shards[index])
         for ids, is_text in batches(blocks, self._batch_size):
             counter.add(ids, is_text)
             n_text = int(is_text.sum())
             n_tokens += n_text
-            advance(n_text)
-        n_positive, activation_sum = counter.finish(what=what)
-        return Shard(n_positive, activation_sum, n_tokens)
+            bar.update(n_text)
+        what = f"{self.language} text (shard {index} of {len(self.shards)})"
+        return Shard(*counter.finish(what=what), n_tokens)
 
-    def _claim(self) -> int:
-        self._ranks.require_all()
-        return self._add("claimed", 1) - 1
+    def _bar(self, text: PackedText, own: list[int], *, show: bool) -> tqdm:
+        total = text.n_tokens * len(own) // len(self.shards)
+        # None: silent where stderr is not a terminal.
+        disable = None if show and self._processes.is_main else True
+        return tqdm(
+            total=total,
+            desc=self.language,
+            unit="tok",
+            unit_scale=True,
+            leave=False,
+            disable=disable,
+        )
 
     def _add(self, name: str, n: int) -> int:
-        return self._ranks.add(self._key(name), n)
+        return self._processes.add(f"{self._launch} {self.language} {name}", n)
 
-    def _key(self, name: str) -> str:
-        return f"{self.language} {name}"
+
+def new_launch(processes: Processes) -> str:
+    """Name the counters of one call, alike in all processes."""
+    return processes.decide(lambda: secrets.token_hex(4))

@@ -1,66 +1,106 @@
-"""What a count depends on: checked, completed from the model, and written beside the numbers."""
+"""CountSettings: how text is packed, run and counted, and what that is by default."""
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
 
 from lse_interp.core.errors import ActivationError, CorpusError, LseError, near_misses
-from lse_interp.counting.counter import NEURON_SITES
 from lse_interp.data.separators import Bos, Separator
-from lse_interp.models import HookedModel
-from lse_interp.models.tokenization import auto_bos, check_block_size
 
-__all__ = ["Settings"]
+if TYPE_CHECKING:
+    from lse_interp.models import HookedModel
+
+__all__ = ["NEURON_SITES", "CountSettings"]
+
+NEURON_SITES: tuple[str, ...] = (
+    "mlp.hook_pre",
+    "mlp.hook_pre_linear",
+    "mlp.hook_act",
+    "mlp.hook_post",
+)
+"""The sites whose last axis is neurons."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How text is packed, run and counted.
+class CountSettings:
+    """How text is packed, run and counted. `resolved` fills in what is None."""
 
-    Raises:
-        ActivationError: The site is unknown, or its last axis is not neurons.
-        CorpusError: `n_tokens` is below 1.
-        LseError: Another number is below 1.
-    """
+    n_tokens: int | Literal["all"] | None = None
+    """Text tokens per language, or `all` of the corpus; by default 20,000 of the embedded corpus,
+    of others what the model's defaults say, usually 1,000,000. The paper reads 100 MB per
+    language; as int64 ids, that is 13.1 million tokens."""
+    site: str = "mlp.hook_act"
+    """Values that are counted where > 0; LAPE's are those of the gate, `mlp.hook_act`."""
+    block_size: int | None = None
+    """Positions per sequence; by default what the model's defaults say, usually 512."""
+    batch_size: int = 8
+    """Sequences per forward pass; a pass never spans two shards."""
+    n_shards: int = 8
+    """Pieces that each language is counted in, for reliability. A piece is also the unit of
+    resuming and of sharing the work between processes. None is smaller than a block."""
+    bos: Annotated[
+        Bos | Literal["auto"] | None, tyro.conf.arg(metavar="{auto,block,document,none}")
+    ] = None
+    """BOS before every block, every document or nowhere. `auto`: before every block if the
+    tokenizer adds BOS itself, else nowhere. By default what the model's defaults say."""
+    separator: Separator = "eos"
+    """Between two documents: EOS, or nothing."""
 
-    site: str
-    n_tokens: int | None
-    block_size: int
-    batch_size: int
-    n_shards: int
-    bos: Bos | Literal["auto"]
-    separator: Separator
+    def check(self) -> None:
+        """Refuse values that no model can be counted with.
 
-    def __post_init__(self) -> None:
+        Raises:
+            ActivationError: The site is unknown, or its last axis is not neurons.
+            CorpusError: `n_tokens` is below 1.
+            LseError: Another number is below 1.
+        """
         if self.site not in NEURON_SITES:
             raise ActivationError(
                 f"`site` must be one whose last axis is neurons; got {self.site!r}. "
                 f"{near_misses(self.site, NEURON_SITES)}"
             )
-        if self.n_tokens is not None and self.n_tokens < 1:
+        if isinstance(self.n_tokens, int) and self.n_tokens < 1:
             raise CorpusError(
-                f"`n_tokens` must be at least 1, or None for all text; got {self.n_tokens}."
+                f"`n_tokens` must be at least 1, or 'all' for all text; got {self.n_tokens}."
             )
         for name in ("block_size", "batch_size", "n_shards"):
-            if getattr(self, name) < 1:
-                raise LseError(f"`{name}` must be at least 1; got {getattr(self, name)}.")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise LseError(f"`{name}` must be at least 1; got {value}.")
 
-    def fitted(self, model: HookedModel) -> "Settings":
-        """Replace `auto` by what the tokenizer does, and check the block size against the model.
+    def resolved(self, model: "HookedModel", *, corpus: str) -> "CountSettings":
+        """Fill in the defaults of the corpus and the model, and check all against the model.
+
+        Args:
+            model: The model to count.
+            corpus: The specification of the corpus.
 
         Raises:
             ActivationError: The model has no such site.
-            LseError: The model has no tokenizer, or positions for less than a block.
+            LseError: See `check`; or the model has no tokenizer, or too few positions for a block.
         """
+        from lse_interp.data.corpora import default_n_tokens
+        from lse_interp.models.tokenization import auto_bos, check_block_size
+
+        self.check()
         model.layout.locate(f"blocks.0.{self.site}")
         if model.tokenizer is None:
             raise LseError(
                 f"{model.name} has no tokenizer, so text cannot be counted. Give "
                 "HookedModel(hf, tokenizer) one."
             )
-        check_block_size(model, self.block_size)
-        return replace(self, bos=auto_bos(model)) if self.bos == "auto" else self
+        block_size = model.defaults.block_size if self.block_size is None else self.block_size
+        check_block_size(model, block_size)
+        bos = self.bos or model.defaults.bos
+        return replace(
+            self,
+            n_tokens=self.n_tokens or default_n_tokens(corpus) or model.defaults.n_tokens,
+            block_size=block_size,
+            bos=auto_bos(model) if bos == "auto" else bos,
+        )
 
-    def statistic(self, model: HookedModel, *, language: str, corpus: str) -> dict[str, Any]:
+    def statistic(self, model: "HookedModel", *, language: str, corpus: str) -> dict[str, Any]:
         """Return what defines the counts: model, text, and how the text is cut and read."""
         chosen = asdict(self)
         del chosen["batch_size"]
@@ -71,7 +111,7 @@ class Settings:
             "corpus": corpus,
         } | chosen
 
-    def numerics(self, model: HookedModel) -> dict[str, Any]:
+    def numerics(self, model: "HookedModel") -> dict[str, Any]:
         """Return what decides the last bits of the same counts."""
         return {
             "batch_size": self.batch_size,

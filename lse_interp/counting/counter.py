@@ -10,15 +10,7 @@ from torch import Tensor
 from lse_interp.core.errors import ActivationError
 from lse_interp.models import HookedModel, site_name
 
-__all__ = ["NEURON_SITES", "NeuronCounter", "add_up"]
-
-NEURON_SITES: tuple[str, ...] = (
-    "mlp.hook_pre",
-    "mlp.hook_pre_linear",
-    "mlp.hook_act",
-    "mlp.hook_post",
-)
-"""The sites whose last axis is neurons."""
+__all__ = ["NeuronCounter", "add_up"]
 
 
 class _Counts(NamedTuple):
@@ -36,7 +28,7 @@ class NeuronCounter:
 
     Args:
         model: The model to run.
-        site: One of `NEURON_SITES`.
+        site: One of `count_settings.NEURON_SITES`.
     """
 
     def __init__(self, model: HookedModel, site: str) -> None:

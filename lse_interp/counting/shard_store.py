@@ -1,14 +1,13 @@
-"""Finished shards of an unfinished run, one file each, so that a killed run can go on."""
+"""Finished shards of an unfinished count, one file each, so that a killed run can resume."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float64, Int64
 from torch import Tensor, tensor
 
-from lse_interp.artifacts.atomic import remove_folder
 from lse_interp.artifacts.format import load_artifact, read_meta, save_artifact
 from lse_interp.artifacts.reuse import differences
 from lse_interp.core.errors import ArtifactError, MismatchError
@@ -35,16 +34,20 @@ class ShardStore:
     that shards of a run with other settings are refused instead of mixed in.
     """
 
-    folder: Path
+    folder: Path | None
+    """None keeps the shards in memory."""
     settings: Mapping[str, Any]
+    _kept: dict[int, Shard] = field(default_factory=dict)
 
     def indices(self) -> set[int]:
-        """Say which shards are there.
+        """Say which shards are finished.
 
         Raises:
             MismatchError: A shard was counted with other settings.
             ArtifactError: A shard cannot be read.
         """
+        if self.folder is None:
+            return set(self._kept)
         # Digits only: a process that was killed may have left a temporary file.
         files = sorted(self.folder.glob("[0-9]*.safetensors"))
         for path in files:
@@ -56,9 +59,11 @@ class ShardStore:
 
         Raises:
             MismatchError: It was counted with other settings.
-            ArtifactError: It is not there, or was altered after it was written.
+            ArtifactError: It does not exist, or was altered after it was written.
         """
-        path = self._path(index)
+        if self.folder is None:
+            return self._kept[index]
+        path = self._path(self.folder, index)
         tensors, meta = load_artifact(path, kind=_KIND, version=_VERSION)
         self._check(meta, path)
         return Shard(
@@ -68,9 +73,12 @@ class ShardStore:
         )
 
     def save(self, index: int, shard: Shard) -> None:
-        """Write one shard."""
+        """Keep one shard."""
+        if self.folder is None:
+            self._kept[index] = shard
+            return
         save_artifact(
-            self._path(index),
+            self._path(self.folder, index),
             kind=_KIND,
             version=_VERSION,
             tensors={
@@ -81,12 +89,9 @@ class ShardStore:
             meta={"settings": dict(self.settings), "index": index},
         )
 
-    def clear(self) -> None:
-        """Delete the folder."""
-        remove_folder(self.folder)
-
-    def _path(self, index: int) -> Path:
-        return self.folder / f"{index:05d}.safetensors"
+    @staticmethod
+    def _path(folder: Path, index: int) -> Path:
+        return folder / f"{index:05d}.safetensors"
 
     def _check(self, meta: Mapping[str, Any], path: Path) -> None:
         if meta["index"] != int(path.stem):
@@ -96,5 +101,5 @@ class ShardStore:
         if changed := differences(meta["settings"], self.settings):
             raise MismatchError(
                 f"{path.parent} holds shards of an unfinished run with other settings: {changed}. "
-                "Repeat the command that began it, or pass --overwrite to start afresh."
+                "Repeat the command that began it, or pass --overwrite to start from the beginning."
             )

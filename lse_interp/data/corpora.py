@@ -21,9 +21,10 @@ from lse_interp.data.hub import GLOTCC, hub_sources, open_rows, read_column
 from lse_interp.data.readers import find_files, read_documents
 from lse_interp.data.source_spec import names_language, parse_options
 
-__all__ = ["Corpus", "load_corpus", "require_text_of_each"]
+__all__ = ["Corpus", "default_n_tokens", "load_corpus", "require_text_of_each"]
 
 _SPECS = ("embedded", "glotcc")
+_N_TOKENS = {"embedded": 20_000}
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,11 @@ def load_corpus(spec: str, *, language: str, split: str | None = None) -> Corpus
     if spec == "glotcc" or spec.startswith("hf:"):
         return _hub(spec, record, split)
     return _local(spec, record, split)
+
+
+def default_n_tokens(spec: str) -> int | None:
+    """Return how many text tokens of a corpus are counted by default; None if any model may say."""
+    return _N_TOKENS.get(spec)
 
 
 def require_text_of_each(spec: str, languages: Sequence[str]) -> None:

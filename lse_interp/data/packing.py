@@ -18,7 +18,7 @@ from torch import Tensor
 from lse_interp.core.errors import CorpusError
 from lse_interp.data.separators import Bos, Separator
 
-__all__ = ["Block", "IGNORE", "batches", "labels", "pack", "require_documents", "shards", "skip"]
+__all__ = ["Block", "IGNORE", "batches", "labels", "pack", "require_documents", "skip"]
 
 
 IGNORE = -100
@@ -140,28 +140,6 @@ def skip(blocks: Iterable[Block], n: int) -> Iterator[Block]:
             f"the run began, or other packing options are in use; start afresh."
         )
     return stream
-
-
-def shards(
-    blocks: Iterable[Block], *, tokens_per_shard: int
-) -> Iterator[tuple[int, Iterator[Block]]]:
-    """Group blocks into shards: block b belongs to shard floor(b.start / tokens_per_shard).
-
-    A shard depends on the position in the corpus alone, so processes that each take some of the
-    shards agree on all of them. Reading a shard's blocks must end before the next one begins; a
-    shard that is not read is passed over.
-
-    Args:
-        blocks: in corpus order, from the first.
-        tokens_per_shard: text tokens in a shard, give or take a block; a shard count S of n
-            tokens is `-(-n // S)`. At least one block long, or some shards stay empty.
-
-    Returns:
-        Pairs of shard index and its blocks.
-    """
-    if tokens_per_shard < 1:
-        raise CorpusError(f"`tokens_per_shard` must be at least 1; got {tokens_per_shard}.")
-    return itertools.groupby(blocks, key=lambda block: block.start // tokens_per_shard)
 
 
 def labels(

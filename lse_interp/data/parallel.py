@@ -17,13 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lse_interp.core.errors import CorpusError, LanguageError
-from lse_interp.core.languages import PAPER_LANGUAGES, Language, lookup
+from lse_interp.core.languages import PAPER_LANGUAGES, PAPER_REFERENCE, Language, lookup
 from lse_interp.data import embedded
 from lse_interp.data.hub import FLORES, HubSource, hub_sources, open_rows
 from lse_interp.data.readers import SUFFIXES, find_files, listing, read_records, require_field
 from lse_interp.data.source_spec import expand, names_language, parse_options, spellings
 
-__all__ = ["ParallelText", "load_parallel"]
+__all__ = ["ParallelText", "load_parallel", "load_with_reference"]
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +137,34 @@ def load_parallel(
         split=split,
     )
     return text if n_sentences is None else _first(text, n_sentences)
+
+
+def load_with_reference(
+    spec: str,
+    language: str,
+    against: Sequence[str] = (),
+    *,
+    split: str | None = None,
+    n_sentences: int | None = None,
+) -> ParallelText:
+    """Load sentences of a language and of those it is compared with; see `load_parallel`.
+
+    Args:
+        spec: one of the specifications in the table above.
+        language: in any spelling that `lookup` knows.
+        against: the languages compared with; by default those of the paper's nine that the
+            source has.
+        split: as in `load_parallel`.
+        n_sentences: as in `load_parallel`.
+    """
+    code, others = lookup(language).code, tuple(lookup(name).code for name in against)
+    return load_parallel(
+        spec,
+        languages=tuple(dict.fromkeys((code, *others))),
+        optional=() if others else tuple(other for other in PAPER_REFERENCE if other != code),
+        split=split,
+        n_sentences=n_sentences,
+    )
 
 
 _Read = Callable[[list[Language]], dict[str, tuple[str, ...]]]

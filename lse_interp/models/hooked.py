@@ -179,7 +179,7 @@ class HookedModel:
                 the same shape (cast to the activation's dtype and device). The activation is the
                 model's own tensor, not a copy.
             stop_after: Last layer needed. The pass ends once every hooked site has fired, at the
-                latest behind this layer. None runs all layers.
+                latest after this layer. None runs all layers.
             logits: Whether to compute and return the logits; otherwise the language-model head
                 is not run.
             grad: Whether to build the autograd graph.
@@ -188,7 +188,7 @@ class HookedModel:
             The logits if asked for, else None.
 
         Raises:
-            ActivationError: A site is unknown, lies behind `stop_after`, or did not fire exactly
+            ActivationError: A site is unknown, comes after `stop_after`, or did not fire exactly
                 once.
             LseError: `logits` and `stop_after` are both given, or the batch is malformed.
         """
@@ -208,7 +208,7 @@ class HookedModel:
         reduce: Callable[[Tensor, str], Tensor] | None = None,
         grad: bool = False,
     ) -> dict[str, Shaped[Tensor, "..."]]:
-        """Gather activations; the pass ends behind the last site.
+        """Gather activations; the pass ends after the last site.
 
         Args:
             batch: As in `run_with_hooks`.
@@ -223,17 +223,7 @@ class HookedModel:
         Raises:
             ActivationError: A site is unknown or did not fire exactly once.
         """
-        gathered: dict[str, Tensor] = {}
-
-        def keep(activation: Tensor, site: str) -> None:
-            # A copy: the model may write to its own tensor later in the pass.
-            gathered[site] = activation.clone() if reduce is None else reduce(activation, site)
-
-        last = max((parse_site(site)[1] for site in sites), default=0)
-        hooks = dict.fromkeys(sites, keep)
-        self._check(hooks, stop_after=None, logits=False)
-        self.run_with_hooks(batch, hooks, stop_after=last, grad=grad)
-        return {site: gathered[site] for site in sites}
+        return self._gather(batch, sites, reduce=reduce, logits=False, grad=grad)[1]
 
     def run_with_cache(
         self,
@@ -264,14 +254,9 @@ class HookedModel:
             chosen = [site for site in self.sites if names_filter(site)]
         else:
             chosen = [names_filter] if isinstance(names_filter, str) else list(names_filter)
-        cache: dict[str, Tensor] = {}
-
-        def keep(activation: Tensor, site: str) -> None:
-            cache[site] = activation.clone()
-
-        logits = self.run_with_hooks(batch, dict.fromkeys(chosen, keep), logits=True, grad=grad)
+        logits, cache = self._gather(batch, chosen, reduce=None, logits=True, grad=grad)
         assert logits is not None
-        return logits, {site: cache[site] for site in chosen}
+        return logits, cache
 
     def __call__(self, batch: Batch, *, grad: bool = False) -> Float[Tensor, "batch pos vocab"]:
         """Compute the logits of a batch, which is as in `run_with_hooks`."""
@@ -329,6 +314,27 @@ class HookedModel:
             self._backends[name] = make_backend(name, self.hf, self.layout, self.tokenizer)
         return self._backends[name]
 
+    def _gather(
+        self,
+        batch: Batch,
+        sites: Sequence[str],
+        *,
+        reduce: Callable[[Tensor, str], Tensor] | None,
+        logits: bool,
+        grad: bool,
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        gathered: dict[str, Tensor] = {}
+
+        def keep(activation: Tensor, site: str) -> None:
+            # A copy: the model may write to its own tensor later in the pass.
+            gathered[site] = activation.clone() if reduce is None else reduce(activation, site)
+
+        hooks = dict.fromkeys(sites, keep)
+        self._check(hooks, stop_after=None, logits=logits)
+        last = None if logits else max((parse_site(site)[1] for site in sites), default=0)
+        found = self.run_with_hooks(batch, hooks, stop_after=last, logits=logits, grad=grad)
+        return found, {site: gathered[site] for site in sites}
+
     def _check_equations(self) -> None:
         """Refuse names under which the sites do not follow their equations."""
         if any(weight.is_meta for weight in self.hf.parameters()):
@@ -359,7 +365,7 @@ class HookedModel:
         for site in hooks:
             if parse_site(site)[1] > stop_after:
                 raise ActivationError(
-                    f"{site} lies behind stop_after={stop_after} and would never fire. "
+                    f"{site} comes after stop_after={stop_after} and would never fire. "
                     f"Raise stop_after to at least {parse_site(site)[1]}."
                 )
 

@@ -33,7 +33,7 @@ class ModelInfo:
     d_mlp: int
     n_parameters: int
     gated: bool = True
-    """Whether a neuron has a gate row beside its up row and down column."""
+    """Whether a neuron has a gate row, besides its up row and down column."""
 
     @property
     def projections(self) -> tuple[str, ...]:
@@ -53,7 +53,7 @@ class ModelInfo:
         """Refuse an artefact of another model.
 
         Args:
-            other: the model found, in or behind `what`.
+            other: the model that `what` belongs to.
             what: the thing that carries `other`, as it should read in the message.
 
         Raises:

@@ -102,7 +102,7 @@ class Layout:
         return self.d_mlp if at.fused and projection == second else 0
 
     def locate(self, site: str) -> Point:
-        """Find the module behind a full site name.
+        """Find the module of a site.
 
         Args:
             site: `blocks.{layer}.{kind}`.

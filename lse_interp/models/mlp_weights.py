@@ -1,11 +1,9 @@
 """The MLP of a layer seen neuron-first: one row per neuron, whatever the architecture stores."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -15,21 +13,19 @@ from lse_interp.models.info import projections
 from lse_interp.models.placement.dtensors import local_part, whole
 
 __all__ = [
-    "FFN",
     "WeightSlice",
-    "ffn",
     "read_rows",
-    "require_matrix",
     "row_slices",
     "select_rows",
     "weight_slices",
+    "weight_views",
     "write_rows",
 ]
 
 
 @dataclass(frozen=True)
 class WeightSlice:
-    """Which slice of which parameter a view comes from.
+    """Which slice of which parameter holds a projection, or its bias.
 
     Attributes:
         name: Parameter name, as in `hf.get_parameter(name)`.
@@ -42,63 +38,8 @@ class WeightSlice:
     start: int = 0
 
 
-@dataclass(frozen=True)
-class FFN:
-    """Views of one MLP, down(act(gate x) * (up x)) or down(act(up x)), one row per neuron.
-
-    Row i of `gate` and `up` reads neuron i from the residual stream, row i of `down` writes it
-    back. All tensors share storage with the model and carry no autograd history: writing to them
-    changes the model.
-
-    Attributes:
-        layer: Block index.
-        gate: Gate rows; None for an ungated MLP.
-        up: Up rows.
-        down: Down columns, transposed.
-        gate_bias: Bias of gate, if any.
-        up_bias: Bias of up, if any.
-        down_bias: Bias of down, if any.
-        slices: For each field above that is not None, the parameter behind it.
-    """
-
-    layer: int
-    gate: Float[Tensor, "neuron d_model"] | None
-    up: Float[Tensor, "neuron d_model"]
-    down: Float[Tensor, "neuron d_model"]
-    gate_bias: Float[Tensor, " neuron"] | None
-    up_bias: Float[Tensor, " neuron"] | None
-    down_bias: Float[Tensor, " d_model"] | None
-    slices: Mapping[str, WeightSlice]
-
-    @property
-    def gated(self) -> bool:
-        """Whether there is a gate."""
-        return self.gate is not None
-
-
-def ffn(model: HookedModel, layer: int) -> FFN:
-    """View the MLP of one layer neuron-first.
-
-    Args:
-        model: The model.
-        layer: Block index, 0 at the input.
-
-    Returns:
-        Views that share storage with the model's weights.
-
-    Raises:
-        ActivationError: The model has no such layer.
-        UnsupportedModelError: The weights are not plain floating-point matrices (quantised), or
-            are sharded over processes, so that no view shows them whole.
-    """
-    slices = weight_slices(model, layer)
-    views = {field: _view(model, part) for field, part in slices.items()}
-    fields: dict[str, Any] = dict.fromkeys(("gate", "gate_bias", "up_bias", "down_bias"))
-    return FFN(layer=layer, slices=slices, **(fields | views))
-
-
 def weight_slices(model: HookedModel, layer: int) -> dict[str, WeightSlice]:
-    """Find the parameters behind the MLP of one layer, by field of `FFN`.
+    """Find the parameters of the MLP of one layer, under the names of `weight_views`.
 
     Raises:
         ActivationError: The model has no such layer.
@@ -119,7 +60,7 @@ def weight_slices(model: HookedModel, layer: int) -> dict[str, WeightSlice]:
 
 
 def row_slices(model: HookedModel, layer: int) -> tuple[WeightSlice, ...]:
-    """Return the parameter behind each projection of a layer, in the order of `projections`.
+    """Return the parameter of each projection of a layer, in the order of `projections`.
 
     Raises:
         ActivationError: No such layer.
@@ -128,22 +69,31 @@ def row_slices(model: HookedModel, layer: int) -> tuple[WeightSlice, ...]:
     return tuple(found[name] for name in projections(gated=model.gated))
 
 
-def require_matrix(weight: Shaped[Tensor, "..."], name: str) -> None:
-    """Refuse a weight that is not stored as floating-point numbers.
+def weight_views(model: HookedModel, layer: int) -> dict[str, Float[Tensor, "..."]]:
+    """View the MLP of one layer, down(act(gate x) * (up x)) or down(act(up x)), one row a neuron.
+
+    Row i of `gate` and `up` reads neuron i from the residual stream, row i of `down` writes it
+    back. The tensors share storage with the model and carry no autograd history: writing to them
+    changes the model.
+
+    Args:
+        model: The model.
+        layer: Block index, 0 at the input.
+
+    Returns:
+        `gate` (of a gated MLP), `up` and `down` [neuron d_model], and where there are biases
+        `gate_bias`, `up_bias` [neuron] and `down_bias` [d_model].
 
     Raises:
-        UnsupportedModelError: A quantised weight.
+        ActivationError: The model has no such layer.
+        UnsupportedModelError: The weights are not plain floating-point matrices (quantised), or
+            are sharded over processes, so that no view shows them whole.
     """
-    if not weight.is_floating_point():
-        raise UnsupportedModelError(
-            f"{name} is stored as {weight.dtype}: a quantised weight has no rows to "
-            "view. Load the model in bfloat16 or float32."
-        )
+    return {field: _view(model, place) for field, place in weight_slices(model, layer).items()}
 
 
 def _view(model: HookedModel, place: WeightSlice) -> Float[Tensor, "..."]:
-    parameter = model.hf.get_parameter(place.name).detach()
-    require_matrix(parameter, place.name)
+    parameter = _matrix(model, place)
     if isinstance(parameter, DTensor):
         raise UnsupportedModelError(
             f"{place.name} is sharded over processes and has no whole view. Read neurons with "
@@ -153,6 +103,16 @@ def _view(model: HookedModel, place: WeightSlice) -> Float[Tensor, "..."]:
         return parameter
     rows = parameter.movedim(place.neuron_dim, 0)
     return rows[place.start : place.start + model.d_mlp]
+
+
+def _matrix(model: HookedModel, place: WeightSlice) -> Float[Tensor, "..."]:
+    weight = model.hf.get_parameter(place.name).detach()
+    if not weight.is_floating_point():
+        raise UnsupportedModelError(
+            f"{place.name} is stored as {weight.dtype}: a quantised weight has no rows to "
+            "view. Load the model in bfloat16 or float32."
+        )
+    return weight
 
 
 def read_rows(
@@ -175,12 +135,8 @@ def read_rows(
         UnsupportedModelError: Quantised weights.
     """
     _require_neurons(model, neurons)
-    rows = []
-    for place in row_slices(model, layer):
-        weight = model.hf.get_parameter(place.name).detach()
-        require_matrix(weight, place.name)
-        rows.append(select_rows(weight, place, neurons))
-    return torch.stack(rows)
+    places = row_slices(model, layer)
+    return torch.stack([select_rows(_matrix(model, place), place, neurons) for place in places])
 
 
 @torch.no_grad()

@@ -12,8 +12,7 @@ With x the input of the MLP of block l, and act the model's activation function:
 | `blocks.{l}.hook_resid_post`     | stream after block l | same         | batch pos d_model |
 
 Names follow TransformerLens, except `hook_act`, which has no hook point there. `hook_mlp_out` is
-the output of the down projection, before any norm or residual addition that an architecture puts
-behind it.
+the output of the down projection, before any norm or residual addition that follows it.
 """
 
 import re

@@ -3,6 +3,7 @@
 Source: paper, Figure 6 (`plot_deltas`); densities, norms and neurons are additions.
 """
 
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -21,7 +22,9 @@ from lse_interp.plotting.style import (
     COLUMN_INCHES,
     PAGE_INCHES,
     PROJECTION_COLORS,
+    figure_stem,
     language_label,
+    save_figure,
     themed,
 )
 
@@ -35,6 +38,7 @@ __all__ = [
     "plot_delta_norms",
     "plot_deltas",
     "plot_neuron_deltas",
+    "write_deltas",
 ]
 
 _HEIGHT = 2.7
@@ -254,6 +258,17 @@ def figure_name(deltas: WeightDeltas, view: str = "") -> str:
     run = "" if deltas.name == "target" else deltas.name
     parts = ["fig06_weight_deltas", view, deltas.language, run]
     return "_".join(part for part in parts if part)
+
+
+def write_deltas(deltas: WeightDeltas, folder: Path) -> list[Path]:
+    """Write the figure of `plot_deltas` as png, pdf and csv; return the files."""
+    frame = delta_frame(deltas)
+    return save_figure(
+        plot_deltas(frame).figure,
+        figure_stem(folder, figure_name(deltas), deltas.base),
+        frame=frame,
+        source=describe_deltas(deltas),
+    )
 
 
 def _title(deltas: WeightDeltas) -> str:

@@ -1,7 +1,7 @@
-"""Trained subnetworks in a model: put in, taken out to the bit, several languages at once.
+"""Put trained subnetworks into a model, several at once, and take them out again to the bit.
 
-A model with runs R applied holds, in a neuron of one run, that run's trained weights; in a neuron
-of several runs, what the rule `shared` says; anywhere else its own weights:
+With runs applied, a neuron of one run has that run's trained weights. A neuron of several runs
+has the weights that the rule `shared` gives. All other neurons keep their own weights.
 
     sum    base + sum over the runs r that hold the neuron of (rows_r - base)
     mean   base + mean over these runs of (rows_r - base)
@@ -16,7 +16,6 @@ Source: stacking several languages is an addition to the paper.
 
 import contextlib
 import dataclasses
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from weakref import WeakKeyDictionary
 
@@ -46,7 +45,7 @@ class _Record:
     """The model before any run was applied."""
     runs: tuple[FinetuneRun, ...]
     rule: str | None
-    """What holds for neurons of several runs; None while there are none."""
+    """The rule for neurons of several runs; None while there are none."""
 
 
 _RECORDS: WeakKeyDictionary[nn.Module, _Record] = WeakKeyDictionary()
@@ -55,7 +54,8 @@ _RECORDS: WeakKeyDictionary[nn.Module, _Record] = WeakKeyDictionary()
 def apply_subnetwork(model: HookedModel, run: FinetuneRun, *, shared: str = "error") -> None:
     """Put the trained neurons of a run into its base model, in place.
 
-    Several runs may be applied one after the other. All is checked before a weight is written.
+    Several runs may be applied one after the other. Everything is checked before any weight is
+    written.
 
     Args:
         model: The base model of the run, or this model with other runs applied.
@@ -88,9 +88,9 @@ def apply_subnetwork(model: HookedModel, run: FinetuneRun, *, shared: str = "err
 
 
 def remove_subnetwork(model: HookedModel, run: FinetuneRun) -> None:
-    """Take a run out again: its neurons get back what they would hold without it, to the bit.
+    """Take a run out again: its neurons have the same bits as if it had never been applied.
 
-    Runs may be removed in any order; the run may have been loaded again since it was applied.
+    Runs may be removed in any order. The run may be another copy of the one that was applied.
 
     Raises:
         LseError: The run is not applied to this model.
@@ -102,7 +102,8 @@ def remove_subnetwork(model: HookedModel, run: FinetuneRun) -> None:
         names = ", ".join(label(other) for other in applied(model)) or "none"
         raise LseError(f"{label(run)} is not applied to {model.name}. Applied: {names}.")
     _require_untouched(model, record)
-    after = dataclasses.replace(record, runs=kept, rule=record.rule if _overlap(kept) else None)
+    rule = None if shared_neurons(kept).empty else record.rule
+    after = dataclasses.replace(record, runs=kept, rule=rule)
     _write(model, run, after)
     if kept:
         _RECORDS[model.hf] = after
@@ -114,7 +115,7 @@ def remove_subnetwork(model: HookedModel, run: FinetuneRun) -> None:
 def with_subnetworks(
     model: HookedModel, *runs: FinetuneRun, shared: str = "error"
 ) -> Iterator[HookedModel]:
-    """Apply runs inside a `with` block and remove them at its end, also after an exception.
+    """Apply runs inside a `with` block; remove them at its end, also after an exception.
 
     Args:
         model: The base model of the runs.
@@ -184,7 +185,7 @@ def require_base(model: HookedModel, run: FinetuneRun) -> None:
     others = applied(model)
     if any(_same(run, other) for other in others):
         raise LseError(
-            f"{label(run)} is applied to {model.name} already. Remove it first to apply it anew."
+            f"{label(run)} is applied to {model.name} already. To apply it again, remove it first."
         )
     stored = next((part.dtype for part in rows if part.numel()), model.dtype)
     if stored != model.dtype:
@@ -202,7 +203,7 @@ def require_base(model: HookedModel, run: FinetuneRun) -> None:
         if not _same_bits(found, base[layer]):
             raise MismatchError(
                 f"{label(run)} was trained from other weights than {model.name} holds: they differ "
-                f"in layer {layer}. Load the base model {run.model.name} anew."
+                f"in layer {layer}. Load the base model {run.model.name} again."
             )
 
 
@@ -220,7 +221,7 @@ def _rows(run: FinetuneRun) -> tuple[_Layers, _Layers, _Layers]:
 
 
 def _rule(record: _Record, run: FinetuneRun, *, shared: str) -> str | None:
-    pairs = [(other, _overlap((other, run))) for other in record.runs]
+    pairs = [(other, len(shared_neurons((other, run)))) for other in record.runs]
     found = [f"{label(other)} and {label(run)} share {n} neurons" for other, n in pairs if n]
     if not found:
         return record.rule
@@ -229,20 +230,9 @@ def _rule(record: _Record, run: FinetuneRun, *, shared: str) -> str | None:
     if record.rule not in (None, shared):
         raise LseError(
             f"Shared neurons of the runs applied so far follow `{record.rule}`; got {shared!r}. "
-            f"Pass shared={record.rule!r}, or remove the runs and apply them anew."
+            f"Pass shared={record.rule!r}, or remove the runs and apply them again."
         )
     return shared
-
-
-def _overlap(runs: Sequence[FinetuneRun]) -> int:
-    """Count the neurons that more than one of the runs holds."""
-    held = Counter(
-        (layer, neuron)
-        for run in runs
-        for layer, neurons in enumerate(_rows(run)[0])
-        for neuron in neurons.tolist()
-    )
-    return sum(n > 1 for n in held.values())
 
 
 def _weights(
@@ -286,7 +276,7 @@ def _require_untouched(model: HookedModel, record: _Record) -> None:
                 raise MismatchError(
                     f"Weights of {label(run)} in layer {layer} of {model.name} were changed after "
                     "it was applied; removing or adding runs would overwrite that. Keep the model "
-                    "as it is, or load it anew."
+                    "so, or load it again."
                 )
 
 

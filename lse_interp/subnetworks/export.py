@@ -31,7 +31,7 @@ __all__ = ["export", "export_hf", "export_lora"]
 
 
 def export(model: HookedModel, run: FinetuneRun, folder: str | Path, *, format: str = "hf") -> Path:
-    """Write a run for other programs; the model in memory stays as it is.
+    """Write a run for other programs; the model in memory does not change.
 
     Args:
         model: The base model of the run.
@@ -67,12 +67,12 @@ def export_hf(model: HookedModel, run: FinetuneRun, folder: str | Path) -> Path:
     Raises:
         MismatchError: The run was made from another model.
         LseError: The run has no rows; runs are applied to the model; the model has no tokenizer.
-        ArtifactError: Something stands at `folder`.
+        ArtifactError: `folder` exists and is not empty.
     """
     _check(model, run)
     if model.tokenizer is None:
         raise LseError(
-            f"{model.name} has no tokenizer to write beside the weights. Wrap the model with one: "
+            f"{model.name} has no tokenizer to write with the weights. Wrap the model with one: "
             "HookedModel(hf, tokenizer)."
         )
 
@@ -102,7 +102,7 @@ def export_lora(model: HookedModel, run: FinetuneRun, folder: str | Path) -> Pat
     Raises:
         MismatchError: The run was made from another model.
         LseError: The run has no rows, or no neuron; runs are applied to the model.
-        ArtifactError: Something stands at `folder`.
+        ArtifactError: `folder` exists and is not empty.
     """
     _check(model, run)
     factors, ranks = _factors(model, run)
@@ -122,7 +122,7 @@ def _check(model: HookedModel, run: FinetuneRun) -> None:
         names = ", ".join(label(other) for other in others)
         raise LseError(
             f"{model.name} has runs applied ({names}), and an export holds one run. Remove them "
-            "first; or write the model as it is with model.hf.save_pretrained."
+            "first; or write the whole model with model.hf.save_pretrained."
         )
 
 

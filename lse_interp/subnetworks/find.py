@@ -1,19 +1,27 @@
-"""Where fine-tuning runs lie: by name under the run folder of their model, or anywhere."""
+"""Find fine-tuning runs and other models by the names that a command line gives them."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lse_interp.artifacts.model_table import require_distinct
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.cli import ModelArgs
-from lse_interp.core.errors import ArtifactError, near_misses
+from lse_interp.core.errors import ArtifactError, MismatchError, near_misses
 from lse_interp.models.hooked import HookedModel
+from lse_interp.models.info import ModelInfo
 from lse_interp.models.loading import load_from_args
-from lse_interp.subnetworks.finetune_run import FinetuneRun
+from lse_interp.subnetworks.finetune_run import FinetuneRun, RunRecord
 from lse_interp.subnetworks.load_tuned import load_tuned
 
-__all__ = ["ModelSource", "find_run", "finished_runs", "model_sources", "require_runs_of"]
+__all__ = [
+    "ModelChoice",
+    "find_run",
+    "finished_runs",
+    "load_run",
+    "model_choices",
+    "require_runs_of",
+]
 
 
 _ORDER = ("target", "random", "lora", "ffn", "full")
@@ -50,6 +58,21 @@ def find_run(paths: RunPaths, language: str, run: str | Path) -> Path:
     )
 
 
+def load_run(paths: RunPaths, language: str | None, run: str | Path) -> FinetuneRun:
+    """Read a finished run: of a language by name, or any run by its folder.
+
+    Raises:
+        ArtifactError: no such run, or one that cannot be read.
+        MismatchError: a folder with a run of another language.
+    """
+    if language is None:
+        return FinetuneRun.load(run)
+    found = FinetuneRun.load(find_run(paths, language, run))
+    if found.language != language:
+        raise MismatchError(f"{run} trained {found.language}, not {language}. Leave out --lang.")
+    return found
+
+
 def _flags(name: str) -> str:
     """Spell the flags that give a run its default name; none for other names."""
     method, _, match = name.partition("-")
@@ -64,42 +87,44 @@ def _place(name: str) -> tuple[int, str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelSource:
-    """Where a model comes from."""
+class ModelChoice:
+    """A model to measure: where it is, and its label."""
 
+    label: str
     args: ModelArgs
     """The model; with `run`, its base."""
-    run: Path | None = None
-    """Folder of a fine-tuning run."""
+    run: RunRecord | None = None
+    """The fine-tuning run that is put into it."""
+
+    @property
+    def method(self) -> str:
+        """How the model was trained; `base` where it is no run."""
+        return "base" if self.run is None else self.run.method
+
+    @property
+    def seed(self) -> int:
+        """Seed of the training."""
+        return 0 if self.run is None else self.run.seed
 
     def load(self) -> HookedModel:
         """Load the model; see `load_model` and `load_tuned`."""
-        return load_from_args(self.args) if self.run is None else load_tuned(self.run, self.args)
-
-    def method(self) -> tuple[str, int]:
-        """Return how the model was trained, and the seed; `base` where it is no run.
-
-        Raises:
-            ArtifactError: a run that cannot be read.
-        """
         if self.run is None:
-            return "base", 0
-        found = FinetuneRun.load(self.run)
-        return found.method, int(found.settings.get("seed", 0))
+            return load_from_args(self.args)
+        return load_tuned(self.run.folder, self.args)
 
 
-def model_sources(
+def model_choices(
     base: ModelArgs,
     *,
     runs: Sequence[str] = (),
     models: Sequence[str] = (),
     paths: RunPaths,
     language: str,
-) -> dict[str, ModelSource]:
-    """Return label -> where to load from, the base model first.
+) -> tuple[ModelChoice, ...]:
+    """Return the models named on a command line, the base model first.
 
     Args:
-        base: the base model; labelled `base` beside runs, by the last part of its name elsewhere.
+        base: the base model; labelled `base` if there are runs, else by the last part of its name.
         runs: fine-tuning runs of the base, as names or folders, each `path` or `label=path`;
             `all` stands for every finished run of the language.
         models: other models, as folders or hub ids, each `path` or `label=path`.
@@ -108,34 +133,33 @@ def model_sources(
 
     Raises:
         ArtifactError: no such run, or none at all for `all`.
-        LseError: a label twice.
+        MismatchError: a label twice.
     """
-    name = "base" if runs else Path(base.model).name or base.model
-    pairs = [(name, ModelSource(base))]
+    choices = [ModelChoice("base" if runs else Path(base.model).name or base.model, base)]
     for item in runs:
         if item == "all":
-            pairs += [(n, ModelSource(base, run=f)) for n, f in _every(paths, language).items()]
+            found = _every(paths, language)
         else:
             label, path = _labelled(item)
-            pairs.append((label, ModelSource(base, run=find_run(paths, language, path))))
+            found = {label: find_run(paths, language, path)}
+        choices += [ModelChoice(name, base, RunRecord.read(at)) for name, at in found.items()]
     for item in models:
         label, path = _labelled(item)
         # A revision belongs to the hub id of the base model.
-        other = dataclasses.replace(base, model=path, revision=None)
-        pairs.append((label, ModelSource(other)))
-    require_distinct([label for label, _ in pairs])
-    return dict(pairs)
+        choices.append(ModelChoice(label, dataclasses.replace(base, model=path, revision=None)))
+    require_distinct([choice.label for choice in choices])
+    return tuple(choices)
 
 
-def require_runs_of(base: HookedModel, sources: Mapping[str, ModelSource]) -> None:
+def require_runs_of(base: ModelInfo, choices: Iterable[ModelChoice]) -> None:
     """Refuse runs of another model than the base, before work begins.
 
     Raises:
         MismatchError: a run of another model.
     """
-    for source in sources.values():
-        if source.run is not None:
-            FinetuneRun.load(source.run, model=base.info)
+    for choice in choices:
+        if choice.run is not None:
+            base.require_same(choice.run.model, what=f"{choice.run.folder}")
 
 
 def _labelled(item: str) -> tuple[str, str]:

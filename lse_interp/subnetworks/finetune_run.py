@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from lse_interp.artifacts.format import load_artifact, read_checksum, save_artifact
+from lse_interp.artifacts.format import load_artifact, read_checksum, read_meta, save_artifact
 from lse_interp.core.errors import ArtifactError, LseError
 from lse_interp.models.info import HasInfo, ModelInfo, info_of
 from lse_interp.neurons.indices import check_layers, cut_indices, indices_to_mask
 
-__all__ = ["CURVE_COLUMNS", "FinetuneRun"]
+__all__ = ["CURVE_COLUMNS", "FinetuneRun", "RunRecord"]
 
 _KIND, _VERSION = "finetune_run", 1
 _FILES = {True: "subnetwork.safetensors", False: "run.safetensors"}
@@ -207,17 +207,13 @@ class FinetuneRun:
         assert self.neurons is not None
         assert self.rows is not None
         assert self.base is not None
-        for name, per_layer in (
-            ("neurons", self.neurons),
-            ("rows", self.rows),
-            ("base", self.base),
-        ):
+        check_layers(self.neurons, self.model, of="`neurons`")
+        for name, per_layer in (("rows", self.rows), ("base", self.base)):
             if len(per_layer) != self.model.n_layers:
                 raise LseError(
                     f"`{name}` should list all {self.model.n_layers} layers of {self.model.name}; "
                     f"got {len(per_layer)}."
                 )
-        check_layers(self.neurons, self.model, of="`neurons`")
         for layer, neurons in enumerate(self.neurons):
             expected = (len(self.projections), len(neurons), self.model.d_model)
             for name, found in (("rows", self.rows[layer]), ("base", self.base[layer])):
@@ -226,6 +222,39 @@ class FinetuneRun:
                         f"`{name}` of layer {layer} should be [projection neuron d_model] = "
                         f"{list(expected)}; got {list(found.shape)}."
                     )
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """What a finished run says about itself, read without its weights."""
+
+    folder: Path
+    language: str
+    """The language trained, ISO 639-3."""
+    method: str
+    model: ModelInfo
+    """The base model."""
+    settings: Mapping[str, Any]
+
+    @property
+    def seed(self) -> int:
+        """Seed of the training."""
+        return int(self.settings.get("seed", 0))
+
+    @classmethod
+    def read(cls, folder: str | Path) -> "RunRecord":
+        """Read the record of a run; its weights are checked when they are loaded.
+
+        Raises:
+            ArtifactError: missing, truncated or of another kind.
+        """
+        path = _find(Path(folder))
+        meta = read_meta(path, kind=_KIND, version=_VERSION)
+        return cls(
+            folder=path.parent,
+            model=ModelInfo.from_dict(meta["model"]),
+            **{name: meta[name] for name in ("language", "method", "settings")},
+        )
 
 
 def _remove(path: Path) -> None:

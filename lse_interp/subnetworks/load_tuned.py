@@ -95,7 +95,7 @@ def _folder(run: FinetuneRun) -> Path:
             f"there. Copy `{name}/` along with the run, or train it again."
         )
     if (run.folder / name / SUMS).is_file():
-        check_sums(run.folder / name, remedy="Copy it anew, or train the run again.")
+        check_sums(run.folder / name, remedy="Copy it again, or train the run again.")
     return run.folder / name
 
 

@@ -15,6 +15,7 @@ import transformers
 
 from lse_interp.activations import Config, run
 from lse_interp.core.cli import CorpusArgs, ModelArgs
+from lse_interp.counting.count_settings import CountSettings
 from lse_interp.counting.counts import ActivationCounts
 
 pytestmark = pytest.mark.slow
@@ -42,10 +43,7 @@ def count_alone(model_folder, corpus, root):
         model=ModelArgs(model=str(model_folder), device="cpu"),
         text=CorpusArgs(corpus=str(corpus)),
         langs=LANGUAGES,
-        n_tokens=N_TOKENS,
-        block_size=16,
-        batch_size=1,
-        n_shards=N_SHARDS,
+        counting=CountSettings(n_tokens=N_TOKENS, block_size=16, batch_size=1, n_shards=N_SHARDS),
         root=root,
     )
     before = torch.get_num_threads()

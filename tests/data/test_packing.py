@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lse_interp.core.errors import CorpusError
 from lse_interp.data import embedded
-from lse_interp.data.packing import Block, batches, labels, pack, shards, skip
+from lse_interp.data.packing import Block, batches, labels, pack, skip
 
 BOS, EOS = 0, 1
 LETTERS = {letter: 2 + i for i, letter in enumerate("abcdefgh")}
@@ -244,41 +244,6 @@ def test_skip_continues_where_an_earlier_run_stopped(n):
 def test_skip_refuses_a_corpus_that_is_shorter_than_before():
     with pytest.raises(CorpusError, match="cannot resume after block 5: the corpus has 4 blocks"):
         skip(pack(DOCUMENTS, TOKENIZER, block_size=4), 5)
-
-
-def test_shards_hold_consecutive_blocks_by_text_position():
-    blocks = list(pack(DOCUMENTS, TOKENIZER, block_size=4))
-
-    found = {
-        shard: [block.start for block in group]
-        for shard, group in shards(blocks, tokens_per_shard=5)
-    }
-
-    assert found == {0: [0, 3], 1: [5, 7]}
-
-
-@pytest.mark.parametrize("n_processes", [2, 3])
-def test_shards_split_over_processes_make_up_the_whole(n_processes):
-    documents = ["a b c d e"] * 40
-    whole = dict(
-        (shard, as_lists(group))
-        for shard, group in shards(pack(documents, TOKENIZER, block_size=7), tokens_per_shard=30)
-    )
-
-    parts = {}
-    for rank in range(n_processes):
-        blocks = pack(documents, TOKENIZER, block_size=7)
-        for shard, group in shards(blocks, tokens_per_shard=30):
-            if shard % n_processes == rank:
-                parts[shard] = as_lists(group)
-
-    assert parts == whole
-    assert sorted(whole) == list(range(-(-200 // 30)))
-
-
-def test_shards_refuses_a_size_out_of_range():
-    with pytest.raises(CorpusError, match="`tokens_per_shard` must be at least 1; got 0"):
-        shards([], tokens_per_shard=0)
 
 
 def test_block_refuses_parts_of_unequal_length():

@@ -11,7 +11,7 @@ from lse_interp.core.errors import LseError, UnsupportedModelError
 from lse_interp.counting.counter import NeuronCounter
 from lse_interp.models import HookedModel, MLPNames, architectures, load_model
 from lse_interp.models.backends import BACKENDS
-from lse_interp.models.mlp_weights import ffn
+from lse_interp.models.mlp_weights import weight_views
 from lse_interp.subnetworks.apply import with_subnetworks
 from lse_interp.subnetworks.export import export
 from lse_interp.training.engines.base import NeuronRows, attach
@@ -177,9 +177,10 @@ def test_sites_of_a_fused_matrix_follow_their_equations(ids):
     )
     at = model.collect(ids, model.sites)
     handle.remove()
-    rows = ffn(model, 0)
+    rows = weight_views(model, 0)
     up, gate = (
-        x[0] @ m.T + bias for m, bias in ((rows.up, rows.up_bias), (rows.gate, rows.gate_bias))
+        x[0] @ m.T + bias
+        for m, bias in ((rows["up"], rows["up_bias"]), (rows["gate"], rows["gate_bias"]))
     )
     close = {"rtol": 1e-4, "atol": 1e-5}
     torch.testing.assert_close(at["blocks.0.mlp.hook_pre_linear"], up, **close)

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 from lse_interp.models import SITES, HookedModel, site_name
 from lse_interp.models.backends import BACKENDS
 from lse_interp.models.fingerprint import fingerprint
-from lse_interp.models.mlp_weights import ffn
+from lse_interp.models.mlp_weights import weight_views
 from tests.tiny_models import FAMILIES, N_LAYERS, tiny_hf
 
 UNGATED = ("gpt2", "opt", "gpt_neox", "bloom")
@@ -39,7 +39,7 @@ def test_sites_follow_their_equations(load, ids, family):
     inputs, output = mlp_inputs(model, ids)
     assert model.gated == (family not in UNGATED)
     for layer in range(N_LAYERS):
-        mlp = ffn(model, layer)
+        mlp = weight_views(model, layer)
         act = model.hf.get_submodule(model.layout.blocks[layer].act)
 
         def value(kind, layer=layer):
@@ -49,10 +49,12 @@ def test_sites_follow_their_equations(load, ids, family):
             product = inputs[layer] @ rows.T
             return product if bias is None else product + bias
 
-        up = linear(mlp.up, mlp.up_bias)
-        pre = linear(mlp.gate, mlp.gate_bias) if model.gated else up
+        up = linear(mlp["up"], mlp.get("up_bias"))
+        pre = linear(mlp["gate"], mlp.get("gate_bias")) if model.gated else up
         post = act(pre) * up if model.gated else act(pre)
-        out = post @ mlp.down if mlp.down_bias is None else post @ mlp.down + mlp.down_bias
+        out = (
+            post @ mlp["down"] if "down_bias" not in mlp else post @ mlp["down"] + mlp["down_bias"]
+        )
         # float32 sums over 16 to 64 terms in another order.
         close = {"rtol": 1e-4, "atol": 1e-5}
         torch.testing.assert_close(value("mlp.hook_pre"), pre, **close)
@@ -128,7 +130,7 @@ def test_model_stays_ordinary_and_savable_after_any_backend(
 
 def test_native_objects_share_weights_with_the_model(load, ids):
     model = load("llama")
-    weight = ffn(model, 0).down
+    weight = weight_views(model, 0)["down"]
     weight[5] = 7.0
     assert type(model.bridge).__name__ == "TransformerBridge"
     assert torch.equal(model.bridge.blocks[0].mlp.out.weight[:, 5], weight[5])

@@ -3,7 +3,7 @@ import torch
 
 from lse_interp.models import SITES, HookedModel, site_name
 from lse_interp.models.backends import BACKENDS
-from lse_interp.models.mlp_weights import ffn
+from lse_interp.models.mlp_weights import weight_views
 from tests.tiny_models import FAMILIES, tiny_hf
 
 
@@ -123,10 +123,10 @@ def test_edits_hold_in_generate(family, ids):
     assert shapes == [(2, 7, 16)] * 3 + [(2, 1, 16)] * 3 * 5
 
     for layer in range(model.n_layers):
-        mlp = ffn(model, layer)
-        mlp.down.zero_()
-        if mlp.down_bias is not None:
-            mlp.down_bias.zero_()
+        mlp = weight_views(model, layer)
+        mlp["down"].zero_()
+        if "down_bias" in mlp:
+            mlp["down_bias"].zero_()
     silenced = model.hf.generate(ids, **options)
     assert torch.equal(edited.sequences, silenced.sequences)
     for found, expected, before in zip(edited.logits, silenced.logits, clean.logits, strict=True):

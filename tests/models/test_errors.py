@@ -198,7 +198,7 @@ def test_ungated_model_has_no_linear_site(load, ids):
 def test_site_behind_stop_after_is_refused(load, ids):
     model = load("llama")
     hooks = {site_name("mlp.hook_act", 2): lambda a, s: None}
-    with pytest.raises(ActivationError, match="lies behind stop_after=1.*at least 2"):
+    with pytest.raises(ActivationError, match="comes after stop_after=1.*at least 2"):
         model.run_with_hooks(ids, hooks, stop_after=1)
     with pytest.raises(ActivationError, match="stop_after must be a layer, 0 to 2; got 3"):
         model.run_with_hooks(ids, {}, stop_after=3)

@@ -183,7 +183,7 @@ def test_a_run_loaded_again_is_the_same_run(tmp_path):
     run, before = make_run(model), weights(model)
     run.save(tmp_path)
     apply_subnetwork(model, run)
-    with pytest.raises(LseError, match="mlt:target is applied to tiny already. Remove it first"):
+    with pytest.raises(LseError, match="mlt:target is applied to tiny already. To apply it again"):
         apply_subnetwork(model, FinetuneRun.load(tmp_path), shared="sum")
     remove_subnetwork(model, FinetuneRun.load(tmp_path))
     assert same(before, weights(model))

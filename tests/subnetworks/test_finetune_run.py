@@ -188,7 +188,7 @@ def test_saving_again_replaces_the_run(tmp_path):
         ({"curves": CURVES.drop(columns="tokens")}, "Curves need the columns .*; tokens missing"),
         ({"rows": None}, "Neurons, rows and base belong together: give all three or none"),
         ({"neurons": None}, "Neurons, rows and base belong together"),
-        ({"neurons": (torch.tensor([1]),)}, "`neurons` should list all 3 layers of tiny; got 1"),
+        ({"neurons": (torch.tensor([1]),)}, "listed for each of the 3 layers of tiny; got 1"),
         ({"rows": make().rows[:2]}, "`rows` should list all 3 layers of tiny; got 2"),
         ({"base": make().base[::-1]}, r"`base` of layer 0 .* \[3, 2, 4\]; got \[3, 1, 4\]"),
         (

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lse_interp.core.errors import ActivationError, UnsupportedModelError
 from lse_interp.data.packing import IGNORE
-from lse_interp.models.mlp_weights import ffn
+from lse_interp.models.mlp_weights import weight_views
 from lse_interp.training.token_blocks import TokenBlocks
 
 from .tiny_runs import (
@@ -190,15 +190,15 @@ def test_decay_factor_is_what_decay_leaves_of_a_weight(tmp_path, schedule, warmu
     model = tiny_model(dtype=torch.float64)
     layer, neuron = 2, NEURONS[2][3]
     # This neuron is off and reaches nothing: its up row gets no gradient, and decays.
-    views = ffn(model, layer)
+    views = weight_views(model, layer)
     with torch.no_grad():
-        views.gate[neuron] = 0
-        views.down[neuron] = 0
+        views["gate"][neuron] = 0
+        views["down"][neuron] = 0
         model.hf.model.layers[layer].mlp.gate_proj.bias[neuron] = 0
-    before = views.up[neuron].clone()
+    before = views["up"][neuron].clone()
     with rows_engine(model) as engine:
         found = fit(model, engine, tmp_path, options=options)
-        after = ffn(model, layer).up[neuron].clone()
+        after = weight_views(model, layer)["up"][neuron].clone()
     step = found.results["step"]
     assert step > warmup_steps
     product = 1.0

@@ -6,7 +6,7 @@ Source: paper, section 6.1.
 import copy
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pandas as pd
 import torch
@@ -27,7 +27,7 @@ from lse_interp.core.errors import LseError, MismatchError
 from lse_interp.core.languages import lookup
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.info import projections
-from lse_interp.models.mlp_weights import ffn, row_slices
+from lse_interp.models.mlp_weights import row_slices, weight_views
 from lse_interp.models.placement.device_map import is_spread
 from lse_interp.neurons.indices import mask_to_indices
 from lse_interp.neurons.sets import NeuronSets
@@ -35,19 +35,7 @@ from lse_interp.subnetworks.apply import apply_subnetwork, label
 from lse_interp.subnetworks.finetune_run import FinetuneRun
 from lse_interp.subnetworks.load_tuned import load_tuned
 
-__all__ = [
-    "Case",
-    "Projection",
-    "case_of",
-    "compare_others",
-    "compare_projection",
-    "is_of",
-    "matrices",
-    "measure",
-    "reload_args",
-    "require_same_shapes",
-    "weight_deltas",
-]
+__all__ = ["Case", "case_of", "check_options", "is_of", "measure", "weight_deltas"]
 
 
 _Layers = tuple[Tensor, ...]
@@ -74,9 +62,9 @@ def case_of(
     tuned: FinetuneRun | HookedModel,
     *,
     neurons: NeuronSets | None,
-    selected: Bool[Tensor, "layer neuron"] | None,
-    language: str | None,
     args: ModelArgs,
+    selected: Bool[Tensor, "layer neuron"] | Literal["trained", "language"] | None = None,
+    language: str | None = None,
 ) -> Case:
     """Gather what is compared: the model after, and the neurons with their scores.
 
@@ -84,9 +72,10 @@ def case_of(
         base: the model before.
         tuned: a run that started from `base`, or the model after.
         neurons: neuron sets that know the score of each neuron.
-        selected: marks the neurons to look at; by default those that the run trained, or all.
+        args: how to load the base again, to merge an adapter into it.
+        selected: marks the neurons to look at; `language` takes those of the language in
+            `neurons`; by default those that the run trained, or all.
         language: in any spelling that `lookup` knows; by default that of the run.
-        args: how a base is loaded anew where an adapter is merged into it.
 
     Raises:
         MismatchError: a run of another base, or models of different shapes.
@@ -95,23 +84,34 @@ def case_of(
     """
     run = tuned if isinstance(tuned, FinetuneRun) else None
     model = tuned if isinstance(tuned, HookedModel) else _tuned_model(base, tuned, args)
-    require_same_shapes(base, model)
+    _require_same_shapes(base, model)
     if language is None:
         language = UNDETERMINED if run is None else run.language
     elif language != UNDETERMINED:
         language = lookup(language).code
-    if selected is None:
-        selected = _trained(base, tuned)
+    name = Path(model.name).name if run is None else _run_name(run)
+    if isinstance(selected, str) and selected == "language" and neurons is not None:
+        selected, name = neurons.mask(language), f"{name}-language"
+    elif not isinstance(selected, Tensor):
+        everything = torch.ones(base.n_layers, base.d_mlp, dtype=torch.bool)
+        selected = run.mask() if run is not None and run.is_subnetwork else everything
     if tuple(selected.shape) != (base.n_layers, base.d_mlp) or not bool(selected.any()):
         raise LseError(
             f"`selected` should mark neurons of {base.n_layers} layers of {base.d_mlp}; got shape "
             f"{tuple(selected.shape)} with {int(selected.sum())} neurons marked."
         )
-    scores, probability = _evidence(base, neurons, selected=selected, language=language)
+    scores = probability = None
+    if neurons is not None:
+        base.info.require_same(neurons.model, what="The file of neuron sets")
+        if neurons.scores is not None:
+            scores = _rows_of(neurons.scores, selected)
+        if neurons.probability is not None and language in neurons:
+            position = neurons.languages.index(language)
+            probability = _rows_of(neurons.probability[position], selected)
     return Case(
         model=model,
         language=language,
-        name=Path(model.name).name if run is None else _run_name(run),
+        name=name,
         method="models" if run is None else run.method,
         decay_factor=None if run is None else _decay_factor(run),
         neurons=mask_to_indices(selected),
@@ -120,12 +120,6 @@ def case_of(
         score_name="score" if neurons is None else neurons.score_name,
         score_unit="" if neurons is None else neurons.score_unit,
     )
-
-
-def _trained(base: HookedModel, tuned: FinetuneRun | HookedModel) -> Bool[Tensor, "layer neuron"]:
-    if isinstance(tuned, FinetuneRun) and tuned.is_subnetwork:
-        return tuned.mask()
-    return torch.ones(base.n_layers, base.d_mlp, dtype=torch.bool)
 
 
 def _run_name(run: FinetuneRun) -> str:
@@ -147,6 +141,7 @@ def _tuned_model(base: HookedModel, run: FinetuneRun, args: ModelArgs) -> Hooked
         base.tokenizer,
         name=f"{base.name}+{label(run)}",
         defaults=base.defaults,
+        mlp=base.mlp,
     )
     apply_subnetwork(tuned, run)
     return tuned
@@ -161,32 +156,6 @@ def reload_args(base: HookedModel, tuned: FinetuneRun | HookedModel) -> ModelArg
     return ModelArgs(model=base.name, device=device, dtype=dtype)
 
 
-def _evidence(
-    base: HookedModel,
-    neurons: NeuronSets | None,
-    *,
-    selected: Bool[Tensor, "layer neuron"],
-    language: str,
-) -> tuple[_Layers | None, _Layers | None]:
-    """Return score and probability of the selected neurons, each None where it is not known."""
-    if neurons is None:
-        return None, None
-    base.info.require_same(neurons.model, what="The file of neuron sets")
-    scores = probability = None
-    if neurons.scores is not None:
-        scores = _rows_of(neurons.scores, selected)
-    if neurons.probability is not None and language in neurons:
-        position = neurons.languages.index(language)
-        probability = _rows_of(neurons.probability[position], selected)
-    return scores, probability
-
-
-def _rows_of(
-    values: Float64[Tensor, "layer neuron"], selected: Bool[Tensor, "layer neuron"]
-) -> tuple[Float64[Tensor, " _neuron"], ...]:
-    return tuple(row[marked] for row, marked in zip(values, selected, strict=True))
-
-
 def measure(base: HookedModel, case: Case) -> WeightDeltas:
     """Compare the selected neurons projection by projection, and all other weights bit for bit.
 
@@ -196,7 +165,7 @@ def measure(base: HookedModel, case: Case) -> WeightDeltas:
     names = projections(gated=base.gated)
     layers = range(base.n_layers)
     cells = [
-        compare_projection(
+        _compare_projection(
             base, case.model, layer=layer, projection=name, neurons=case.neurons[layer]
         )
         for layer in progress(layers, desc=case.name, unit="layer")
@@ -206,7 +175,7 @@ def measure(base: HookedModel, case: Case) -> WeightDeltas:
     limit = _limit(quantiles)
     counts = [
         change_histogram(
-            *matrices(base, case.model, layer=layer, projection=name),
+            *_matrices(base, case.model, layer=layer, projection=name),
             neurons=case.neurons[layer],
             limit=limit,
         )
@@ -235,7 +204,7 @@ def measure(base: HookedModel, case: Case) -> WeightDeltas:
         quantiles=quantiles.unflatten(0, shape),
         histogram=torch.stack(counts).unflatten(0, shape),
         limit=limit,
-        others=compare_others(base, case.model),
+        others=_compare_others(base, case.model),
         scores=case.scores,
         probability=case.probability,
         score_name=case.score_name,
@@ -244,13 +213,6 @@ def measure(base: HookedModel, case: Case) -> WeightDeltas:
         **{name: grid("selected", name) for name in ("mean", "std", "base_l2", "dot", "n_changed")},
         **{f"rest_{name}": grid("rest", name) for name in ("n_changed", "l2", "max_abs")},
     )
-
-
-def _limit(quantiles: Float64[Tensor, "cell quantile"]) -> float:
-    """Choose the end of the histograms: nearly all entries of every cell lie within."""
-    known = quantiles[~quantiles.isnan().any(dim=-1)].abs()
-    inner, extreme = float(known[:, [1, -2]].max()), float(known.max())
-    return min(1.25 * inner, extreme) or extreme or 1.0
 
 
 def is_of(deltas: WeightDeltas, base: HookedModel, case: Case) -> bool:
@@ -267,13 +229,31 @@ def is_of(deltas: WeightDeltas, base: HookedModel, case: Case) -> bool:
     )
 
 
-def _same(a: _Layers | None, b: _Layers | None) -> bool:
-    if a is None or b is None:
-        return a is b
-    return all(map(torch.equal, a, b))
+def check_options(
+    *, language: str | None, run: str | None, base: str | None, tuned: str | None, select: str
+) -> None:
+    """Refuse options of the command that contradict each other or leave something open.
+
+    Raises:
+        LseError: Such options.
+    """
+    if tuned is not None and run is not None:
+        raise LseError("`--run` and `--tuned` both name the model after; give one of them.")
+    if base is not None and tuned is None:
+        raise LseError(
+            "`--base` goes with `--tuned`. For a run, name its base model with `--model`."
+        )
+    is_folder = run is not None and FinetuneRun.exists(run)
+    if language is None and tuned is None and not is_folder:
+        raise LseError(
+            "Name the language of the run, e.g. --lang mlt; or give the folder of a run, or "
+            "two models with --base and --tuned."
+        )
+    if select == "language" and language is None and not is_folder:
+        raise LseError("`--select language` needs `--lang`.")
 
 
-class Projection(NamedTuple):
+class _Projection(NamedTuple):
     """One projection of one layer in two models.
 
     Attributes:
@@ -285,41 +265,14 @@ class Projection(NamedTuple):
     rest: Difference
 
 
-def require_same_shapes(base: HookedModel, tuned: HookedModel) -> None:
-    """Refuse two models whose parameters differ in name or shape.
-
-    Raises:
-        MismatchError: names the first such parameter, and both shapes.
-    """
-    before, after = (
-        {name: tuple(weight.shape) for name, weight in model.hf.named_parameters()}
-        for model in (base, tuned)
-    )
-    for name in before | after:
-        if before.get(name) != after.get(name):
-            raise MismatchError(
-                f"{base.name} and {tuned.name} are not two versions of one model: {name} has "
-                f"shape {before.get(name, 'none')} in the first and {after.get(name, 'none')} in "
-                "the second. Give a base model and its fine-tuned version."
-            )
-
-
-def matrices(
-    base: HookedModel, tuned: HookedModel, *, layer: int, projection: str
-) -> tuple[Float[Tensor, "neuron d_model"], Float[Tensor, "neuron d_model"]]:
-    """View a projection before and after, one row per neuron, without a copy."""
-    before, after = (getattr(ffn(model, layer), projection) for model in (base, tuned))
-    return before, after
-
-
-def compare_projection(
+def _compare_projection(
     base: HookedModel,
     tuned: HookedModel,
     *,
     layer: int,
     projection: str,
     neurons: Int64[Tensor, " _neuron"],
-) -> Projection:
+) -> _Projection:
     """Compare one projection of one layer, selected neurons apart from the rest.
 
     Args:
@@ -332,11 +285,11 @@ def compare_projection(
     Raises:
         LseError: A change that is not finite.
     """
-    before, after = matrices(base, tuned, layer=layer, projection=projection)
+    before, after = _matrices(base, tuned, layer=layer, projection=projection)
     unselected = torch.ones(base.d_mlp, dtype=torch.bool)
     unselected[neurons] = False
     try:
-        return Projection(
+        return _Projection(
             selected=row_changes(before, after, neurons=neurons),
             rest=difference(before, after, rows=unselected.nonzero().flatten()),
         )
@@ -345,7 +298,7 @@ def compare_projection(
         raise
 
 
-def compare_others(base: HookedModel, tuned: HookedModel) -> pd.DataFrame:
+def _compare_others(base: HookedModel, tuned: HookedModel) -> pd.DataFrame:
     """Compare every parameter that is no gate, up or down matrix.
 
     Returns:
@@ -367,6 +320,52 @@ def compare_others(base: HookedModel, tuned: HookedModel) -> pd.DataFrame:
                 raise
             rows.append((name, *found))
     return pd.DataFrame(rows, columns=list(OTHER_COLUMNS))
+
+
+def _matrices(
+    base: HookedModel, tuned: HookedModel, *, layer: int, projection: str
+) -> tuple[Float[Tensor, "neuron d_model"], Float[Tensor, "neuron d_model"]]:
+    """View a projection before and after, one row per neuron, without a copy."""
+    before, after = (weight_views(model, layer)[projection] for model in (base, tuned))
+    return before, after
+
+
+def _require_same_shapes(base: HookedModel, tuned: HookedModel) -> None:
+    """Refuse two models whose parameters differ in name or shape.
+
+    Raises:
+        MismatchError: names the first such parameter, and both shapes.
+    """
+    before, after = (
+        {name: tuple(weight.shape) for name, weight in model.hf.named_parameters()}
+        for model in (base, tuned)
+    )
+    for name in before | after:
+        if before.get(name) != after.get(name):
+            raise MismatchError(
+                f"{base.name} and {tuned.name} are not two versions of one model: {name} has "
+                f"shape {before.get(name, 'none')} in the first and {after.get(name, 'none')} in "
+                "the second. Give a base model and its fine-tuned version."
+            )
+
+
+def _rows_of(
+    values: Float64[Tensor, "layer neuron"], selected: Bool[Tensor, "layer neuron"]
+) -> tuple[Float64[Tensor, " _neuron"], ...]:
+    return tuple(row[marked] for row, marked in zip(values, selected, strict=True))
+
+
+def _limit(quantiles: Float64[Tensor, "cell quantile"]) -> float:
+    """Choose the end of the histograms: nearly all entries of every cell lie within."""
+    known = quantiles[~quantiles.isnan().any(dim=-1)].abs()
+    inner, extreme = float(known[:, [1, -2]].max()), float(known.max())
+    return min(1.25 * inner, extreme) or extreme or 1.0
+
+
+def _same(a: _Layers | None, b: _Layers | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return all(map(torch.equal, a, b))
 
 
 def weight_deltas(

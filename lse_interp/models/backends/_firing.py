@@ -128,8 +128,8 @@ def share_tensors(hf: nn.Module) -> nn.Module:
         hf: Any model.
 
     Returns:
-        A copy in evaluation mode, whose module tree can be rewritten while `hf` stays as it is.
-        Training either one trains both.
+        A copy in evaluation mode. Rewriting its module tree does not touch `hf`; training either
+        one trains both.
     """
     memo = {id(tensor): tensor for tensor in (*hf.parameters(), *hf.buffers())}
     return copy.deepcopy(hf, memo).eval()

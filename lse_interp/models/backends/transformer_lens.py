@@ -77,7 +77,7 @@ class LensBackend:
     def _hooked_activations(
         self, hooks: Mapping[str, HookFn], batch_pos: tuple[int, ...]
     ) -> Iterator[None]:
-        # TransformerLens has no hook point behind the activation function.
+        # TransformerLens has no hook point after the activation function.
         handles: list[RemovableHandle] = []
         try:
             for site, fn in hooks.items():

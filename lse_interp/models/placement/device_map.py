@@ -3,6 +3,9 @@
 Each GPU holds a run of consecutive blocks, filled to about the same share of its free memory. The
 forward pass goes from GPU to GPU (accelerate moves the hidden states). Several processes on one
 machine divide its GPUs: 4 processes on 8 GPUs take 2 each.
+
+accelerate's `infer_auto_device_map` is not used: it keeps the room of the largest layer free on
+every GPU, and so sends the head of a model of 141 GB to disk that two GPUs with 72 GB each hold.
 """
 
 from collections.abc import Mapping, Sequence

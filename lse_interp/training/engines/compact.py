@@ -77,7 +77,7 @@ class CompactRows:
             self._patch(model.hf.get_submodule(path), _linear_forward(path, self.rows, layer))
 
     def _patch(self, module: nn.Module, forward: Callable[..., Any]) -> None:
-        # On the instance: the class, and every other model of its kind, stays as it is.
+        # On the instance: the class and other models keep theirs.
         module.forward = forward
         self._patched.append(module)
 
@@ -97,7 +97,7 @@ def _gated_mlp(model: HookedModel, at: BlockLayout) -> nn.Module | None:
     # Sharded weights are gathered for as long as this takes.
     weights = {name: whole(weight.detach()) for name, weight in mlp.named_parameters()}
     gate, up, down = (weights[f"{path.rpartition('.')[2]}.weight"] for path in paths)
-    # What the module computes besides (a scale, a clamp, sparsity) shows in its values.
+    # Anything else that the module computes (a scale, a clamp, sparsity) shows in its values.
     x = torch.linspace(-2, 2, 2 * model.d_model).view(1, 2, model.d_model)
     x = x.to(gate)
     with torch.no_grad():
@@ -143,7 +143,7 @@ def _linear_forward(path: str, rows: NeuronRows, layer: int) -> Callable[[Tensor
 
 
 class _GatedMLP(torch.autograd.Function):
-    """down(act(gate x) * (up x)); the leaf stands for the chosen rows and gets their gradient."""
+    """down(act(gate x) * (up x)); the leaf gets the gradient of the chosen rows."""
 
     @staticmethod
     def forward(
@@ -193,7 +193,7 @@ class _Form(NamedTuple):
 
 
 class _RowsLinear(torch.autograd.Function):
-    """A linear map; `trained` stands for some of its rows (or columns) and gets their gradient."""
+    """A linear map; `trained` gets the gradient of some of its rows (or columns)."""
 
     @staticmethod
     def forward(

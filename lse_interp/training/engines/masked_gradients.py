@@ -1,10 +1,10 @@
 """The engine `hooks`: dense gradients, masked by parameter hooks. Simple, for any model.
 
 Every weight matrix with chosen neurons gets its full gradient; a hook on the parameter sets the
-entries of all other neurons to zero as soon as it is there, so that whatever reduces or reads
-gradients (DDP, FSDP2, a norm) sees the chosen ones alone. Before the optimizer's step these move
-to the leaves, and the dense gradient is freed. This is the reference that `compact` is tested
-against; it needs memory for the dense gradients.
+entries of all other neurons to zero as soon as it is computed. So DDP, FSDP2 and norms see the
+chosen entries alone. Before the optimizer's step these move to the leaves, and the dense gradient
+is freed. This is the reference that `compact` is tested against; it needs memory for the dense
+gradients.
 
 Source: paper, section 3.2.
 """
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from lse_interp.models.mlp_weights import WeightSlice, row_slices, select_rows
+from lse_interp.models.mlp_weights import row_slices, select_rows
 from lse_interp.models.placement.dtensors import local_part
 from lse_interp.training.engines.base import NeuronRows, frozen
 
@@ -35,13 +35,11 @@ class MaskedGradients:
 
     def __init__(self, rows: NeuronRows) -> None:
         self.rows = rows
-        model = rows.model
-        weights = _trained_weights(rows)
-        self._restore = frozen(model.hf, weights)
+        chosen = _chosen(rows)
+        weights = {name: rows.model.hf.get_parameter(name) for name in chosen}
+        self._restore = frozen(rows.model.hf, weights)
         self._hooks = [
-            weight.register_post_accumulate_grad_hook(
-                functools.partial(_mask, chosen=_chosen(rows, name))
-            )
+            weight.register_post_accumulate_grad_hook(functools.partial(_mask, chosen=chosen[name]))
             for name, weight in weights.items()
         ]
 
@@ -54,15 +52,15 @@ class MaskedGradients:
         """Move the gradients of the chosen neurons to the leaves; free the dense ones."""
         model = self.rows.model
         for layer in self.rows.layers:
-            sources = row_slices(model, layer)
-            weights = [model.hf.get_parameter(source.name) for source in sources]
+            places = row_slices(model, layer)
+            weights = [model.hf.get_parameter(place.name) for place in places]
             if all(weight.grad is None for weight in weights):
                 continue
             leaf = self.rows.leaf(layer)
             leaf.grad = torch.stack(
                 [
-                    select_rows(weight.grad, source, self.rows.neurons[layer]).to(leaf)
-                    for weight, source in zip(weights, sources, strict=True)
+                    select_rows(weight.grad, place, self.rows.neurons[layer]).to(leaf)
+                    for weight, place in zip(weights, places, strict=True)
                 ]
             )
             for weight in weights:
@@ -81,25 +79,17 @@ class MaskedGradients:
         self._restore()
 
 
-def _trained_weights(rows: NeuronRows) -> dict[str, nn.Parameter]:
-    names = [source.name for layer in rows.layers for source in row_slices(rows.model, layer)]
-    return {name: rows.model.hf.get_parameter(name) for name in dict.fromkeys(names)}
-
-
-def _chosen(rows: NeuronRows, name: str) -> tuple[int, Bool[Tensor, " _index"]]:
-    """Return the neuron axis of a weight, and which indices along it are trained."""
-    sources = [
-        (layer, source)
-        for layer in rows.layers
-        for source in row_slices(rows.model, layer)
-        if source.name == name
-    ]
-    axis = _axis(sources[0][1])
-    size = rows.model.hf.get_parameter(name).shape[axis]
-    marked = torch.zeros(size, dtype=torch.bool)
-    for layer, source in sources:
-        marked[rows.neurons[layer] + source.start] = True
-    return axis, marked
+def _chosen(rows: NeuronRows) -> dict[str, tuple[int, Bool[Tensor, " _index"]]]:
+    """Return, for each trained weight, its neuron axis, and which indices along it are trained."""
+    found: dict[str, tuple[int, Tensor]] = {}
+    for layer in rows.layers:
+        for place in row_slices(rows.model, layer):
+            axis = place.neuron_dim
+            assert axis is not None
+            size = rows.model.hf.get_parameter(place.name).shape[axis]
+            _, marked = found.setdefault(place.name, (axis, torch.zeros(size, dtype=torch.bool)))
+            marked[rows.neurons[layer] + place.start] = True
+    return found
 
 
 @torch.no_grad()
@@ -112,8 +102,3 @@ def _mask(weight: Tensor, *, chosen: tuple[int, Bool[Tensor, " _index"]]) -> Non
     # Filled, not multiplied: an infinite gradient of a frozen entry must not become NaN.
     others = ~marked.to(gradient.device)
     gradient.masked_fill_(others.unsqueeze(1 - axis), 0.0)
-
-
-def _axis(source: WeightSlice) -> int:
-    assert source.neuron_dim is not None
-    return source.neuron_dim

@@ -6,7 +6,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lse_interp.activations import count_activations
 from lse_interp.core.errors import (
     ActivationError,
     CorpusError,
@@ -14,6 +13,7 @@ from lse_interp.core.errors import (
     LseError,
     MismatchError,
 )
+from lse_interp.counting.count import count_activations
 from lse_interp.counting.counter import add_up
 from lse_interp.data import load_corpus
 from lse_interp.models import HookedModel
@@ -175,7 +175,7 @@ def test_count_activations_takes_a_corpus_whole(model, documents, tmp_path):
     path = tmp_path / "mlt.txt"
     path.write_text("\n".join(documents), encoding="utf-8")
     corpus = load_corpus(str(path), language="mlt")
-    found = count_activations(model, corpus, **OPTIONS | {"n_tokens": None})
+    found = count_activations(model, corpus, **OPTIONS | {"n_tokens": "all"})
     assert found.n_tokens == sum(len(document.split()) for document in documents)
     assert found.provenance["settings"]["corpus"] == str(path)
     with pytest.raises(MismatchError, match="opened for mlt; asked for deu"):
@@ -197,7 +197,7 @@ def test_nan_activations_name_layer_site_and_language(make_model, documents):
     ("changes", "error", "message"),
     [
         ({"language": "mtl"}, LanguageError, "unknown language 'mtl'.*Did you mean.* mlt"),
-        ({"n_tokens": 0}, CorpusError, "`n_tokens` must be at least 1, or None.*; got 0"),
+        ({"n_tokens": 0}, CorpusError, "`n_tokens` must be at least 1, or 'all'.*; got 0"),
         (
             {"n_tokens": 10**6},
             CorpusError,

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import logging
 
@@ -7,6 +8,7 @@ import torch
 from lse_interp.activations import Config, main, run
 from lse_interp.core.cli import CorpusArgs, ModelArgs
 from lse_interp.core.errors import CorpusError, LanguageError, MismatchError
+from lse_interp.counting.count_settings import CountSettings
 from lse_interp.counting.counts import ActivationCounts
 from lse_interp.counting.shard_store import ShardStore
 
@@ -22,11 +24,12 @@ def configure(model_folder, documents, tmp_path):
             "model": ModelArgs(model=str(model_folder), device="cpu"),
             "text": CorpusArgs(corpus=str(tmp_path / "{lang}.txt")),
             "langs": ("mlt", "ekk"),
-            "n_tokens": 200,
-            "block_size": 16,
             "root": tmp_path / "runs",
         }
-        return Config(**values | changes)
+        names = {field.name for field in dataclasses.fields(CountSettings)}
+        counting = {name: changes.pop(name) for name in names & set(changes)}
+        counting = CountSettings(**{"n_tokens": 200, "block_size": 16} | counting)
+        return Config(**values | changes, counting=counting)
 
     return build
 
@@ -39,7 +42,7 @@ def test_run_writes_counts_of_every_language(configure, caplog):
         assert path.name == f"{language}.safetensors"
         counts = ActivationCounts.load(path)
         assert (counts.language, counts.n_tokens) == (language, 200)
-        assert counts.provenance["config"]["n_tokens"] == 200
+        assert counts.provenance["config"]["counting"]["n_tokens"] == 200
         twin = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         assert twin["meta"]["site"] == "mlp.hook_act"
         assert not path.with_name(f"{path.name}.shards").exists()
@@ -127,8 +130,8 @@ def test_run_goes_on_overwriting_where_it_was_killed(configure, caplog, monkeypa
 
     with caplog.at_level(logging.INFO):
         run(configure(overwrite=True))
-    assert "going on with a run that ended early: 1 of 2 languages are left" in caplog.text
-    assert "1 of 8 shards were there" in caplog.text
+    assert "resuming a run that ended early: 1 of 2 languages are left" in caplog.text
+    assert "1 of 8 shards were finished before" in caplog.text
     assert old["mlt"].stat().st_mtime_ns == new
     assert old["ekk"].stat().st_mtime_ns > before["ekk"]
     for code, path in old.items():
@@ -146,7 +149,7 @@ def test_run_overwrites_afresh_where_going_on_is_of_no_use(configure, monkeypatc
     killed_at(configure, "ekk", monkeypatch)
     text = tmp_path / "est.txt"
     text.write_text(text.read_text(encoding="utf-8").upper(), encoding="utf-8")
-    with pytest.raises(MismatchError, match="text was .* or pass --overwrite to start afresh"):
+    with pytest.raises(MismatchError, match="text was .* or pass --overwrite to start"):
         run(configure(overwrite=True))
     run(configure(overwrite=True))
     killed_at(configure, "ekk", monkeypatch)
@@ -201,12 +204,3 @@ def test_main_ends_with_one_line_about_a_mistake(configure, capsys):
     )
     assert status == 2
     assert capsys.readouterr().err.strip().splitlines()[-1].startswith("error: ")
-
-
-def test_run_counts_the_embedded_default(tmp_path):
-    written = run(Config(langs=("mlt",), n_tokens=300, n_shards=2, batch_size=2, root=tmp_path))
-    counts = ActivationCounts.load(written["mlt"])
-    assert counts.n_tokens == 300
-    settings = counts.provenance["settings"]
-    assert (settings["block_size"], settings["bos"]) == (128, "document")
-    assert 0 < counts.probability.mean() < 1

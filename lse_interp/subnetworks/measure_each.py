@@ -1,0 +1,83 @@
+"""Measure several models, one in memory at a time, and keep what was measured before."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lse_interp.artifacts.locks import locked
+from lse_interp.artifacts.model_table import (
+    ModelTable,
+    find_by_weights,
+    of_same_base,
+    replaced,
+    union,
+)
+from lse_interp.artifacts.provenance import provenance
+from lse_interp.core.cli import progress
+from lse_interp.models.hooked import HookedModel
+from lse_interp.subnetworks.find import ModelChoice, require_runs_of
+
+__all__ = ["measure_each"]
+
+logger = logging.getLogger(__name__)
+
+_TableT = TypeVar("_TableT", bound=ModelTable)
+
+
+def measure_each(
+    choices: Sequence[ModelChoice],
+    path: Path,
+    *,
+    what: str,
+    load: Callable[[Path], _TableT],
+    measure: Callable[[ModelChoice, HookedModel], _TableT],
+    config: Any,
+) -> _TableT:
+    """Measure models that an earlier result does not hold, and write one result of all.
+
+    Models are told apart by their weights. Those of the earlier result that are not asked for
+    stay in it. If the base model was trained again, the earlier result is dropped.
+
+    Args:
+        choices: The models, the base first.
+        path: The file of the result.
+        what: The result in words, as in "the alignment curves of mlt".
+        load: Reads the earlier result, and refuses one of other settings.
+        measure: Measures one model.
+        config: The configuration of the command, with `model` and `overwrite`.
+
+    Returns:
+        The result of the models asked for, in their order.
+
+    Raises:
+        LseError: See `locked`, `ModelChoice.load`, `load` and `measure`.
+        MismatchError: A run of another base model, or an earlier result of another model.
+    """
+    parts: list[_TableT] = []
+    with locked(path, what=what):
+        earlier = None if config.overwrite or not path.exists() else load(path)
+        for choice in progress(choices, desc=what, unit="model"):
+            model = choice.load()
+            if not parts:
+                require_runs_of(model.info, choices)
+                earlier = of_same_base(earlier, model.info.fingerprint, path=path, config=config)
+            part = find_by_weights(earlier, model.info.fingerprint, label=choice.label)
+            if part is None:
+                part = measure(choice, model)
+            else:
+                logger.info("%s is measured already; --overwrite measures it again", choice.label)
+            if "methods" in part.LABELS:
+                part = replaced(part, methods=(choice.method,), seeds=(choice.seed,))
+            parts.append(part)
+            # Two large models need not fit in memory together.
+            del model
+        table = _made_by(config, parts[0].concat(parts))
+        _made_by(config, union(earlier, table)).save(path)
+    logger.info("wrote %s", path)
+    return table
+
+
+def _made_by(config: Any, table: _TableT) -> _TableT:
+    measured = {k: v for k, v in table.provenance.items() if k == "measured"}
+    return replaced(table, provenance=provenance(config, **measured))
