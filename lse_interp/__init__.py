@@ -28,7 +28,7 @@ _PUBLIC = {
     "apply_subnetwork": "subnetworks.apply",
     "compare_losses": "analysis.losses",
     "count_activations": "counting.count",
-    "evaluate": "evaluation",
+    "evaluate": "tasks.evaluation",
     "export": "subnetworks.export",
     "family_order": "core.languages",
     "finetune_language": "finetune",

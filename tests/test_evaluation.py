@@ -14,9 +14,10 @@ from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import CorpusError, LseError
 from lse_interp.data.embedded import sentences
 from lse_interp.data.parallel import load_parallel
-from lse_interp.evaluation import Config, evaluate, main, run
+from lse_interp.evaluation import Config, main, run
 from lse_interp.tasks.base import Document, Task
-from lse_interp.tasks.embedded import embedded_documents, embedded_tasks
+from lse_interp.tasks.benchmarks import load_documents, tasks_of
+from lse_interp.tasks.evaluation import evaluate
 from lse_interp.tasks.metrics import sentence_bleu
 from lse_interp.tasks.questions import questions_of
 from lse_interp.tasks.results import EvaluationTable
@@ -35,7 +36,7 @@ def model():
 def asked(tmp_path_factory):
     """The stage's table on a few questions of all tasks, its folder, and its log."""
     root = tmp_path_factory.mktemp("runs")
-    tables = run(Config(lang=("mlt",), limit=FEW, root=root))
+    tables = run(Config(langs=("mlt",), limit=FEW, root=root))
     return tables["mlt"], RunPaths(root, "embedded")
 
 
@@ -92,15 +93,15 @@ def test_stage_asks_nothing_twice(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(harness, "run_tasks", counting)
     root = ("--root", str(tmp_path))
-    assert main(["--lang", "mlt", *ENDINGS, *root]) == 0
+    assert main(["--langs", "mlt", *ENDINGS, *root]) == 0
     assert calls == ["embedded_endings_mlt", "embedded_endings_eng"]
     # Icelandic brings its own questions; those in English are known.
-    assert main(["--lang", "mlt", "isl", *ENDINGS, *root]) == 0
+    assert main(["--langs", "mlt", "isl", *ENDINGS, *root]) == 0
     assert calls[2:] == ["embedded_endings_isl"]
     # Other questions do not take the place of a finished table; --overwrite asks again.
     out = RunPaths(tmp_path, "embedded").evaluation("mlt")
     before = out.read_bytes()
-    fewer = ["--lang", "mlt", *ENDINGS[:-1], "2", *root]
+    fewer = ["--langs", "mlt", *ENDINGS[:-1], "2", *root]
     assert main(fewer) == 2
     error = capsys.readouterr().err
     assert (
@@ -110,7 +111,7 @@ def test_stage_asks_nothing_twice(tmp_path, monkeypatch, capsys):
     assert (out.read_bytes(), len(calls)) == (before, 3)
     assert main([*fewer, "--name", "two"]) == 0
     assert calls[3:] == ["embedded_endings_mlt", "embedded_endings_eng"]
-    assert main(["--lang", "mlt", *ENDINGS, *root, "--overwrite"]) == 0
+    assert main(["--langs", "mlt", *ENDINGS, *root, "--overwrite"]) == 0
     assert len(calls) == 7
 
 
@@ -121,7 +122,7 @@ def test_stage_compares_runs_with_the_base_and_averages_languages(tmp_path, mode
         made.save(paths.finetune(language, "target"))
     caplog.set_level(logging.INFO)
     tables = run(
-        Config(lang=("mlt", "isl"), tasks=("endings",), limit=FEW, root=tmp_path, name="few")
+        Config(langs=("mlt", "isl"), tasks=("endings",), limit=FEW, root=tmp_path, name="few")
     )
     assert tables["isl"].models == ("base", "target")
     assert tables["isl"].methods == ("base", "target")
@@ -136,7 +137,7 @@ def test_stage_keeps_models_that_were_not_asked_for(tmp_path, model, capsys):
     paths = RunPaths(tmp_path, "embedded")
     for name, method in (("target", "target"), ("random-size", "random:size")):
         make_run(model, method=method, seed=len(name)).save(paths.finetune("mlt", name))
-    words = ["--lang", "mlt", *ENDINGS, "--root", str(tmp_path)]
+    words = ["--langs", "mlt", *ENDINGS, "--root", str(tmp_path)]
     assert main(words) == 0
     every = EvaluationTable.load(paths.evaluation("mlt"))
     assert main([*words, "--runs", "random-size"]) == 0
@@ -158,25 +159,25 @@ def test_stage_measures_losses_where_there_are_sentences(tmp_path, caplog, capsy
         (tmp_path / f"{code}.txt").write_text(lines, encoding="utf-8")
     words = ["--tasks", "endings", "--limit", "3", "--root", str(tmp_path / "runs")]
     words += ["--parallel", str(tmp_path)]
-    assert main(["--lang", "mlt", *words]) == 0
+    assert main(["--langs", "mlt", *words]) == 0
     assert "has no sentences in arb, eng, spa, fra, ita, jpn, rus, zho: left out" in caplog.text
     table = EvaluationTable.load(RunPaths(tmp_path / "runs", "embedded").evaluation("mlt"))
     losses = [measure.row for measure in table.measures if measure.metric == "loss"]
     assert losses == ["Loss", "Loss in 1 other language"]
-    assert main(["--lang", "isl", *words]) == 2
+    assert main(["--langs", "isl", *words]) == 2
     assert "Icelandic" in capsys.readouterr().err
 
 
 def test_evaluate_is_the_stage_in_memory(model, asked):
     table, _ = asked
     questions = questions_of("mlt", tasks=["endings"], limit=FEW)
-    found = evaluate({"base": model}, questions, language="mlt")
+    found = evaluate({"base": model}, questions, language="mlt", parallel="none")
     measure = ("embedded_endings_mlt", "loglikelihood_accuracy")
     assert torch.equal(found.of(*measure), table.of(*measure))
 
 
 def test_evaluate_refuses_nothing_to_ask(model):
-    (task, *_) = embedded_tasks("mlt")
+    (task, *_) = tasks_of("mlt", ["embedded"])
     with pytest.raises(LseError, match="no model to ask"):
         evaluate({}, {}, language="mlt")
     with pytest.raises(CorpusError, match="has no question"):
@@ -191,7 +192,7 @@ def test_questions_of_limits_and_names(tmp_path):
     assert [task.name for task in questions] == ["embedded_topics_mlt", "embedded_topics_eng"]
     assert all(len(documents) == 2 for documents in questions.values())
     (task, *_) = questions
-    assert questions[task] == embedded_documents(task)[:2]
+    assert questions[task] == load_documents(task, limit=2)
     with pytest.raises(LseError, match="Unknown task 'belebelle'. Did you mean belebele"):
         questions_of("mlt", tasks=["belebelle"])
     with pytest.raises(CorpusError, match=str(tmp_path)):
@@ -219,7 +220,7 @@ def test_stage_asks_benchmarks_from_a_folder(tmp_path):
     question = {"question": "What is hot?", "choices": choices, "answerKey": "2"}
     _write_jsonl(data / "arc_easy" / "validation.jsonl", [question] * 3)
     flags = ("--data-dir", str(data), "--parallel", "none", "--root", str(tmp_path / "runs"))
-    assert main(["--lang", "mlt", "--tasks", "belebele", "opus100", "arc_easy", *flags]) == 0
+    assert main(["--langs", "mlt", "--tasks", "belebele", "opus100", "arc_easy", *flags]) == 0
     table = EvaluationTable.load(RunPaths(tmp_path / "runs", "embedded").evaluation("mlt"))
     found = {
         (m.label, m.metric): len(s[0])
@@ -242,7 +243,7 @@ def test_stage_writes_task_files_instead_of_asking(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     folder = tmp_path / "tasks"
     flags = ("--tasks", "belebele", "arc_easy", "--task-files", str(folder))
-    assert main(["--lang", "mlt", "isl", *flags, "--root", str(tmp_path / "runs")]) == 0
+    assert main(["--langs", "mlt", "isl", *flags, "--root", str(tmp_path / "runs")]) == 0
     names = {path.name for path in folder.glob("*.yaml")}
     assert {"belebele_mlt.yaml", "belebele_isl.yaml", "arc_easy.yaml"} <= names
     assert "lm-eval run --include_path" in caplog.text
@@ -250,17 +251,17 @@ def test_stage_writes_task_files_instead_of_asking(tmp_path, caplog):
 
 
 def test_main_refuses_bad_options(capsys):
-    assert main(["--lang", "mlt", "--limit", "0"]) == 2
-    assert "`limit` must be at least 1; got 0" in capsys.readouterr().err
-    assert main(["--lang", "mlt", "--tasks", "belebelle"]) == 2
+    assert main(["--langs", "mlt", "--limit", "0"]) == 2
+    assert "`limit` should be 1 or more questions; got 0" in capsys.readouterr().err
+    assert main(["--langs", "mlt", "--tasks", "belebelle"]) == 2
     assert "Unknown task" in capsys.readouterr().err
-    assert main(["--lang", "mlt", "--data-dir", "nowhere"]) == 2
+    assert main(["--langs", "mlt", "--data-dir", "nowhere"]) == 2
     assert "There is no folder nowhere to read benchmarks from" in capsys.readouterr().err
     for name in ("../x", "..", "models"):
-        assert main(["--lang", "mlt", "--name", name]) == 2
+        assert main(["--langs", "mlt", "--name", name]) == 2
         assert "`name` must be the name of one folder" in capsys.readouterr().err
-    assert main(["--lang", "cym", "--tasks", "belebele", "--parallel", "none"]) == 2
-    assert "None of the tasks belebele is there in Welsh" in capsys.readouterr().err
+    assert main(["--langs", "cym", "--tasks", "belebele", "--parallel", "none"]) == 2
+    assert "None of the tasks exists in Welsh" in capsys.readouterr().err
 
 
 def test_task_is_a_key():

@@ -26,8 +26,7 @@ from lse_interp.core.languages import lookup
 from lse_interp.core.statistics import bootstrap_interval
 from lse_interp.data.parallel import ParallelText
 from lse_interp.models.hooked import HookedModel
-from lse_interp.models.text_batch import pad
-from lse_interp.models.tokenization import check_lengths, token_ids
+from lse_interp.models.tokenization import pad, token_ids
 
 __all__ = [
     "LossComparison",
@@ -284,7 +283,6 @@ def sentence_losses(
     if not sentences:
         raise CorpusError("There is no sentence to predict; give at least one.")
     ids = token_ids(model, sentences)
-    check_lengths(model, ids, n_prefix=len(model.prefix))
     _require_targets(ids, n_prefix=len(model.prefix))
     losses = torch.empty(len(ids), dtype=torch.float64)
     longest_first = sorted(range(len(ids)), key=lambda i: len(ids[i]), reverse=True)

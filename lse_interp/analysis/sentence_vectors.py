@@ -9,8 +9,7 @@ from torch import Tensor
 from lse_interp.core.errors import ActivationError, LseError, near_misses
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.sites import site_name
-from lse_interp.models.text_batch import pad
-from lse_interp.models.tokenization import check_lengths, token_ids
+from lse_interp.models.tokenization import pad, token_ids
 
 __all__ = ["POOLINGS", "SENTENCE_SITES", "check_options", "embed"]
 
@@ -54,7 +53,6 @@ def embed(
     """
     check_options(site=site, pooling=pooling, batch_size=batch_size)
     ids = token_ids(model, sentences)
-    check_lengths(model, ids, n_prefix=len(model.prefix))
     sites = [site_name(site, layer) for layer in range(model.n_layers)]
     vectors: Tensor | None = None
     longest_first = sorted(range(len(ids)), key=lambda i: len(ids[i]), reverse=True)

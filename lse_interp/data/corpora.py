@@ -5,8 +5,8 @@
 | `embedded`                                  | the corpus in this package, split `pretrain`   |
 | `glotcc`                                    | GlotCC on the Hugging Face hub                 |
 | `hf:<data set>?config=...&split=...&field=` | any data set, on the hub or in a local folder  |
-| a path, `?field=...` after it if need be    | `.txt`, `.jsonl`, `.jsonl.gz`, `.parquet`, or a |
-|                                             | folder of them; `{lang}` stands for the code   |
+| a path, `?field=...` after it if need be    | a file that `readers` reads, or a folder of    |
+|                                             | them; `{lang}` is replaced by the code         |
 """
 
 import itertools
@@ -18,7 +18,8 @@ from lse_interp.core.errors import CorpusError, near_misses
 from lse_interp.core.languages import Language, lookup
 from lse_interp.data import embedded
 from lse_interp.data.hub import GLOTCC, hub_sources, open_rows, read_column
-from lse_interp.data.readers import find_files, read_documents
+from lse_interp.data.local_files import find_files
+from lse_interp.data.readers import read_documents
 from lse_interp.data.source_spec import names_language, parse_options
 
 __all__ = ["Corpus", "default_n_tokens", "load_corpus", "require_text_of_each"]

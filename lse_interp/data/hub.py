@@ -16,7 +16,16 @@ from lse_interp.data.source_spec import expand, parse_options
 if TYPE_CHECKING:
     from datasets import IterableDataset
 
-__all__ = ["FLORES", "GLOTCC", "HubSource", "hub_sources", "open_rows", "read_column"]
+__all__ = [
+    "FLORES",
+    "GLOTCC",
+    "LOCAL_TEXT",
+    "HubSource",
+    "hub_sources",
+    "open_rows",
+    "read_column",
+    "read_source",
+]
 
 GLOTCC = "hf:cis-lmu/GlotCC-V1?config={glotcc}&split=train&field=content"
 """GlotCC v1.0, the paper's training text: a configuration per language (`mlt-Latn`), one split,
@@ -25,6 +34,12 @@ the field `content`. The tests read local data of this schema, not the hub. Sour
 
 FLORES = "openlanguagedata/flores_plus"
 """FLORES+ on the hub: a configuration per language, splits dev and devtest, fields id and text."""
+
+LOCAL_TEXT = (
+    "read local text: a file or folder (txt, jsonl, jsonl.gz, parquet, csv, tsv) with {lang} for "
+    "the language, or the corpus `embedded`"
+)
+"""What a user can read without the hub."""
 
 _OPTIONS = ("config", "data_files", "field", "revision", "split")
 
@@ -76,14 +91,17 @@ def hub_sources(spec: str, *, language: Language, split: str | None = None) -> l
     return sources
 
 
-def open_rows(sources: Sequence[HubSource]) -> tuple["IterableDataset", HubSource]:
+def open_rows(
+    sources: Sequence[HubSource], *, instead: str = LOCAL_TEXT
+) -> tuple["IterableDataset", HubSource]:
     """Open the first source that exists, as a stream that can be read again and again.
 
     Args:
-        sources: one data set under every spelling of a language.
+        sources: One data set under every spelling of a language.
+        instead: What the user can do without the hub, for errors.
 
     Raises:
-        CorpusError: the hub cannot be reached, or no such data set, configuration or split.
+        CorpusError: The hub cannot be reached, or no such data set, configuration or split.
     """
     failures: list[Exception] = []
     for source in sources:
@@ -92,30 +110,42 @@ def open_rows(sources: Sequence[HubSource]) -> tuple["IterableDataset", HubSourc
         except ConnectionError as error:
             raise CorpusError(
                 f"{source.dataset} cannot be reached on the Hugging Face hub: {error}. Check the "
-                f"network and HF_HUB_OFFLINE, or read local text: a file or folder (txt, jsonl, "
-                f"jsonl.gz, parquet) with {{lang}} for the language, or the corpus `embedded`."
+                f"network and HF_HUB_OFFLINE. Or {instead}."
             ) from error
         except (ValueError, OSError, RuntimeError, _datasets_error()) as error:
             failures.append(error)
-    raise CorpusError(_not_found(sources, failures[0])) from failures[0]
+    raise CorpusError(f"{_not_found(sources, failures[0])} Or {instead}.") from failures[0]
+
+
+def read_source(rows: "IterableDataset", source: HubSource) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the place of each row of an opened source, for messages, and the row.
+
+    Raises:
+        CorpusError: A broken transfer.
+    """
+    where = f"{source.dataset} ({source.config or 'default'})"
+    try:
+        for number, row in enumerate(rows, start=1):
+            yield f"{where}, row {number}", row
+    except (OSError, _datasets_error()) as error:
+        raise CorpusError(f"reading {where} broke off: {error}. Run again to resume.") from error
 
 
 def read_column(rows: "IterableDataset", source: HubSource) -> Iterator[str]:
     """Stream the documents of an opened source, blank ones left out.
 
     Raises:
-        CorpusError: no such field, a field that is not text, no text, or a broken transfer.
+        CorpusError: No such field, a field that is not text, no text, or a broken transfer.
     """
-    where = str(source)
     found = False
-    for row in _rows(rows, where):
+    for where, row in read_source(rows, source):
         require_field(source.field, row, where=where)
         text = as_text(row[source.field], where=where, field=source.field)
         if text.strip():
             found = True
             yield text
     if not found:
-        raise CorpusError(f"{where} holds no text.")
+        raise CorpusError(f"{source} holds no text.")
 
 
 def _load(source: HubSource) -> "IterableDataset":
@@ -132,13 +162,6 @@ def _load(source: HubSource) -> "IterableDataset":
     if rows.column_names is not None:
         require_field(source.field, rows.column_names, where=str(source))
     return rows
-
-
-def _rows(rows: "IterableDataset", where: str) -> Iterator[dict[str, Any]]:
-    try:
-        yield from rows
-    except (OSError, _datasets_error()) as error:
-        raise CorpusError(f"reading {where} broke off: {error}. Run again to resume.") from error
 
 
 def _datasets_error() -> type[Exception]:

@@ -13,17 +13,19 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lse_interp.core.errors import CorpusError, LanguageError
 from lse_interp.core.languages import PAPER_LANGUAGES, PAPER_REFERENCE, Language, lookup
 from lse_interp.data import embedded
-from lse_interp.data.hub import FLORES, HubSource, hub_sources, open_rows
-from lse_interp.data.readers import SUFFIXES, find_files, listing, read_records, require_field
+from lse_interp.data.hub import FLORES, HubSource, hub_sources, open_rows, read_source
+from lse_interp.data.local_files import find_files, listing
+from lse_interp.data.readers import SUFFIXES, as_text, read_records, require_field
 from lse_interp.data.source_spec import expand, names_language, parse_options, spellings
 
-__all__ = ["ParallelText", "load_parallel", "load_with_reference"]
+__all__ = ["ParallelText", "align_by_id", "load_parallel", "load_with_reference"]
 
 logger = logging.getLogger(__name__)
 
@@ -167,6 +169,39 @@ def load_with_reference(
     )
 
 
+def align_by_id(
+    tables: Mapping[str, Iterable[tuple[str, Mapping[str, Any]]]], *, what: str
+) -> dict[str, tuple[str, ...]]:
+    """Align the rows of several languages by the column `id`, in the order of the first language.
+
+    Args:
+        tables: Language -> the place of each row and the row, with the columns `id` and `text`.
+        what: The data, for errors.
+
+    Raises:
+        CorpusError: A column is missing, an id comes twice, or languages differ in their ids.
+    """
+    texts: dict[str, dict[str, str]] = {}
+    for code, rows in tables.items():
+        found = texts[code] = {}
+        for where, row in rows:
+            for column in ("id", "text"):
+                require_field(column, row, where=where)
+            key = str(row["id"])
+            if key in found:
+                raise CorpusError(f"{where}: the `id` {key} was used before; each is used once.")
+            found[key] = as_text(row["text"], where=where, field="text")
+    first, *others = texts
+    for code in others:
+        odd = sorted(texts[code].keys() ^ texts[first].keys())
+        if odd:
+            raise CorpusError(
+                f"{what} is not parallel: {code} and {first} differ in {len(odd)} sentence ids, "
+                f"e.g. {', '.join(odd[:5])}."
+            )
+    return {code: tuple(table[key] for key in texts[first]) for code, table in texts.items()}
+
+
 _Read = Callable[[list[Language]], dict[str, tuple[str, ...]]]
 _Has = Callable[[Language], bool]
 
@@ -212,24 +247,11 @@ def _embedded_has(language: Language) -> bool:
 
 
 def _flores(dataset: str, languages: list[Language], split: str) -> dict[str, tuple[str, ...]]:
-    """Align by the field `id`, in the order of the first language."""
-    by_language: dict[str, dict[int | str, str]] = {}
-    for language in languages:
-        rows, source = open_rows(_flores_sources(dataset, language, split))
-        table = by_language[language.code] = {}
-        for row in rows:
-            require_field("id", row, where=str(source))
-            require_field("text", row, where=str(source))
-            table[row["id"]] = row["text"]
-    order = list(by_language[languages[0].code])
-    for code, table in by_language.items():
-        odd = sorted(map(str, table.keys() ^ set(order)))
-        if odd:
-            raise CorpusError(
-                f"{dataset} is not parallel: {code} and {languages[0].code} differ in "
-                f"{len(odd)} sentence ids, e.g. {', '.join(odd[:5])}."
-            )
-    return {code: tuple(table[i] for i in order) for code, table in by_language.items()}
+    tables = {
+        language.code: read_source(*open_rows(_flores_sources(dataset, language, split)))
+        for language in languages
+    }
+    return align_by_id(tables, what=dataset)
 
 
 def _flores_sources(dataset: str, language: Language, split: str) -> list[HubSource]:

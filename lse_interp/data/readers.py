@@ -1,79 +1,83 @@
-"""Local text files: which files hold a language, and the documents in them, streamed.
+"""Local text files, streamed: the rows of a table, the texts of one of its columns, documents.
 
-| suffix      | a record is            | a document is                                            |
-|-------------|------------------------|----------------------------------------------------------|
-| `.txt`      | a line                 | a paragraph between blank lines; a line if none is blank |
-| `.jsonl`    | the field of an object | the same                                                 |
-| `.jsonl.gz` | the field of an object | the same                                                 |
-| `.parquet`  | the cell of a column   | the same                                                 |
+| suffix      | a row is                                                                  |
+|-------------|---------------------------------------------------------------------------|
+| `.txt`      | a line, cut at newlines only, in the field `text`                         |
+| `.jsonl`    | an object on a line                                                       |
+| `.jsonl.gz` | the same                                                                  |
+| `.parquet`  | a row                                                                     |
+| `.csv`      | a line under a header, cells quoted by `"` where they need it             |
+| `.tsv`      | the same, between tabs                                                    |
 
-Text is UTF-8, with or without a byte order mark. Documents without a visible character are no
-documents: they are passed over.
+A document is the text of one row; in a `.txt` with blank lines, a paragraph. Text is UTF-8, with
+or without a byte order mark. `datasets` and pandas do not read the same: they guess the types of
+cells, and their errors name neither the line nor the byte that is wrong.
 """
 
+import csv
 import gzip
 import json
 import logging
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lse_interp.core.errors import CorpusError, near_misses
-from lse_interp.core.languages import Language
-from lse_interp.data.source_spec import expand, names_language, spellings
+from lse_interp.core.errors import CorpusError
 
-__all__ = ["SUFFIXES", "find_files", "listing", "read_documents", "read_records"]
+__all__ = ["SUFFIXES", "as_text", "read_documents", "read_records", "read_rows", "suffix_of"]
 
-SUFFIXES: tuple[str, ...] = (".txt", ".jsonl", ".jsonl.gz", ".parquet")
+SUFFIXES: tuple[str, ...] = (".txt", ".jsonl", ".jsonl.gz", ".parquet", ".csv", ".tsv")
 """Kinds of file that can be read."""
 
 log = logging.getLogger(__name__)
 
+_Rows = Iterator[tuple[str, dict[str, Any]]]
 _ROWS_PER_READ = 256
 
 
-def find_files(template: str, *, language: Language, split: str | None = None) -> list[Path]:
-    """Find the files that hold a language.
-
-    A template with `{lang}` is tried with every spelling of the language. A folder that is not
-    spelt by language must hold a file (`mlt.txt`) or a folder (`mlt/`) named by one of the
-    spellings; inside a folder of the language every readable file counts, sorted by path.
+def read_rows(path: Path, *, columns: Sequence[str] | None = None) -> _Rows:
+    """Yield the place of each row, for messages, and the row; memory stays at some rows.
 
     Args:
-        template: path of a file or folder, with placeholders or without.
-        language: the language wanted.
-        split: what `{split}` becomes.
+        path: A file of a kind in `SUFFIXES`.
+        columns: Columns to read of a parquet file, where each costs time; None reads all.
 
     Raises:
-        CorpusError: nothing there, nothing of that language, nothing readable, or an empty file.
+        CorpusError: Not UTF-8, truncated, or not of the kind its name says.
     """
-    candidates = [Path(t).expanduser() for t in expand(template, language=language, split=split)]
-    found = next((path for path in candidates if path.exists()), None)
-    if found is None:
-        raise CorpusError(_missing(candidates, language))
-    of_language = names_language(template) or _stem(found) in spellings(language)
-    if found.is_dir() and not of_language:
-        found = _named_by(found, language)
-    files = _readable_files(found) if found.is_dir() else [found]
-    for path in files:
-        _kind(path)
-        if path.stat().st_size == 0:
-            raise CorpusError(f"{path} is empty: expected text, found 0 bytes.")
-    return files
+    kind = suffix_of(path)
+    if kind == ".parquet":
+        return _parquet(path, columns)
+    if kind == ".txt":
+        return ((str(path), {"text": line.rstrip("\r\n")}) for line in _lines(path))
+    return _jsonl(path) if kind.startswith(".jsonl") else _table(path)
+
+
+def read_records(path: Path, *, field: str = "text") -> Iterator[str]:
+    """Stream the texts of one column, blank ones included.
+
+    Raises:
+        CorpusError: See `read_rows`; or no such field, or one that is not text.
+    """
+    if suffix_of(path) == ".txt":
+        field = "text"
+    for where, row in read_rows(path, columns=[field]):
+        require_field(field, row, where=where)
+        yield as_text(row[field], where=where, field=field)
 
 
 def read_documents(path: Path, *, field: str = "text") -> Iterator[str]:
-    """Stream the documents of one file; memory stays at one document.
+    """Stream the documents of one file, blank ones left out; memory stays at one document.
 
     Args:
-        path: a file of a kind in `SUFFIXES`.
-        field: JSON key or parquet column that holds the text.
+        path: A file of a kind in `SUFFIXES`.
+        field: JSON key or column that holds the text.
 
     Raises:
-        CorpusError: no text at all, not UTF-8, broken, or without the field.
+        CorpusError: See `read_records`; or no text at all.
     """
-    by_paragraph = _kind(path) == ".txt" and _has_paragraphs(path)
+    by_paragraph = suffix_of(path) == ".txt" and _has_paragraphs(path)
     records = read_records(path, field=field)
     found = False
     for document in _paragraphs(records) if by_paragraph else records:
@@ -84,90 +88,16 @@ def read_documents(path: Path, *, field: str = "text") -> Iterator[str]:
         raise CorpusError(f"{path} holds no text: every record in it is blank.")
 
 
-def read_records(path: Path, *, field: str = "text") -> Iterator[str]:
-    """Stream the records of one file, blank ones included.
+def suffix_of(path: Path) -> str:
+    """Return the kind of a file, one of `SUFFIXES`.
 
     Raises:
-        CorpusError: not UTF-8, broken, or without the field.
+        CorpusError: Another kind.
     """
-    kind = _kind(path)
-    if kind == ".parquet":
-        return _parquet(path, field)
-    return _lines(path) if kind == ".txt" else _jsonl(path, field)
-
-
-def listing(folder: Path, *, limit: int = 12) -> str:
-    """Say what a folder holds, for an error message."""
-    names = sorted(
-        entry.name + "/" * entry.is_dir()
-        for entry in folder.iterdir()
-        if not entry.name.startswith(".")
-    )
-    shown = ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
-    return f"{folder} holds: {shown or '(nothing)'}."
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """Yield lines cut at newlines only: U+2028 and the like are text."""
-    packed = path.name.endswith(".gz")
-    offset = 0
-    try:
-        with gzip.open(path, "rb") if packed else path.open("rb") as stream:
-            for raw in stream:
-                line = _decode(raw, path, offset).rstrip("\r\n")
-                yield line if offset else line.removeprefix("\ufeff")
-                offset += len(raw)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise CorpusError(
-            f"{path} cannot be decompressed: {error}. It is truncated or no gzip file; "
-            f"fetch it again, or check it with: gzip -t '{path}'"
-        ) from error
-
-
-def _decode(raw: bytes, path: Path, offset: int) -> str:
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        guess = "UTF-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "ISO-8859-1"
-        raise CorpusError(
-            f"{path} is not UTF-8: byte 0x{raw[error.start]:02x} at offset "
-            f"{offset + error.start} ({error.reason}). Convert it, naming the encoding it is in: "
-            f"iconv -f {guess} -t UTF-8 '{path}' > converted.txt"
-        ) from error
-
-
-def _jsonl(path: Path, field: str) -> Iterator[str]:
-    for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise CorpusError(
-                f"{where} is not JSON: {error}. Expected one object a line."
-            ) from error
-        if not isinstance(row, dict):
-            raise CorpusError(f"{where}: expected a JSON object, found {type(row).__name__}.")
-        require_field(field, row, where=where)
-        yield as_text(row[field], where=where, field=field)
-
-
-def _parquet(path: Path, field: str) -> Iterator[str]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            require_field(field, file.schema_arrow.names, where=str(path))
-            for batch in file.iter_batches(batch_size=_ROWS_PER_READ, columns=[field]):
-                for value in batch.column(0).to_pylist():
-                    yield as_text(value, where=str(path), field=field)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise CorpusError(
-            f"{path} cannot be read as parquet: {error}. It is truncated or of another format; "
-            f"fetch or write it again."
-        ) from error
+    for suffix in SUFFIXES:
+        if path.name.endswith(suffix):
+            return suffix
+    raise CorpusError(f"{path}: cannot read this kind of file. Expected {', '.join(SUFFIXES)}.")
 
 
 def require_field(field: str, found: Iterable[str], *, where: str) -> None:
@@ -191,14 +121,97 @@ def as_text(value: Any, *, where: str, field: str) -> str:
     return value
 
 
+def _lines(path: Path) -> Iterator[str]:
+    """Yield lines with their ends, cut at newlines only: U+2028 and the like are text."""
+    packed = path.name.endswith(".gz")
+    offset = 0
+    try:
+        with gzip.open(path, "rb") if packed else path.open("rb") as stream:
+            for raw in stream:
+                line = _decode(raw, path, offset)
+                yield line if offset else line.removeprefix("\ufeff")
+                offset += len(raw)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise CorpusError(
+            f"{path} cannot be decompressed: {error}. It is truncated or no gzip file; "
+            f"fetch it again, or check it with: gzip -t '{path}'"
+        ) from error
+
+
+def _decode(raw: bytes, path: Path, offset: int) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        guess = "UTF-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "ISO-8859-1"
+        raise CorpusError(
+            f"{path} is not UTF-8: byte 0x{raw[error.start]:02x} at offset "
+            f"{offset + error.start} ({error.reason}). Convert it, naming the encoding it is in: "
+            f"iconv -f {guess} -t UTF-8 '{path}' > converted.txt"
+        ) from error
+
+
+def _jsonl(path: Path) -> _Rows:
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise CorpusError(
+                f"{where} is not JSON: {error}. Expected one object a line."
+            ) from error
+        if not isinstance(row, dict):
+            raise CorpusError(f"{where}: expected a JSON object, found {type(row).__name__}.")
+        yield where, row
+
+
+def _table(path: Path) -> _Rows:
+    delimiter = "\t" if path.suffix == ".tsv" else ","
+    rows = csv.DictReader(_lines(path), delimiter=delimiter, strict=True)
+    try:
+        for number, row in enumerate(rows, start=1):
+            if None in row or None in row.values():
+                raise CorpusError(
+                    f"{path}, row {number} should have {len(rows.fieldnames or ())} cells, as its "
+                    f"header has. Cells with a line break, a quote or the delimiter in them need "
+                    f'" around them.'
+                )
+            yield f"{path}, row {number}", row
+    except csv.Error as error:
+        raise CorpusError(
+            f'{path} cannot be read after line {rows.line_num}: {error}. A " in a cell is '
+            f'written "", and the cell between ".'
+        ) from error
+
+
+def _parquet(path: Path, columns: Sequence[str] | None) -> _Rows:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for name in columns or ():
+                require_field(name, file.schema_arrow.names, where=str(path))
+            batches = file.iter_batches(batch_size=_ROWS_PER_READ, columns=columns)
+            rows = (row for batch in batches for row in batch.to_pylist())
+            for number, row in enumerate(rows, start=1):
+                yield f"{path}, row {number}", row
+    except (pyarrow.ArrowException, OSError) as error:
+        raise CorpusError(
+            f"{path} cannot be read as parquet: {error}. It is truncated or of another format; "
+            f"fetch or write it again."
+        ) from error
+
+
 def _has_paragraphs(path: Path) -> bool:
-    """Say whether a blank line stands between two lines of text."""
+    """Say whether there is a blank line between two lines of text."""
     gap = text_before = False
     for line in _lines(path):
         if not line.strip():
             gap = text_before
         elif gap:
-            log.info("%s has blank lines: a document is what stands between them", path)
+            log.info("%s has blank lines: a document is a paragraph between them", path)
             return True
         else:
             text_before = True
@@ -215,59 +228,3 @@ def _paragraphs(lines: Iterable[str]) -> Iterator[str]:
             paragraph = []
     if paragraph:
         yield "\n".join(paragraph)
-
-
-def _kind(path: Path) -> str:
-    for suffix in SUFFIXES:
-        if path.name.endswith(suffix):
-            return suffix
-    raise CorpusError(f"{path}: cannot read this kind of file. Expected {', '.join(SUFFIXES)}.")
-
-
-def _stem(path: Path) -> str:
-    suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), "")
-    return path.name.removesuffix(suffix)
-
-
-def _readable_files(folder: Path) -> list[Path]:
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file()
-        and path.name.endswith(SUFFIXES)
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-    if not files:
-        raise CorpusError(
-            f"no file to read in {folder}: expected {', '.join(SUFFIXES)}. {listing(folder)}"
-        )
-    return files
-
-
-def _named_by(folder: Path, language: Language) -> Path:
-    entries = [p for p in sorted(folder.iterdir()) if p.is_dir() or p.name.endswith(SUFFIXES)]
-    matches = [entry for entry in entries if _stem(entry) in spellings(language)]
-    if len(matches) > 1:
-        raise CorpusError(
-            f"{folder} holds {language.name} more than once: "
-            f"{', '.join(match.name for match in matches)}. Name the one to read."
-        )
-    if matches:
-        return matches[0]
-    raise CorpusError(
-        f"{folder} has no file or folder for {language.name}: looked for the names "
-        f"{', '.join(spellings(language))} with {', '.join(SUFFIXES)}. {listing(folder)} "
-        f"Put the language into the path as {{lang}}, e.g. {folder}/corpus-{{lang}}.txt, or the "
-        f"files of the language into a folder {language.code}/."
-    )
-
-
-def _missing(candidates: list[Path], language: Language) -> str:
-    wanted = candidates[0]
-    folder = next(parent for parent in wanted.absolute().parents if parent.is_dir())
-    tried = ", ".join(map(str, candidates))
-    names = [entry.name for entry in folder.iterdir()]
-    missing_part = wanted.absolute().relative_to(folder).parts[0]
-    close = near_misses(missing_part, names)
-    hint = f" {close}" if close.startswith("Did you mean") else ""
-    return f"no text for {language.name} ({language.code}) at {tried}. {listing(folder)}{hint}"

@@ -20,8 +20,7 @@ from lse_interp.models.info import ModelInfo
 from lse_interp.models.inputs import Batch, forward_inputs
 from lse_interp.models.layout import Layout
 from lse_interp.models.sites import parse_site, site_name
-from lse_interp.models.text_batch import find_prefix, pad
-from lse_interp.models.tokenization import check_lengths, token_ids
+from lse_interp.models.tokenization import find_prefix, pad, token_ids
 
 __all__ = ["HookedModel"]
 
@@ -76,6 +75,16 @@ class HookedModel:
         self._backend(backend)
         if mlp is not None:
             self._check_equations()
+
+    @property
+    def wrapping(self) -> dict[str, Any]:
+        """What wraps another copy of the model in the same way: `HookedModel(hf, **wrapping)`."""
+        return {
+            "tokenizer": self.tokenizer,
+            "name": self.name,
+            "defaults": self.defaults,
+            "mlp": self.mlp,
+        }
 
     @property
     def n_layers(self) -> int:
@@ -281,7 +290,6 @@ class HookedModel:
             LseError: The model has no tokenizer.
         """
         ids = token_ids(self, [text] if isinstance(text, str) else text)
-        check_lengths(self, ids, n_prefix=len(self.prefix))
         return pad(ids, prefix=self.prefix, left=self.tokenizer.padding_side == "left")[0]
 
     @contextlib.contextmanager

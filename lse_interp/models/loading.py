@@ -13,7 +13,7 @@ from lse_interp.models.hooked import HookedModel
 from lse_interp.models.packaged import packaged_folder
 from lse_interp.models.placement.device_map import device_map
 
-__all__ = ["load_from_args", "load_model"]
+__all__ = ["load_from_args", "load_model", "read_defaults"]
 
 
 def load_from_args(args: ModelArgs) -> HookedModel:
@@ -25,6 +25,15 @@ def load_from_args(args: ModelArgs) -> HookedModel:
         dtype=args.dtype,
         revision=args.revision,
     )
+
+
+def read_defaults(name: str | Path) -> ModelDefaults:
+    """Read the defaults of a model without loading it; see `load_model`.
+
+    Raises:
+        LseError: There is no such folder, or its defaults cannot be read.
+    """
+    return ModelDefaults.read(_resolve(str(name)))
 
 
 def load_model(

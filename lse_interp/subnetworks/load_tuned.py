@@ -59,15 +59,8 @@ def load_tuned(
         shape = dataclasses.replace(run.model, fingerprint=None)
         shape.require_same(model.info, what=model.name)
         hf = model.hf
-    name = f"{run.model.name}+{label(run)}"
-    return HookedModel(
-        hf,
-        model.tokenizer,
-        name=name,
-        backend=args.backend,
-        defaults=model.defaults,
-        mlp=model.mlp,
-    )
+    wrapping = model.wrapping | {"name": f"{run.model.name}+{label(run)}"}
+    return HookedModel(hf, **wrapping, backend=args.backend)
 
 
 def _default_args(run: FinetuneRun) -> ModelArgs:

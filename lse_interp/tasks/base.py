@@ -1,4 +1,4 @@
-"""What a task is: questions in the paper's prompts, all of one kind, scored in one way."""
+"""Task, Document: what a task is, and one of its questions."""
 
 import dataclasses
 import hashlib
@@ -6,14 +6,12 @@ import json
 from collections.abc import Sequence
 from typing import Literal
 
-from lse_interp.core.errors import CorpusError, LseError
+from lse_interp.core.errors import LseError
 
-__all__ = ["LETTERS", "Document", "Task", "digest", "require_documents"]
+__all__ = ["LETTERS", "Document", "Task", "digest"]
 
 LETTERS = "ABCDEFGHIJ"
-"""The letters options are named by, in their order."""
-
-Kind = Literal["translation", "choice", "completion"]
+"""The letters that name options, in their order."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +26,14 @@ class Task:
     """The row it fills in the table of one language, e.g. `FLORES mlt→eng`."""
     group: Literal["target", "general"]
     """Target-language performance or general capabilities. Source: paper, section 4.2."""
-    kind: Kind
-    """`translation`: text is generated and compared with a reference. `choice`: options stand in
-    the prompt and a letter is asked for. `completion`: options continue the prompt, and the
-    likeliest is taken."""
+    kind: str
+    """How it is asked and scored: a name in `tasks.kinds`."""
     language: str
-    """Language of the text that is judged, ISO 639-3."""
+    """Language of the text that is judged, ISO 639-3; of a translation, the target."""
+    benchmark: str | None = None
+    """The benchmark of its questions: a name in `tasks.benchmarks`."""
+    source: str | None = None
+    """Language that is translated from, ISO 639-3."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Document:
     """One question.
 
     Raises:
-        LseError: neither a reference nor options, both, or an answer that is none of the options.
+        LseError: Neither a reference nor options, both, or an answer that is none of the options.
     """
 
     prompt: str
@@ -76,19 +76,3 @@ def digest(documents: Sequence[Document]) -> str:
     """
     rows = [dataclasses.astuple(document) for document in documents]
     return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
-
-
-def require_documents(task: Task, documents: Sequence[Document]) -> None:
-    """Refuse a task without questions, or with questions of another kind.
-
-    Raises:
-        CorpusError: no document, or one that does not fit the kind of the task.
-    """
-    if not documents:
-        raise CorpusError(f"The task {task.name} has no question; give at least one.")
-    for at, document in enumerate(documents, start=1):
-        if (document.reference is not None) != (task.kind == "translation"):
-            raise CorpusError(
-                f"Question {at} of {task.name}, a task of the kind `{task.kind}`, should have "
-                f"{'a reference' if task.kind == 'translation' else 'options'}."
-            )

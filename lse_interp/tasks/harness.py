@@ -8,10 +8,10 @@ from typing import Any
 from lse_interp.core.cli import quiet
 from lse_interp.core.errors import CorpusError, LseError
 from lse_interp.models.hooked import HookedModel
-from lse_interp.tasks.answers import Outcome, is_generated
-from lse_interp.tasks.base import Document, Task, require_documents
+from lse_interp.tasks.base import Document, Task
+from lse_interp.tasks.kinds import Outcome, continuations, kind_of, require_documents
 
-__all__ = ["Outcome", "as_lm", "require_harness", "run_tasks"]
+__all__ = ["as_lm", "require_harness", "run_tasks"]
 
 
 def as_lm(model: HookedModel, *, batch_size: int = 8, progress: bool = False) -> Any:
@@ -111,9 +111,7 @@ def _check(tasks: Mapping[Task, Sequence[Document]]) -> None:
     for task, documents in tasks.items():
         require_documents(task, documents)
         for at, document in enumerate(documents, start=1):
-            texts = [document.prompt]
-            if task.kind == "completion":
-                texts += document.choices
+            texts = (document.prompt, *continuations(task, document))
             if not all(text.strip() for text in texts):
                 raise CorpusError(
                     f"Question {at} of {task.name} has an empty prompt or option. Remove it."
@@ -123,7 +121,7 @@ def _check(tasks: Mapping[Task, Sequence[Document]]) -> None:
 def _outcomes(task: Task, samples: Sequence[Mapping[str, Any]]) -> list[Outcome]:
     return [
         Outcome(
-            output=sample["filtered_resps"][0] if is_generated(task) else None,
+            output=sample["filtered_resps"][0] if kind_of(task).text else None,
             scores={name: sample[name] for name in sample["metrics"]},
         )
         for sample in sorted(samples, key=lambda sample: sample["doc_id"])

@@ -9,14 +9,9 @@ from lm_eval.api.metrics import mean
 from lm_eval.api.task import Task as HarnessTask
 from lm_eval.config.task import TaskConfig
 
-from lse_interp.tasks.answers import (
-    METRICS,
-    continuations,
-    generation_settings,
-    is_generated,
-    score,
-)
 from lse_interp.tasks.base import Document, Task
+from lse_interp.tasks.generation import generation_settings
+from lse_interp.tasks.kinds import continuations, kind_of, score
 
 __all__ = ["DocumentTask"]
 
@@ -35,18 +30,18 @@ class DocumentTask(HarnessTask):
     VERSION = 1
 
     def __init__(self, task: Task, documents: Sequence[Document]) -> None:
-        self.task = task
+        self.task, self.kind = task, kind_of(task)
         self.documents = list(documents)
         super().__init__()
         self._config = TaskConfig(
             task=task.name,
-            output_type="generate_until" if is_generated(task) else "multiple_choice",
-            generation_kwargs=generation_settings() if is_generated(task) else None,
+            output_type="generate_until" if self.kind.text else "multiple_choice",
+            generation_kwargs=generation_settings() if self.kind.text else None,
             num_fewshot=0,
         )
 
     def download(self, *_: Any, **__: Any) -> None:
-        """Do nothing: the documents are at hand."""
+        """Do nothing: the documents were given."""
 
     def has_training_docs(self) -> bool:
         """Return False."""
@@ -84,7 +79,7 @@ class DocumentTask(HarnessTask):
 
     def construct_requests(self, doc: dict[str, Any], ctx: str, **kwargs: Any) -> list[Instance]:
         """Return the request for a text, if any, and then those for log-likelihoods."""
-        texts = [(ctx, generation_settings())] if is_generated(self.task) else []
+        texts = [(ctx, generation_settings())] if self.kind.text else []
         pairs = [(ctx, option) for option in continuations(self.task, Document(**doc))]
         types = ["generate_until"] * len(texts) + ["loglikelihood"] * len(pairs)
         return [
@@ -94,8 +89,8 @@ class DocumentTask(HarnessTask):
 
     def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
         """Score the answers to a document."""
-        output = results[0] if is_generated(self.task) else None
-        pairs = results[1:] if is_generated(self.task) else results
+        output = results[0] if self.kind.text else None
+        pairs = results[1:] if self.kind.text else results
         outcome = score(
             self.task,
             Document(**doc),
@@ -106,9 +101,9 @@ class DocumentTask(HarnessTask):
 
     def aggregation(self) -> dict[str, Any]:
         """Return the mean for every metric."""
-        return dict.fromkeys(METRICS[self.task.kind], mean)
+        return dict.fromkeys(self.kind.metrics, mean)
 
     def higher_is_better(self) -> dict[str, bool]:
         """Return whether higher is better, by metric."""
-        metrics = METRICS[self.task.kind].items()
+        metrics = self.kind.metrics.items()
         return {name: metric.higher_is_better for name, metric in metrics}

@@ -3,15 +3,12 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lse_interp.core.errors import LseError, near_misses
-from lse_interp.core.languages import lookup
+from lse_interp.core.errors import CorpusError
 from lse_interp.tasks.base import Document, Task
-from lse_interp.tasks.benchmarks import load_documents
-from lse_interp.tasks.embedded import EMBEDDED_TASKS, embedded_documents, embedded_tasks
-from lse_interp.tasks.prompts import Style
-from lse_interp.tasks.registry import BENCHMARKS, benchmark_tasks
+from lse_interp.tasks.benchmarks import Reading, load_documents, tasks_of
+from lse_interp.tasks.kinds.translation import Style
 
-__all__ = ["Questions", "named_tasks", "questions_of"]
+__all__ = ["Questions", "questions_of"]
 
 Questions = Mapping[Task, Sequence[Document]]
 """The questions of each task."""
@@ -29,9 +26,10 @@ def questions_of(
 
     Args:
         language: ISO 639-3 code or name.
-        tasks: `embedded`, `paper`, or names of tasks of either.
-        data_dir: Folder with local copies of the benchmarks, instead of the hub.
-        prompt_style: What stands before `Translation:`.
+        tasks: Names of benchmarks, or `embedded` or `paper` for all of these.
+        data_dir: Folder with local copies of the benchmarks, instead of the hub; see
+            `tasks.data_sets`.
+        prompt_style: What is before `Translation:`.
         limit: Take the first so many questions of a task.
 
     Raises:
@@ -39,30 +37,13 @@ def questions_of(
         LanguageError: An unknown language, or one that the embedded corpus lacks.
         CorpusError: Data that is missing or has other columns; see `benchmarks.load_documents`.
     """
-    code = lookup(language).code
-    embedded, benchmarks = named_tasks(tasks)
-    questions: dict[Task, list[Document]] = {}
-    if embedded:
-        for task in embedded_tasks(code, names=embedded):
-            questions[task] = embedded_documents(task, prompt_style=prompt_style)[:limit]
-    if benchmarks:
-        for task in benchmark_tasks(code, names=benchmarks):
-            questions[task] = load_documents(
-                task, data_dir=data_dir, prompt_style=prompt_style, limit=limit
-            )
-    return questions
-
-
-def named_tasks(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Split names into embedded tasks and benchmarks; `embedded` and `paper` stand for all.
-
-    Raises:
-        LseError: an unknown name.
-    """
-    known = ("embedded", "paper", *EMBEDDED_TASKS, *BENCHMARKS)
-    for name in names:
-        if name not in known:
-            raise LseError(f"Unknown task {name!r}. {near_misses(name, known)}")
-    embedded = [name for name in EMBEDDED_TASKS if name in names or "embedded" in names]
-    benchmarks = [name for name in BENCHMARKS if name in names or "paper" in names]
-    return tuple(embedded), tuple(benchmarks)
+    if data_dir is not None and not Path(data_dir).expanduser().is_dir():
+        raise CorpusError(
+            f"There is no folder {data_dir} to read benchmarks from. Correct --data-dir, or leave "
+            "it out to read them from the hub."
+        )
+    reading = Reading(None if data_dir is None else Path(data_dir).expanduser(), prompt_style)
+    return {
+        task: load_documents(task, reading=reading, limit=limit)
+        for task in tasks_of(language, tasks)
+    }

@@ -19,14 +19,13 @@ from lse_interp.core.statistics import (
     mcnemar_p_value,
     standard_error,
 )
+from lse_interp.tasks.base import Task
+from lse_interp.tasks.kinds import Unit, kind_of
 
-__all__ = ["FRAME_COLUMNS", "EvaluationTable", "Measure", "Unit"]
+__all__ = ["FRAME_COLUMNS", "EvaluationTable", "Measure", "measures_of"]
 
 _KIND, _VERSION = "evaluation_table", 1
 _LABELS = ("models", "methods", "seeds", "fingerprints")
-
-Unit = Literal["%", "BLEU", "chrF", "nats"]
-"""Units of scores; those in percent are 0 or 100 per question."""
 
 FRAME_COLUMNS = (
     *("language", "model", "method", "seed", "task", "row", "label", "group", "metric", "unit"),
@@ -58,6 +57,40 @@ class Measure:
     """The metric of its task that the paper's tables would print."""
     text: str
     """Hash of the questions."""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Task, metric and hash: equal for the same number on the same questions."""
+        return self.task, self.metric, self.text
+
+
+def measures_of(task: Task, *, text: str) -> tuple[Measure, ...]:
+    """List what is measured in a task.
+
+    Args:
+        task: The task.
+        text: Hash of its questions; see `tasks.base.digest`.
+
+    >>> task = Task("arc_easy", "ARC EASY", "arc easy", "general", "choice", "eng")
+    >>> [measure.metric for measure in measures_of(task, text="")]
+    ['letter_accuracy', 'loglikelihood_accuracy', 'format_failure']
+    """
+    kind = kind_of(task)
+    return tuple(
+        Measure(
+            task=task.name,
+            row=task.row,
+            label=task.label,
+            group=task.group,
+            language=task.language,
+            metric=name,
+            unit=metric.unit,
+            higher_is_better=metric.higher_is_better,
+            headline=metric.headline,
+            text=text,
+        )
+        for name, metric in {**kind.metrics, **kind.controls}.items()
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -4,12 +4,23 @@ Both take the rows of `EvaluationTable.to_frame`, of one language or of several.
 Source: paper, Tables 2 to 26.
 """
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from lse_interp.core.errors import LseError
-from lse_interp.tasks.results import FRAME_COLUMNS
+from lse_interp.core.languages import lookup
+from lse_interp.tasks.results import FRAME_COLUMNS, EvaluationTable
 
-__all__ = ["AVERAGE", "average_scores", "language_scores", "require_scores", "to_text"]
+__all__ = [
+    "AVERAGE",
+    "average_scores",
+    "averages_report",
+    "language_report",
+    "language_scores",
+    "require_scores",
+    "to_text",
+]
 
 AVERAGE = "Avg."
 """Row of the means over tasks."""
@@ -79,6 +90,26 @@ def average_scores(frame: pd.DataFrame) -> pd.DataFrame:
         n_languages=("score", "size"),
     )
     return _with_averages(means.reset_index(), name="row", column="method")
+
+
+def language_report(table: EvaluationTable) -> str:
+    """Print the scores of one language; each model is compared with the base."""
+    text = to_text(language_scores(table.to_frame()), name="label", column="model")
+    return (
+        f"Scores of {lookup(table.language).name} (mean ± standard error; * p < 0.05 against the "
+        f"base):\n{text}"
+    )
+
+
+def averages_report(tables: Sequence[EvaluationTable]) -> str:
+    """Print the mean scores over languages.
+
+    Raises:
+        LseError: See `average_scores`.
+    """
+    scores = average_scores(pd.concat([table.to_frame() for table in tables]))
+    text = to_text(scores, name="row", column="method")
+    return f"Means over {len(tables)} languages:\n{text}"
 
 
 def to_text(rows: pd.DataFrame, *, name: str, column: str) -> str:

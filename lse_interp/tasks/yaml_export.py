@@ -2,9 +2,9 @@
 
 ```
 python -c "
-from lse_interp.evaluation_tasks.benchmarks import benchmark_tasks
-from lse_interp.evaluation_tasks.files import write_task_files
-write_task_files('tasks', benchmark_tasks('mlt'))"
+from lse_interp.tasks.benchmarks import tasks_of
+from lse_interp.tasks.yaml_export import write_task_files
+write_task_files('tasks', tasks_of('mlt', ['paper']))"
 lm-eval run --include_path tasks --tasks flores_mlt_eng,belebele_mlt --model hf \
     --model_args pretrained=meta-llama/Llama-3.1-8B --batch_size 1
 lm-eval run --include_path tasks --tasks lse_interp --model vllm \
@@ -24,6 +24,7 @@ them). See `greedy_lm`.
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,24 +32,20 @@ from typing import Any
 from lse_interp.artifacts.atomic import write_atomic
 from lse_interp.core.errors import LseError
 from lse_interp.core.languages import lookup
-from lse_interp.tasks import prompts
-from lse_interp.tasks.answers import (
-    METRICS,
-    continuations,
-    generation_settings,
-    is_generated,
-    is_scored_by_likelihood,
-    score,
-)
 from lse_interp.tasks.base import Document, Task
+from lse_interp.tasks.benchmarks import BENCHMARKS, Reading, load_documents
+from lse_interp.tasks.generation import generation_settings
+from lse_interp.tasks.kinds import continuations, kind_of, score
+from lse_interp.tasks.kinds.translation import STYLES, Style
 
 __all__ = ["options", "read_documents", "score_results", "write_task_files"]
 
-_OF_LIKELIHOOD = ("loglikelihood_accuracy", "normalised_accuracy")
-_MODULE = "lse_interp_tasks"
-_PYTHON = '''"""The functions that the task files beside this one name."""
+logger = logging.getLogger(__name__)
 
-from lse_interp.evaluation_tasks.files import options, read_documents, score_results
+_MODULE = "lse_interp_tasks"
+_PYTHON = '''"""The functions that the task files in this folder name."""
+
+from lse_interp.tasks.yaml_export import options, read_documents, score_results
 
 __all__ = ["options", "read_documents", "score_results"]
 '''
@@ -64,10 +61,10 @@ def write_task_files(
     """Write tasks as files for lm-evaluation-harness; files of the same name are replaced.
 
     Args:
-        folder: Where to; made if it is not there.
-        tasks: From `benchmarks.benchmark_tasks` or `embedded.embedded_tasks`.
-        data_dir: Local copies of the benchmarks, see `benchmarks`; None leaves them to the hub.
-        prompt_style: One of `prompts.STYLES`.
+        folder: Where to write; made if it does not exist.
+        tasks: From `benchmarks.tasks_of`.
+        data_dir: Local copies of the benchmarks, see `data_sets`; None reads the hub.
+        prompt_style: One of `STYLES`.
 
     Returns:
         The files, the Python file last.
@@ -76,10 +73,8 @@ def write_task_files(
         LseError: Another prompt style.
         OSError: A folder that cannot be written.
     """
-    if prompt_style not in prompts.STYLES:
-        raise LseError(
-            f"`prompt_style` must be {' or '.join(prompts.STYLES)}; got {prompt_style!r}."
-        )
+    if prompt_style not in STYLES:
+        raise LseError(f"`prompt_style` must be {' or '.join(STYLES)}; got {prompt_style!r}.")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {
@@ -89,14 +84,21 @@ def write_task_files(
     }
     texts: dict[str, str] = {}
     for task in tasks:
-        if is_generated(task):
+        kind = kind_of(task)
+        if kind.text:
             texts[f"{task.name}.yaml"] = _yaml(task, metadata, generated=True)
-        if is_scored_by_likelihood(task):
-            name = f"{task.name}_loglikelihood" if is_generated(task) else task.name
+        if kind.comparison:
+            name = f"{task.name}_loglikelihood" if kind.text else task.name
             texts[f"{name}.yaml"] = _yaml(task, metadata, generated=False, name=name)
     texts[f"{_MODULE}.py"] = _PYTHON
     for name, text in texts.items():
         _write(folder / name, text)
+    logger.info(
+        "wrote %d files; run them with\n  lm-eval run --include_path %s --tasks lse_interp "
+        "--model vllm --model_args pretrained=...",
+        len(texts),
+        folder,
+    )
     return [folder / name for name in texts]
 
 
@@ -104,7 +106,7 @@ def read_documents(
     *,
     lse_task: Mapping[str, Any],
     data_dir: str | None = None,
-    prompt_style: prompts.Style = "paper",
+    prompt_style: Style = "paper",
     **_: Any,
 ) -> dict[str, Any]:
     """Read the documents of a task, as the harness wants them.
@@ -115,7 +117,7 @@ def read_documents(
     Args:
         lse_task: The fields of the task.
         data_dir: Local copies of the benchmarks; None reads the hub.
-        prompt_style: One of `prompts.STYLES`.
+        prompt_style: One of `STYLES`.
 
     Returns:
         The split `test`, with the fields of a document, and the kind and language of the task.
@@ -123,7 +125,7 @@ def read_documents(
     from datasets import Dataset, Features, Value
 
     task = Task(**lse_task)
-    documents = _documents(task, data_dir=data_dir, prompt_style=prompt_style)
+    documents = load_documents(task, reading=_reading(data_dir, prompt_style))
     text = Value("string")
     features = Features(
         prompt=text,
@@ -137,12 +139,12 @@ def read_documents(
 
 
 def options(doc: Mapping[str, Any]) -> list[str]:
-    """Return the texts whose log-likelihoods are compared; see `answers.continuations`."""
+    """Return the texts whose log-likelihoods are compared; see `kinds.continuations`."""
     return list(continuations(Task(**doc["lse_task"]), _document(doc)))
 
 
 def score_results(doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, float]:
-    """Score a text, or the log-likelihoods of the options; see `answers.score`."""
+    """Score a text, or the log-likelihoods of the options; see `kinds.score`."""
     generated = isinstance(results[0], str)
     outcome = score(
         Task(**doc["lse_task"]),
@@ -153,14 +155,8 @@ def score_results(doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, f
     return dict(outcome.scores)
 
 
-def _documents(task: Task, *, data_dir: str | None, prompt_style: prompts.Style) -> list[Document]:
-    if task.name.startswith("embedded_"):
-        from lse_interp.tasks.embedded import embedded_documents
-
-        return embedded_documents(task, prompt_style=prompt_style)
-    from lse_interp.tasks.benchmarks import load_documents
-
-    return load_documents(task, data_dir=data_dir, prompt_style=prompt_style)
+def _reading(data_dir: str | None, prompt_style: Style) -> Reading:
+    return Reading(None if data_dir is None else Path(data_dir).expanduser(), prompt_style)
 
 
 def _document(doc: Mapping[str, Any]) -> Document:
@@ -176,11 +172,8 @@ def _yaml(
     task: Task, metadata: Mapping[str, Any], *, generated: bool, name: str | None = None
 ) -> str:
     """Write a task file. Strings are written as JSON, which YAML contains."""
-    metrics = {
-        metric: about.higher_is_better
-        for metric, about in METRICS[task.kind].items()
-        if generated == (metric not in _OF_LIKELIHOOD)
-    }
+    kind = kind_of(task)
+    metrics = {n: m.higher_is_better for n, m in kind.metrics.items() if m.of_text == generated}
     lines = [
         *_header(task, prompt_style=metadata["prompt_style"], generated=generated),
         f"task: {name or task.name}",
@@ -189,7 +182,7 @@ def _yaml(
         "test_split: test",
         "num_fewshot: 0",
         "doc_to_text: prompt",
-        f"doc_to_target: {'reference' if task.kind == 'translation' else 'answer'}",
+        f"doc_to_target: {'reference' if kind.has_reference else 'answer'}",
         *(_generation() if generated else _comparison()),
         f"process_results: !function {_MODULE}.score_results",
         "metric_list:",
@@ -207,42 +200,18 @@ def _yaml(
     return "\n".join(lines) + "\n"
 
 
-def _header(task: Task, *, prompt_style: prompts.Style, generated: bool) -> list[str]:
-    asked = {
-        "translation": "A translation is generated; sentence BLEU and chrF, in percent.",
-        "choice": "An answer is generated and its letter looked for; percent."
-        if generated
-        else "The log-likelihoods of the letters are compared; percent.",
-        "completion": "The log-likelihoods of the options are compared; percent.",
-    }
+def _header(task: Task, *, prompt_style: Style, generated: bool) -> list[str]:
+    kind = kind_of(task)
+    part = kind.text if generated else kind.comparison
+    assert part is not None and task.benchmark is not None
     how = "appendices C.2 (prompt) and C.3 (generation)" if generated else "appendix C.2 (prompt)"
+    prompt = BENCHMARKS[task.benchmark].prompt_template(task, _reading(None, prompt_style))
     return [
-        f"# {task.label} ({lookup(task.language).name}). {asked[task.kind]}",
+        f"# {task.label} ({lookup(task.language).name}). {part.what}",
         f"# Source: paper, section 4.2 (benchmark), {how}.",
         "# The prompt:",
-        *(f"#   {line}".rstrip() for line in _template(task, prompt_style).split("\n")),
+        *(f"#   {line}".rstrip() for line in prompt.split("\n")),
     ]
-
-
-def _template(task: Task, prompt_style: prompts.Style) -> str:
-    """Return the prompt of a task with names in the place of what differs between questions."""
-    if task.kind == "translation":
-        name = lookup(task.language).name
-        return prompts.translation("{source_text}", target_name=name, style=prompt_style)
-    if task.name.startswith("embedded_"):
-        return _documents(task, data_dir=None, prompt_style=prompt_style)[0].prompt
-    from lse_interp.tasks.registry import benchmark_of
-
-    benchmark, _ = benchmark_of(task.name)
-    assert benchmark.to_document is not None
-    texts = [f"{{option {number}}}" for number in range(1, 5)]
-    row: dict[str, Any] = {column: f"{{{column}}}" for column in benchmark.columns}
-    # 1 is the position of an option whether a benchmark counts from 0 or from 1.
-    row |= dict.fromkeys(("correct_answer_num", "label", "answer"), "1")
-    row |= {"endings": texts, "choices": texts, "category": "travel", "answerKey": "A"}
-    if "answerKey" in benchmark.columns:
-        row["choices"] = {"text": texts, "label": list("ABCD")}
-    return benchmark.to_document(row, where=task.name).prompt
 
 
 def _generation() -> list[str]:

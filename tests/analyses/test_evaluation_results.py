@@ -8,8 +8,7 @@ from analyses import evaluation_results
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import ArtifactError
 from lse_interp.tasks.base import Task
-from lse_interp.tasks.measures import measures
-from lse_interp.tasks.results import FRAME_COLUMNS, EvaluationTable
+from lse_interp.tasks.results import FRAME_COLUMNS, EvaluationTable, measures_of
 from tests.subnetworks.making_runs import make_run
 
 TASK = Task("endings", "Endings", "Endings mlt", "target", "completion", "mlt")
@@ -17,7 +16,7 @@ TASK = Task("endings", "Endings", "Endings mlt", "target", "completion", "mlt")
 
 def evaluated(language, labels, methods):
     scores = torch.tensor([[0.0, 100.0]] + [[100.0, 100.0]] * (len(labels) - 1)).double()
-    found = measures(TASK, text="01")
+    found = measures_of(TASK, text="01")
     return EvaluationTable(
         models=labels,
         methods=methods,

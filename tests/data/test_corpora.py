@@ -480,7 +480,7 @@ def test_load_corpus_refuses_two_different_splits(tmp_path):
 def test_load_corpus_points_to_local_files_when_the_hub_is_out_of_reach():
     with pytest.raises(
         CorpusError,
-        match=r"GlotCC-V1 cannot be reached .*HF_HUB_OFFLINE, or read local text: .*\{lang\}",
+        match=r"GlotCC-V1 cannot be reached .*HF_HUB_OFFLINE. Or read local text: .*\{lang\}",
     ):
         load_corpus("glotcc", language="mlt")
 

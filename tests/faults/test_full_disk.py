@@ -17,7 +17,7 @@ from lse_interp.finetune import main as finetune
 from lse_interp.neurons.formats.dataset_card import write_release
 from lse_interp.plotting.style import save_figure
 from lse_interp.subnetworks.finetune_run import FinetuneRun
-from lse_interp.tasks.answer_cache import Asked
+from lse_interp.tasks.answer_cache import AnswerCache
 from tests.full_disk import largest_file
 from tests.tiny_models import tiny_hf, tiny_tokenizer
 from tests.training.tiny_runs import same_run
@@ -161,7 +161,7 @@ def test_a_figure_that_cannot_be_written_leaves_the_old_one(tmp_path, room):
 
 
 def test_answers_and_scores_stay_when_they_cannot_be_replaced(tmp_path):
-    asked = Asked(tmp_path, "aa")
+    asked = AnswerCache(tmp_path, "aa")
     path = asked.write_answers("topics", [{"answer": "A"}])
     table = evaluation()
     parts = {name: getattr(table, name)[:1] for name in ("models", "methods", "seeds")}

@@ -13,7 +13,7 @@ from lse_interp.artifacts.locks import locked
 from lse_interp.counting.counts import ActivationCounts
 from lse_interp.finetune import main as finetune
 from lse_interp.subnetworks.finetune_run import FinetuneRun
-from lse_interp.tasks.answer_cache import Asked
+from lse_interp.tasks.answer_cache import AnswerCache
 from lse_interp.tasks.results import EvaluationTable
 from tests.tiny_models import tiny_hf, tiny_tokenizer
 from tests.training.tiny_runs import same_run
@@ -127,15 +127,15 @@ def test_two_askers_of_one_model_lose_no_answer(tmp_path):
         )
         for task in ("one", "another")
     )
-    askers = [Asked(tmp_path, "aa"), Asked(tmp_path, "aa")]
+    askers = [AnswerCache(tmp_path, "aa"), AnswerCache(tmp_path, "aa")]
     askers[0].add(first)
     askers[1].add(second)
-    again = Asked(tmp_path, "aa")
+    again = AnswerCache(tmp_path, "aa")
     assert again.find(first.measures) is not None
     assert again.find(second.measures) is not None
     # One that starts afresh finds nothing, and still deletes nothing.
-    fresh = Asked(tmp_path, "aa", fresh=True)
+    fresh = AnswerCache(tmp_path, "aa", fresh=True)
     assert fresh.find(first.measures) is None
     fresh.add(second)
     assert fresh.find(second.measures) is not None
-    assert Asked(tmp_path, "aa").find(first.measures) is not None
+    assert AnswerCache(tmp_path, "aa").find(first.measures) is not None

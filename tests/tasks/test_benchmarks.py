@@ -9,11 +9,13 @@ import pytest
 
 from lse_interp.core.errors import CorpusError, LanguageError, LseError
 from lse_interp.core.languages import PAPER_LANGUAGES, PAPER_TARGETS, lookup
-from lse_interp.tasks import prompts
-from lse_interp.tasks.base import require_documents
-from lse_interp.tasks.benchmarks import load_documents
-from lse_interp.tasks.coverage import BELEBELE, FLORES_200, OPUS_100, opus_code
-from lse_interp.tasks.registry import BENCHMARKS, benchmark_tasks
+from lse_interp.tasks import benchmarks
+from lse_interp.tasks.benchmarks import BENCHMARKS, SUITES, Reading, tasks_of
+from lse_interp.tasks.benchmarks.belebele import BELEBELE
+from lse_interp.tasks.benchmarks.flores import FLORES_200
+from lse_interp.tasks.benchmarks.opus100 import OPUS_100
+from lse_interp.tasks.kinds import require_documents
+from lse_interp.tasks.kinds.translation import translation_prompt
 
 FORMATS = ("jsonl", "jsonl.gz", "parquet", "csv", "tsv")
 GENERAL = ("arc_challenge", "arc_easy", "hellaswag", "piqa", "winogrande", "mmlu")
@@ -148,18 +150,10 @@ ANSWERS = {
     "mmlu": [(("0", "1", "2", "3"), at) for at in (2, 0)],
 }
 ANSWERS["arc_easy"] = ANSWERS["arc_challenge"]
-PROMPTS = {
-    "belebele": prompts.comprehension(
-        'Il-passaġġ, "hawn".\nLinja.', question="X'inhu?", options=ANSWERS["belebele"][0][0]
-    ),
-    "sib200": prompts.classification('Għawdex hija "gżira".'),
-    "arc_challenge": prompts.arc("What is ice?", ["Water", "Sand", "Gas"]),
-    "arc_easy": prompts.arc("What is ice?", ["Water", "Sand", "Gas"]),
-    "hellaswag": prompts.hellaswag("A man is sitting on a roof. he", ANSWERS["hellaswag"][0][0]),
-    "piqa": prompts.piqa("Boil an egg.", ["In water.", "In sand."]),
-    "winogrande": prompts.winogrande("The cup did not fit the box as _ was big.", ["cup", "box"]),
-    "mmlu": prompts.mmlu("What is 1 + 1?", ["0", "1", "2", "3"]),
-}
+
+
+def load_documents(task, *, data_dir=None, prompt_style="paper", limit=None):
+    return benchmarks.load_documents(task, reading=Reading(data_dir, prompt_style), limit=limit)
 
 
 def write(path, rows):
@@ -194,11 +188,11 @@ def write_flores(root, *, suffix="jsonl", **tables):
 
 
 def task_of(name, language="mlt"):
-    return benchmark_tasks(language, names=[name])[0]
+    return tasks_of(language, [name])[0]
 
 
 def translation_tasks(name):
-    to_english, from_english = benchmark_tasks("mlt", names=[name])
+    to_english, from_english = tasks_of("mlt", [name])
     return to_english, from_english
 
 
@@ -216,7 +210,7 @@ def test_load_documents_reads_questions_with_options(tmp_path, name, suffix):
 
     require_documents(task, documents)
     assert [(document.choices, document.answer) for document in documents] == ANSWERS[name]
-    assert documents[0].prompt == PROMPTS[name]
+    assert documents[0] == BENCHMARKS[name].question(ROWS[name][2][0], where="")
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -228,9 +222,9 @@ def test_load_documents_reads_opus_in_both_directions(tmp_path, suffix):
     second = load_documents(from_english, data_dir=tmp_path)
 
     require_documents(to_english, first)
-    assert first[1].prompt == prompts.translation("sentenza 1", target_name="English")
+    assert first[1].prompt == translation_prompt("sentenza 1", target_name="English")
     assert [document.reference for document in first] == [f"sentence {n}" for n in range(3)]
-    assert second[1].prompt == prompts.translation("sentence 1", target_name="Maltese")
+    assert second[1].prompt == translation_prompt("sentence 1", target_name="Maltese")
     assert [document.reference for document in second] == [f"sentenza {n}" for n in range(3)]
 
 
@@ -244,14 +238,14 @@ def test_load_documents_aligns_flores_by_id_in_the_order_of_english(tmp_path, su
 
     assert [document.reference for document in first] == [f"sentence {n}" for n in range(3)]
     assert [document.reference for document in second] == [f"sentenza {n}" for n in range(3)]
-    assert first[0].prompt == prompts.translation("sentenza 0", target_name="English")
+    assert first[0].prompt == translation_prompt("sentenza 0", target_name="English")
 
 
 def test_load_documents_takes_the_style_of_the_released_code(tmp_path):
     write_flores(tmp_path)
 
     documents = load_documents(
-        task_of("flores"), data_dir=str(tmp_path), prompt_style="released", limit=1
+        task_of("flores"), data_dir=tmp_path, prompt_style="released", limit=1
     )
 
     assert [d.prompt for d in documents] == [
@@ -337,11 +331,11 @@ def test_load_documents_names_both_places_of_an_english_benchmark(tmp_path):
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("name", ROWS)
 def test_load_documents_names_the_columns_expected_and_found(tmp_path, name, suffix):
-    for column in BENCHMARKS[name].columns:
+    for column in BENCHMARKS[name].data.columns:
         rows = [{k: v for k, v in row.items() if k != column} for row in ROWS[name][2]]
         write_benchmark(tmp_path, name, rows=rows, suffix=suffix)
 
-        expected = ", ".join(BENCHMARKS[name].columns)
+        expected = ", ".join(BENCHMARKS[name].data.columns)
         found = ", ".join(rows[0])
         with pytest.raises(CorpusError) as error:
             load_documents(task_of(name), data_dir=tmp_path)
@@ -368,12 +362,10 @@ def test_load_documents_names_a_language_that_a_pair_lacks(tmp_path):
 
 def test_load_documents_refuses_flores_that_is_not_parallel(tmp_path):
     write_flores(tmp_path, mlt_Latn=FLORES["mlt_Latn"][:2])
-    with pytest.raises(
-        CorpusError, match=r"Maltese and English differ in 1 values of `id`, e\.g\. 1"
-    ):
+    with pytest.raises(CorpusError, match=r"mlt and eng differ in 1 sentence ids, e\.g\. 1"):
         load_documents(task_of("flores"), data_dir=tmp_path)
     write_flores(tmp_path, mlt_Latn=FLORES["mlt_Latn"] * 2)
-    with pytest.raises(CorpusError, match="line 4: the `id` 2 was there before"):
+    with pytest.raises(CorpusError, match="line 4: the `id` 2 was used before"):
         load_documents(task_of("flores"), data_dir=tmp_path)
 
 
@@ -430,7 +422,7 @@ def test_load_documents_refuses_an_answer_that_is_no_option(tmp_path, name, cell
     ("file", "content", "message"),
     [
         ("validation.jsonl", b'{"goal": ', r"line 1 is not JSON: "),
-        ("validation.jsonl", b"[1]\n", r"line 1 should be a JSON object; found list"),
+        ("validation.jsonl", b"[1]\n", r"line 1: expected a JSON object, found list"),
         ("validation.jsonl", '{"goal": "é"}'.encode("latin-1"), r"is not UTF-8: .*iconv"),
         ("validation.jsonl.gz", b"no gzip", r"cannot be decompressed: .* fetch it again"),
         ("validation.jsonl.gz", gzip.compress(b"x" * 99, mtime=0)[:20], r"cannot be decompressed"),
@@ -469,15 +461,24 @@ def write_hub_like(root, rows):
     )
 
 
+def read_from(folder, name, monkeypatch):
+    """Have a benchmark read a data set in a local folder, as it reads the hub."""
+    data = dataclasses.replace(BENCHMARKS[name].data, hub=str(folder))
+    here = dataclasses.replace(BENCHMARKS[name], data=data)
+    monkeypatch.setitem(BENCHMARKS._known, name, here)
+
+
 def test_load_documents_reads_a_data_set_like_the_hubs(tmp_path, monkeypatch):
     write_hub_like(tmp_path, ROWS["belebele"][2])
-    here = dataclasses.replace(BENCHMARKS["belebele"], dataset=str(tmp_path))
-    monkeypatch.setitem(BENCHMARKS, "belebele", here)
+    read_from(tmp_path, "belebele", monkeypatch)
 
     documents = load_documents(task_of("belebele"))
 
     assert [(d.choices, d.answer) for d in documents] == ANSWERS["belebele"]
-    assert documents[0].prompt == PROMPTS["belebele"]
+    assert (
+        documents[0].prompt
+        == BENCHMARKS["belebele"].question(ROWS["belebele"][2][0], where="").prompt
+    )
     assert load_documents(task_of("belebele"), limit=1) == documents[:1]
     with pytest.raises(
         CorpusError, match=r"no configuration isl_Latn.* --data-dir DATA with a loc"
@@ -487,8 +488,7 @@ def test_load_documents_reads_a_data_set_like_the_hubs(tmp_path, monkeypatch):
 
 def test_load_documents_falls_back_to_the_hubs_parquet_copy(tmp_path, monkeypatch):
     write(tmp_path / "mlt_Latn" / "test" / "0000.parquet", ROWS["sib200"][2])
-    here = dataclasses.replace(BENCHMARKS["sib200"], dataset=str(tmp_path))
-    monkeypatch.setitem(BENCHMARKS, "sib200", here)
+    read_from(tmp_path, "sib200", monkeypatch)
 
     documents = load_documents(task_of("sib200"))
 
@@ -497,28 +497,27 @@ def test_load_documents_falls_back_to_the_hubs_parquet_copy(tmp_path, monkeypatc
 
 def test_load_documents_checks_the_rows_of_the_hub(tmp_path, monkeypatch):
     write_hub_like(tmp_path, changed("belebele", correct_answer_num="7"))
-    here = dataclasses.replace(BENCHMARKS["belebele"], dataset=str(tmp_path))
-    monkeypatch.setitem(BENCHMARKS, "belebele", here)
+    read_from(tmp_path, "belebele", monkeypatch)
 
     with pytest.raises(CorpusError, match=r"\(mlt_Latn\), row 1: `correct_answer_num` should be"):
         load_documents(task_of("belebele"))
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", SUITES["paper"])
 def test_load_documents_points_to_local_files_when_the_hub_is_out_of_reach(name):
-    folder = {"flores": "mlt_Latn", "opus100": "en-mt"}.get(name) or ROWS[name][0]
+    folder = {"flores": "eng_Latn", "opus100": "en-mt"}.get(name) or ROWS[name][0]
     place = "/".join(["DATA", name, *([folder] if folder != "." else [])])
-    split = BENCHMARKS[name].split
+    split = BENCHMARKS[name].data.split
 
     with pytest.raises(CorpusError) as error:
         load_documents(task_of(name))
     message = str(error.value)
-    assert message.startswith(f"{BENCHMARKS[name].dataset} cannot be reached on the Hugging Face")
+    assert message.startswith(f"{BENCHMARKS[name].data.hub} cannot be reached on the Hugging Face")
     assert message.endswith(f"Or pass --data-dir DATA with a local copy {place}/{split}.jsonl.")
 
 
-def test_benchmark_tasks_are_the_rows_of_the_papers_tables():
-    tasks = benchmark_tasks("mt")
+def test_tasks_of_are_the_rows_of_the_papers_tables():
+    tasks = tasks_of("mt", ["paper"])
 
     assert [task.row for task in tasks] == [
         "FLORES TG→EN",
@@ -555,45 +554,45 @@ def test_benchmark_tasks_are_the_rows_of_the_papers_tables():
     assert tasks[7].label == "arc easy"
 
 
-def test_benchmark_tasks_of_the_paper_lack_belebele_in_welsh_alone():
+def test_tasks_of_of_the_paper_lack_belebele_in_welsh_alone():
     for code in PAPER_TARGETS:
-        names = {task.name for task in benchmark_tasks(code)}
+        names = {task.name for task in tasks_of(code, ["paper"])}
         assert (f"belebele_{code}" in names) == (code != "cym")
         assert len(names) == (11 if code == "cym" else 12)
 
 
-def test_benchmark_tasks_do_not_translate_english_into_itself():
-    names = [task.name for task in benchmark_tasks("eng")]
+def test_tasks_of_do_not_translate_english_into_itself():
+    names = [task.name for task in tasks_of("eng", ["paper"])]
 
     assert names == ["belebele_eng", "sib200_eng", *GENERAL]
 
 
 @pytest.mark.parametrize("code", ["ekk", "zho", "ven", "eng"])
-def test_benchmark_tasks_have_names_that_are_read_back(tmp_path, code):
-    for task in benchmark_tasks(code):
+def test_tasks_of_have_names_that_are_read_back(tmp_path, code):
+    for task in tasks_of(code, ["paper"]):
         with pytest.raises(CorpusError, match=r"^no file "):
             load_documents(task, data_dir=tmp_path)
 
 
-def test_benchmark_tasks_refuse_unknown_names():
-    with pytest.raises(LseError, match="Unknown benchmark 'belebel'. Did you mean belebele?"):
-        benchmark_tasks("mlt", names=["belebel"])
+def test_tasks_of_refuses_unknown_names():
+    with pytest.raises(LseError, match="Unknown task 'belebel'. Did you mean belebele?"):
+        tasks_of("mlt", ["belebel"])
     with pytest.raises(LanguageError, match="unknown language 'mtl'"):
-        benchmark_tasks("mtl")
+        tasks_of("mtl", ["paper"])
 
 
 def test_load_documents_refuses_a_language_that_a_benchmark_lacks(tmp_path):
     welsh = dataclasses.replace(task_of("belebele"), name="belebele_cym", language="cym")
-    with pytest.raises(CorpusError, match=r"BELEBELE has no Welsh \(cym\): leave belebele_cym out"):
+    with pytest.raises(CorpusError, match=r"facebook/belebele has no Welsh \(cym\): leave it"):
         load_documents(welsh, data_dir=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["arc_eas", "flores_mlt", "flores_mlt_ekk", "mmlu_mlt", "topics"])
-def test_load_documents_refuses_a_task_of_no_benchmark(tmp_path, name):
-    task = dataclasses.replace(task_of("mmlu"), name=name)
-
-    with pytest.raises(LseError, match=f"'{name}' is no task of a benchmark.*named as in flores_"):
-        load_documents(task, data_dir=tmp_path)
+def test_load_documents_refuses_a_task_of_no_benchmark(tmp_path):
+    task = task_of("mmlu")
+    with pytest.raises(LseError, match="mmlu has no benchmark; give its questions yourself"):
+        load_documents(dataclasses.replace(task, benchmark=None), data_dir=tmp_path)
+    with pytest.raises(LseError, match="no task 'mmlo'. Did you mean mmlu"):
+        load_documents(dataclasses.replace(task, benchmark="mmlo"), data_dir=tmp_path)
 
 
 def test_coverage_has_as_many_languages_as_the_benchmarks_say():
@@ -620,12 +619,11 @@ def test_coverage_has_as_many_languages_as_the_benchmarks_say():
 def test_configurations_are_those_of_the_hub(code, belebele, sib200, opus100):
     language = lookup(code)
 
-    assert BENCHMARKS["belebele"].config_of(language) == belebele
-    assert BENCHMARKS["sib200"].config_of(language) == sib200
-    assert opus_code(language) == opus100
+    for name, expected in (("belebele", belebele), ("sib200", sib200), ("opus100", opus100)):
+        assert next(iter(BENCHMARKS[name].data.configs(language)), None) == expected
 
 
 def test_every_language_of_the_paper_is_in_flores_and_opus():
     for code in PAPER_LANGUAGES:
-        assert BENCHMARKS["flores"].config_of(lookup(code))
-        assert code == "eng" or opus_code(lookup(code))
+        assert BENCHMARKS["flores"].data.configs(lookup(code))
+        assert code == "eng" or BENCHMARKS["opus100"].data.configs(lookup(code))

@@ -1,16 +1,18 @@
-import dataclasses
-
 import pytest
 
 from lse_interp.core.errors import LseError
 from lse_interp.core.languages import LANGUAGES
 from lse_interp.data.embedded import TOPICS
-from lse_interp.tasks import prompts
+from lse_interp.tasks.benchmarks import BENCHMARKS
+from lse_interp.tasks.generation import generation_settings
+from lse_interp.tasks.kinds.choice import format_options
+from lse_interp.tasks.kinds.translation import translation_prompt
 
 FOUR = ["one", "two", "three", "four"]
+# Benchmark -> a row, and the prompt of its question.
 EXPECTED = {
-    "classification": (
-        prompts.classification("Il-baħar."),
+    "sib200": (
+        {"text": "Il-baħar.", "category": "travel"},
         """Classify the following text into one of these topics:
 A) Science/Technology
 B) Travel
@@ -24,8 +26,13 @@ Text: Il-baħar.
 
 Answer:""",
     ),
-    "comprehension": (
-        prompts.comprehension("It rains.", question="What does it do?", options=FOUR),
+    "belebele": (
+        {
+            "flores_passage": "It rains.",
+            "question": "What does it do?",
+            **{f"mc_answer{at}": text for at, text in enumerate(FOUR, start=1)},
+            "correct_answer_num": 1,
+        },
         """Read the following passage and pick the right answer.
 
 Passage: It rains.
@@ -40,7 +47,7 @@ D) four
 Answer:""",
     ),
     "mmlu": (
-        prompts.mmlu("What is 1 + 1?", FOUR),
+        {"question": "What is 1 + 1?", "choices": FOUR, "answer": 0},
         """Answer the following multiple choice question:
 
 What is 1 + 1?
@@ -53,7 +60,7 @@ D) four
 Answer:""",
     ),
     "hellaswag": (
-        prompts.hellaswag("A man sits. He", FOUR),
+        {"ctx": "A man sits. He", "endings": FOUR, "label": 0},
         """Complete the following scenario by choosing the most likely continuation:
 
 A man sits. He
@@ -66,7 +73,7 @@ D) four
 Answer:""",
     ),
     "piqa": (
-        prompts.piqa("Boil an egg.", ["In water.", "In sand."]),
+        {"goal": "Boil an egg.", "sol1": "In water.", "sol2": "In sand.", "label": 0},
         """Choose the most appropriate solution for the following goal:
 
 Goal: Boil an egg.
@@ -77,7 +84,12 @@ B) In sand.
 Answer:""",
     ),
     "winogrande": (
-        prompts.winogrande("The cup did not fit the box, as _ was big.", ["cup", "box"]),
+        {
+            "sentence": "The cup did not fit the box, as _ was big.",
+            "option1": "cup",
+            "option2": "box",
+            "answer": 1,
+        },
         """Complete the sentence by choosing the correct option:
 
 The cup did not fit the box, as _ was big.
@@ -87,8 +99,12 @@ B) box
 
 Answer:""",
     ),
-    "arc": (
-        prompts.arc("What is ice?", FOUR[:3]),
+    "arc_easy": (
+        {
+            "question": "What is ice?",
+            "choices": {"text": FOUR[:3], "label": ["A", "B", "C"]},
+            "answerKey": "A",
+        },
         """Answer the following question:
 
 What is ice?
@@ -104,29 +120,29 @@ Answer:""",
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_prompt_is_the_text_of_the_paper(name):
-    written, expected = EXPECTED[name]
+    row, expected = EXPECTED[name]
 
-    assert written == expected
+    assert BENCHMARKS[name].question(row, where="").prompt == expected
 
 
 def test_translation_is_the_text_of_the_paper():
-    text = prompts.translation("Il-qattus jorqod.", target_name="English")
+    text = translation_prompt("Il-qattus jorqod.", target_name="English")
 
     assert text == "Translate this sentence into English: Il-qattus jorqod.\nTranslation:"
 
 
 def test_translation_of_the_released_code_has_a_space_for_the_line_break():
-    text = prompts.translation("It rains.", target_name="Maltese", style="released")
+    text = translation_prompt("It rains.", target_name="Maltese", style="released")
 
     assert text == "Translate this sentence into Maltese: It rains. Translation:"
 
 
 def test_translation_refuses_a_missing_name_and_an_unknown_style():
     with pytest.raises(LseError, match="names the language wanted; got an empty name"):
-        prompts.translation("text", target_name=" ")
+        translation_prompt("text", target_name=" ")
     # As for data from a command line, which no annotation checks.
-    with pytest.raises(LseError, match="unknown prompt style 'papers'. Did you mean paper?"):
-        prompts.translation.__wrapped__("text", target_name="Maltese", style="papers")
+    with pytest.raises(LseError, match="Unknown prompt style 'papers'. Did you mean paper?"):
+        translation_prompt.__wrapped__("text", target_name="Maltese", style="papers")
 
 
 def test_every_language_of_the_crosswalk_has_a_name():
@@ -139,24 +155,29 @@ def test_every_language_of_the_crosswalk_has_a_name():
 @pytest.mark.parametrize("n_options", [0, 11])
 def test_format_options_refuses_too_few_and_too_many(n_options):
     with pytest.raises(LseError, match=f"has 1 to 10 options; got {n_options}"):
-        prompts.format_options(["x"] * n_options)
+        format_options(["x"] * n_options)
 
 
 def test_generation_is_that_of_the_paper():
-    settings = dataclasses.asdict(prompts.GENERATION)
-    stops = settings.pop("stops")
+    settings = generation_settings()
+    stops = settings.pop("until")
 
-    assert settings == {"max_tokens": 128, "repetition_penalty": 1.1, "temperature": 0.0}
+    assert settings == {
+        "do_sample": False,
+        "temperature": 0.0,
+        "max_gen_toks": 128,
+        "repetition_penalty": 1.1,
+    }
     assert (len(stops), len(set(stops))) == (29, 29)
-    assert stops[:6] == ("\n", "\n\n", "Question:", "Q:", "Answer:", "A:")
-    assert stops[-6:] == (
+    assert stops[:6] == ["\n", "\n\n", "Question:", "Q:", "Answer:", "A:"]
+    assert stops[-6:] == [
         "\n\nQuestion",
         "\n\nAnswer",
         "</s>",
         "<|endoftext|>",
         "Human:",
         "Assistant:",
-    )
+    ]
     assert not [stop for stop in stops if "  " in stop]
 
 

@@ -252,7 +252,9 @@ def test_scores_name_the_extra_when_sacrebleu_is_missing(monkeypatch):
 
 def test_prompts_and_scoring_import_nothing_heavy():
     code = (
-        "import sys, lse_interp.evaluation_tasks.prompts, lse_interp.evaluation_tasks.scoring;"
+        "import sys, lse_interp.tasks.metrics\n"
+        "from lse_interp.tasks.benchmarks import BENCHMARKS\n"
+        "BENCHMARKS['belebele'], BENCHMARKS['piqa']\n"
         "print([name for name in ('torch', 'lm_eval', 'sacrebleu') if name in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,11 +12,9 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from lse_interp.core.errors import CorpusError, LseError
 from lse_interp.models import load_model
-from lse_interp.tasks.answers import generation_settings
-from lse_interp.tasks.benchmarks import load_documents
-from lse_interp.tasks.embedded import embedded_documents, embedded_tasks
+from lse_interp.tasks.benchmarks import Reading, load_documents, tasks_of
+from lse_interp.tasks.generation import generation_settings
 from lse_interp.tasks.harness import as_lm, run_tasks
-from lse_interp.tasks.registry import benchmark_tasks
 from lse_interp.tasks.yaml_export import read_documents, write_task_files
 
 BELEBELE = [
@@ -50,7 +48,7 @@ def data_dir(tmp_path):
 
 
 def _tasks(*names):
-    return benchmark_tasks("mlt", names=names)
+    return tasks_of("mlt", names)
 
 
 def _run(folder, names, model, *, limit=None, **options):
@@ -60,10 +58,10 @@ def _run(folder, names, model, *, limit=None, **options):
 
 
 def test_write_task_files_writes_every_task_of_the_paper(tmp_path):
-    paths = write_task_files(tmp_path / "new" / "tasks", benchmark_tasks("mlt"))
+    paths = write_task_files(tmp_path / "new" / "tasks", tasks_of("mlt", ["paper"]))
     manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
-    generated = [task.name for task in benchmark_tasks("mlt")]
-    letters = [task.name for task in benchmark_tasks("mlt") if task.kind == "choice"]
+    generated = [task.name for task in tasks_of("mlt", ["paper"])]
+    letters = [task.name for task in tasks_of("mlt", ["paper"]) if task.kind == "choice"]
     assert {"flores_mlt_eng", "opus100_eng_mlt", "belebele_mlt", "mmlu"} <= set(generated)
     assert sorted(manager.all_subtasks) == sorted(
         [*generated, *(f"{name}_loglikelihood" for name in letters)]
@@ -102,7 +100,7 @@ def test_task_files_spell_out_how_text_is_generated(tmp_path):
     ],
 )
 def test_task_files_begin_with_task_source_and_prompt(tmp_path, name, expected):
-    write_task_files(tmp_path, benchmark_tasks("mlt"))
+    write_task_files(tmp_path, tasks_of("mlt", ["paper"]))
     assert expected in (tmp_path / f"{name}.yaml").read_text(encoding="utf-8")
 
 
@@ -124,7 +122,7 @@ def test_task_files_give_the_scores_of_run_tasks(tmp_path, data_dir, model, monk
     monkeypatch.chdir(tmp_path / "elsewhere")
     found = _run(tmp_path / "tasks", ["lse_interp"], model)["samples"]
 
-    documents = {task: load_documents(task, data_dir=data_dir) for task in tasks}
+    documents = {task: load_documents(task, reading=Reading(data_dir)) for task in tasks}
     expected = run_tasks(as_lm(model, batch_size=4), documents)
     assert set(found) == {*expected, "belebele_mlt_loglikelihood"}
     for name, outcomes in expected.items():
@@ -142,9 +140,11 @@ def test_task_files_give_the_scores_of_run_tasks(tmp_path, data_dir, model, monk
 
 
 def test_task_files_of_embedded_completions_score_as_run_tasks_does(tmp_path, model):
-    (task,) = [task for task in embedded_tasks("mlt") if task.name == "embedded_endings_mlt"]
+    (task,) = [
+        task for task in tasks_of("mlt", ["embedded"]) if task.name == "embedded_endings_mlt"
+    ]
     write_task_files(tmp_path, [task])
-    documents = embedded_documents(task)
+    documents = load_documents(task)
     found = _run(tmp_path, [task.name], model, limit=12)
     expected = run_tasks(as_lm(model, batch_size=4), {task: documents[:12]})[task.name]
     for sample, outcome in zip(found["samples"][task.name], expected, strict=True):

@@ -136,13 +136,8 @@ def _tuned_model(base: HookedModel, run: FinetuneRun, args: ModelArgs) -> Hooked
     if not run.is_subnetwork:
         base.info.require_same(run.model, what=f"The run {label(run)}")
         return load_tuned(run, args)
-    tuned = HookedModel(
-        copy.deepcopy(base.hf),
-        base.tokenizer,
-        name=f"{base.name}+{label(run)}",
-        defaults=base.defaults,
-        mlp=base.mlp,
-    )
+    wrapping = base.wrapping | {"name": f"{base.name}+{label(run)}"}
+    tuned = HookedModel(copy.deepcopy(base.hf), **wrapping)
     apply_subnetwork(tuned, run)
     return tuned
 

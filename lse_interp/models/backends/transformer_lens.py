@@ -7,7 +7,6 @@ from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from lse_interp.core.errors import UnsupportedModelError
 from lse_interp.models.architectures import HFModel
@@ -78,17 +77,14 @@ class LensBackend:
         self, hooks: Mapping[str, HookFn], batch_pos: tuple[int, ...]
     ) -> Iterator[None]:
         # TransformerLens has no hook point after the activation function.
-        handles: list[RemovableHandle] = []
-        try:
+        with contextlib.ExitStack() as stack:
             for site, fn in hooks.items():
                 kind, layer = parse_site(site)
                 if kind == "mlp.hook_act":
                     hook = _on_activation(fn, site, batch_pos)
-                    handles.append(self._activations[layer].register_forward_hook(hook))
+                    # A handle is a context manager that removes its hook.
+                    stack.enter_context(self._activations[layer].register_forward_hook(hook))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 def _boot(shared: HFModel, tokenizer: Any) -> Any:

@@ -18,8 +18,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from lse_interp.core.errors import MismatchError
-from lse_interp.models.architectures import HFModel, MLPNames
-from lse_interp.models.defaults import ModelDefaults
+from lse_interp.models.architectures import HFModel
 from lse_interp.models.hooked import HookedModel
 
 __all__ = ["load_sharded", "shard_blocks"]
@@ -94,24 +93,13 @@ class _Skeleton:
 
     hf_type: type[nn.Module]
     config: Any
-    tokenizer: Any
-    name: str
-    defaults: ModelDefaults
-    mlp: MLPNames | None
+    wrapping: dict[str, Any]
     dtypes: dict[str, torch.dtype]
 
     @classmethod
     def of(cls, model: HookedModel) -> "_Skeleton":
         hf = model.hf
-        return cls(
-            type(hf),
-            hf.config,
-            model.tokenizer,
-            model.name,
-            model.defaults,
-            model.mlp,
-            _dtypes(hf),
-        )
+        return cls(type(hf), hf.config, model.wrapping, _dtypes(hf))
 
     def build(self) -> HookedModel:
         """Build the model, its weights `meta`."""
@@ -129,9 +117,7 @@ class _Skeleton:
                 f"{differing[0]} is in one of them alone. Install the same version of "
                 "transformers on every machine."
             )
-        return HookedModel(
-            hf.eval(), self.tokenizer, name=self.name, defaults=self.defaults, mlp=self.mlp
-        )
+        return HookedModel(hf.eval(), **self.wrapping)
 
 
 def _dtypes(hf: HFModel) -> dict[str, torch.dtype]:

@@ -5,8 +5,7 @@ from tokenizers import processors
 
 from lse_interp.core.errors import LseError
 from lse_interp.models import HookedModel
-from lse_interp.models.text_batch import pad
-from lse_interp.models.tokenization import auto_bos
+from lse_interp.models.tokenization import auto_bos, pad
 from tests.tiny_models import tiny_hf, tiny_tokenizer
 
 BOS = ("<s>", 1)

@@ -1,0 +1,219 @@
+"""Ask the models of one language what they were not asked before, and write their table.
+
+A finished table of other questions is refused. Models that are in the table and are not asked for
+now stay in it.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lse_interp.artifacts.locks import locked
+from lse_interp.artifacts.model_table import of_same_base, union
+from lse_interp.artifacts.paths import RunPaths
+from lse_interp.artifacts.provenance import provenance
+from lse_interp.artifacts.reuse import changed_options
+from lse_interp.core.cli import ModelArgs, progress
+from lse_interp.core.errors import CorpusError, MismatchError
+from lse_interp.core.languages import lookup
+from lse_interp.data.parallel import ParallelText
+from lse_interp.models.hooked import HookedModel
+from lse_interp.subnetworks.find import (
+    ModelChoice,
+    finished_runs,
+    model_choices,
+    require_runs_of,
+)
+from lse_interp.tasks.answer_cache import AnswerCache
+from lse_interp.tasks.base import digest
+from lse_interp.tasks.evaluation import ask, loss_measures, measure_losses, one_model
+from lse_interp.tasks.questions import Questions
+from lse_interp.tasks.results import EvaluationTable, Measure, measures_of
+
+__all__ = ["Asking", "choices_on_all_text", "update_table"]
+
+logger = logging.getLogger(__name__)
+
+_OPTIONS = ("tasks", "limit", "prompt_style", "data_dir", "parallel")
+_REMEDY = (
+    "Pass --name for a table of its own; answers are kept by model and question, and are not asked "
+    "for again. --overwrite replaces the table, and asks every question again."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Asking:
+    """What the models of one language are asked.
+
+    Raises:
+        CorpusError: Nothing is asked or measured.
+    """
+
+    language: str
+    """ISO 639-3."""
+    questions: Questions
+    parallel: ParallelText | None
+    """Sentences whose loss is measured."""
+    batch_size: int
+    answers: Path
+    """Folder of the answers, one folder per model in it."""
+    overwrite: bool = False
+    """Ask again what was asked before."""
+
+    def __post_init__(self) -> None:
+        if not self.questions and self.parallel is None:
+            raise CorpusError(
+                f"None of the tasks exists in {lookup(self.language).name}. Name other tasks, or "
+                "measure losses with --parallel."
+            )
+
+    def measures(self) -> tuple[Measure, ...]:
+        """List everything that is measured."""
+        found = [
+            measure
+            for task, documents in self.questions.items()
+            for measure in measures_of(task, text=digest(documents))
+        ]
+        if self.parallel is not None:
+            found += loss_measures(self.parallel, self.language)
+        return tuple(found)
+
+
+def update_table(
+    path: Path, choices: Sequence[ModelChoice], asking: Asking, *, config: Any
+) -> EvaluationTable:
+    """Ask every model, one in memory at a time, and write the table.
+
+    Args:
+        path: The table.
+        choices: The models, the base first.
+        asking: What they are asked.
+        config: The configuration of the command, for provenance and errors.
+
+    Returns:
+        The table of the models asked for.
+
+    Raises:
+        MismatchError: A run of another base model; or a finished table of other questions, or with
+            another model of the method and seed of one asked for.
+        ArtifactError: A table or a run that cannot be read.
+    """
+    parts: list[EvaluationTable] = []
+    with locked(path, what=f"the scores of {asking.language}"):
+        earlier = None
+        if path.exists() and not asking.overwrite:
+            earlier = _require_same_questions(
+                EvaluationTable.load(path), asking.measures(), path=path, config=config
+            )
+        for choice in progress(choices, desc=asking.language, unit="model"):
+            model = choice.load()
+            if not parts:
+                require_runs_of(model.info, choices)
+                earlier = of_same_base(earlier, model.info.fingerprint, path=path, config=config)
+                if earlier is not None:
+                    _require_distinct_methods(earlier, choices, path=path)
+            parts.append(_ask_one(model, asking, choice))
+            # Two large models need not fit into memory together.
+            del model
+        about = provenance(config)
+        table = dataclasses.replace(EvaluationTable.concat(parts), provenance=about)
+        dataclasses.replace(union(earlier, table), provenance=about).save(path)
+    return table
+
+
+def choices_on_all_text(
+    base: ModelArgs, *, paths: RunPaths, language: str
+) -> tuple[ModelChoice, ...]:
+    """Return the base model and its finished runs without a token budget."""
+    names = tuple(finished_runs(paths, language))
+    choices = model_choices(base, runs=names, paths=paths, language=language)
+    runs = [c for c in choices if c.run is not None and c.run.settings.get("tokens") is None]
+    if runs:
+        return choices[0], *runs
+    logger.info("no finished run of %s: the base model alone is asked", language)
+    return model_choices(base, paths=paths, language=language)
+
+
+def _ask_one(model: HookedModel, asking: Asking, choice: ModelChoice) -> EvaluationTable:
+    """Ask one model what it was not asked before, and keep the answers."""
+    cache = AnswerCache(asking.answers, str(model.info.fingerprint), fresh=asking.overwrite)
+    about: dict[str, Any] = {
+        "label": choice.label,
+        "method": (choice.method, choice.seed),
+        "language": asking.language,
+    }
+    scores: dict[Measure, Tensor] = {}
+    for task, documents in asking.questions.items():
+        known = cache.find(measures_of(task, text=digest(documents)))
+        if known is None:
+            known, outcomes = ask(model, {task: documents}, batch_size=asking.batch_size)
+            pairs = zip(documents, outcomes[task.name], strict=True)
+            rows = [{**asdict(document), **asdict(outcome)} for document, outcome in pairs]
+            cache.write_answers(task.name, rows)
+            cache.add(one_model(known, model, **about))
+        scores |= known
+    if asking.parallel is not None:
+        known = cache.find(tuple(loss_measures(asking.parallel, asking.language)))
+        if known is None:
+            known = measure_losses(
+                model, asking.parallel, language=asking.language, batch_size=asking.batch_size
+            )
+            cache.add(one_model(known, model, **about))
+        scores |= known
+    return one_model(scores, model, **about)
+
+
+def _require_same_questions(
+    table: EvaluationTable, measures: Sequence[Measure], *, path: Path, config: Any
+) -> EvaluationTable:
+    """Return a finished table, its measures in the order asked for; names of rows may differ.
+
+    Raises:
+        MismatchError: The table holds other tasks, questions or metrics.
+    """
+    found = {measure.key: at for at, measure in enumerate(table.measures)}
+    asked = {measure.key: measure for measure in measures}
+    if found.keys() != asked.keys():
+        options = changed_options(table.provenance.get("config"), config, _OPTIONS)
+        raise MismatchError(
+            f"{path} is finished, with other questions: {_changed(table.measures, measures)}"
+            f"{f' ({options})' if options else ''}. {_REMEDY}"
+        )
+    scores = tuple(table.scores[found[key]] for key in asked)
+    return dataclasses.replace(table, measures=tuple(asked.values()), scores=scores)
+
+
+def _require_distinct_methods(
+    table: EvaluationTable, choices: Sequence[ModelChoice], *, path: Path
+) -> None:
+    """Refuse to add a model of the same method and seed as another: they cannot be averaged."""
+    asked = [choice.label for choice in choices]
+    rows = zip(table.models[1:], table.methods[1:], table.seeds[1:], strict=True)
+    kept = {(method, seed): label for label, method, seed in rows if label not in asked}
+    for choice in choices[1:]:
+        label, method, seed = choice.label, choice.method, choice.seed
+        if (method, seed) in kept:
+            raise MismatchError(
+                f"{path} holds {kept[method, seed]}, of method {method} and seed {seed} like "
+                f"{label}, and two of them cannot be averaged over languages. Pass --name for a "
+                "table of its own, or name both with --runs."
+            )
+
+
+def _changed(found: Sequence[Measure], asked: Sequence[Measure]) -> str:
+    """Say which tasks differ: in the table alone, asked for alone, or with other questions."""
+    before, now = (
+        {m.task: {other.key for other in measures if other.task == m.task} for m in measures}
+        for measures in (found, asked)
+    )
+    groups = {
+        "it also holds": [task for task in before if task not in now],
+        "it lacks": [task for task in now if task not in before],
+        "other questions in": [t for t in before if t in now and before[t] != now[t]],
+    }
+    return "; ".join(f"{what} {', '.join(tasks)}" for what, tasks in groups.items() if tasks)
