@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/python -m analyses.demo
+	$(BIN)/python -m analyses demo
 
 # Files of tests are shared by two processes; most tests keep one core busy.
 test: $(STAMP)
@@ -48,7 +48,7 @@ $(MINIMUM)/.installed: pyproject.toml constraints-minimum.txt
 	touch $@
 
 figures: $(STAMP)
-	$(BIN)/python -m analyses.all_figures
+	$(BIN)/python -m analyses all
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/lape.py

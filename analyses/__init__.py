@@ -1,4 +1,4 @@
-"""One script per figure or table of the paper; each draws finished artefacts, computes nothing new.
+"""The figures and tables of the paper, one file each, drawn from finished artefacts.
 
-python -m analyses.all_figures
+python -m analyses --help
 """

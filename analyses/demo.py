@@ -6,8 +6,8 @@ matrices beside them; measures what that gained, what it changed, how close para
 in each layer before and after, and what the models answer; draws the figures. Every step leaves an
 artefact under `runs/` and reuses it the next time.
 
-    python -m analyses.demo
-    python -m analyses.demo --model meta-llama/Llama-3.1-8B --corpus glotcc --parallel flores
+    python -m analyses demo
+    python -m analyses demo --model meta-llama/Llama-3.1-8B --corpus glotcc --parallel flores
 """
 
 import dataclasses
@@ -16,7 +16,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from analyses import all_figures
+from analyses.drawing import draw_all
+from analyses.gallery import write_gallery
+from analyses.registry import Request
 from lse_interp import (
     ablation,
     activations,
@@ -110,10 +112,8 @@ def run(config: Config) -> list[Path]:
     _say(9, f"ask base and trained models questions in {config.lang} and English")
     _evaluate(config)
     _say(10, "draw the figures")
-    written = all_figures.run(all_figures.Config(model=name, figures=config.figures, **where))
-    logger.info(
-        "\nfigures:\n%s", "\n".join(f"  {path}" for path in written if path.suffix == ".png")
-    )
+    request = Request("all", model=name, root=config.root, figures=config.figures)
+    written = [*draw_all(request), write_gallery(config.figures)]
     logger.info("done in %.0f s; artefacts in %s", time.monotonic() - start, config.root)
     return written
 

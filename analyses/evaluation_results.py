@@ -4,11 +4,11 @@ python -m analyses.evaluation_results
 python -m analyses.evaluation_results --langs mlt isl
 python -m analyses.evaluation_results --collect
 
-Evaluates the finished runs that `python -m analyses.results` trained (and those with a token
-budget, `python -m lse_interp.finetune --tokens`), and writes docs/evaluation.csv and
-docs/evaluation_sizes.csv. What a model was asked before is not asked again, so several processes
-may share the languages; `--collect` then writes the tables from what there is, and the averages
-into docs/results.md, between its markers.
+Evaluates the finished runs of `python -m analyses.run_all_methods`, and those with a token budget
+(`python -m lse_interp.finetune --tokens`). Writes docs/evaluation.csv and
+docs/evaluation_sizes.csv. A model is asked each question once, so several processes may share the
+languages. `--collect` then writes the tables from existing results, and the averages between the
+markers in docs/results.md.
 """
 
 import dataclasses
@@ -19,10 +19,9 @@ from pathlib import Path
 import pandas as pd
 
 from analyses.finetune_runs import default_runs
-from analyses.pages import interval, put_between
+from analyses.markdown import interval, put_between
 from analyses.paper_tables import LEGEND, ranked, scores_markdown, summary_cells
-from analyses.score_sources import EVALUATION, read_scores
-from analyses.scores import EVALUATION_SIZES
+from analyses.scores import EVALUATION, EVALUATION_SIZES, read_scores
 from lse_interp import evaluation
 from lse_interp.artifacts.atomic import write_atomic
 from lse_interp.artifacts.paths import RunPaths
@@ -105,7 +104,7 @@ def _collect(folder: Path) -> pd.DataFrame:
 
 def _tables(table: pd.DataFrame, results: Path) -> str:
     """Write Table 2, and how much each method changed every score."""
-    scores = read_scores(str(results))
+    scores = read_scores(results)
     averages = scores_markdown(ranked(summary_cells(scores)), counted="over")
     return (
         f"Mean scores over languages, in the form of the paper's Table 2. {LEGEND}\n\n{averages}\n"

@@ -1,50 +1,44 @@
 """Figures 2 and 10: the neurons of every language over the layers.
 
-python -m analyses.fig02_neurons_by_layer
-python -m analyses.fig02_neurons_by_layer --masks released_masks/llama-3.1-5
+python -m analyses fig02
+python -m analyses fig02 --masks released_masks/llama-3.1-5
+python -m analyses fig10 --masks released_masks/nemo-5
 """
 
-import logging
-from collections.abc import Sequence
-from pathlib import Path
+import functools
+from collections.abc import Iterator
 
-from analyses.sources import NeuronArgs, read_neurons, save_neuron_figure
-from lse_interp.core.cli import main_for
+from analyses.neuron_source import describe_neurons
+from analyses.registry import FIGURES, Figure, Request
+from lse_interp.neurons.sets import NeuronSets
 from lse_interp.plotting.neuron_layers import describe_layers, layer_frame, plot_layers
-
-__all__ = ["Config", "main", "run"]
-
-logger = logging.getLogger(__name__)
-
-Config = NeuronArgs
+from lse_interp.plotting.picture import Picture
 
 
-def run(config: Config, *, script: str = "fig02_neurons_by_layer") -> list[Path]:
-    """Draw the figure and return the files written.
-
-    Args:
-        config: which neurons.
-        script: what the figure and the command that draws it are named after.
-    """
-    neurons = read_neurons(config)
+def draw(
+    neurons: NeuronSets, _: Request, *, name: str = "fig02_neurons_by_layer"
+) -> Iterator[Picture]:
+    """Draw all languages in one picture."""
     frame = layer_frame(neurons)
-    written = save_neuron_figure(
-        plot_layers(frame).figure,
-        script,
+    yield Picture(
+        name=name,
+        axes=plot_layers(frame),
         frame=frame,
-        neurons=neurons,
-        args=config,
+        source=describe_neurons(neurons),
         title=f"Language neurons over the layers of {neurons.model.name}",
         caption=f"{describe_layers(frame)} Form of Figures 2 and 10.",
+        model=neurons.model,
     )
-    logger.info("wrote %s", written[0])
-    return written
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script from the command line."""
-    return main_for(Config, run, argv, description=__doc__)
+FIGURES.register("fig02")(Figure("Figure 2", "neurons over the layers", draw, needs="neuron_sets"))
 
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+FIGURES.register("fig10")(
+    Figure(
+        "Figure 10",
+        "Figure 2 of a second model",
+        functools.partial(draw, name="fig10_neurons_by_layer"),
+        needs="neuron_sets",
+        model="second",
+    )
+)

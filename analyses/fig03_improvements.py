@@ -1,26 +1,22 @@
 """Figure 3: what target fine-tuning gains on average, language by language.
 
-python -m analyses.fig03_improvements
-python -m analyses.fig03_improvements --source published
-python -m analyses.fig03_improvements --source runs/my-model/evaluation
+python -m analyses fig03
+python -m analyses fig03 --source published
+python -m analyses fig03 runs/my-model/evaluation
 """
 
-import dataclasses
-import logging
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 import pandas as pd
 
 from analyses.published import MODELS
-from analyses.scores import EVALUATION, measured_scores, published_scores
-from lse_interp.core.cli import main_for
+from analyses.registry import FIGURES, Figure, Request
+from analyses.scores import Scores, published_scores
+from lse_interp.plotting.picture import Picture
 from lse_interp.plotting.scores import improvements_frame, plot_improvements_panels
-from lse_interp.plotting.style import language_label, save_figure
+from lse_interp.plotting.style import language_label
 
-__all__ = ["Config", "describe_decreases", "main", "published_improvements", "run"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["describe_decreases", "draw", "draw_published", "published_improvements"]
 
 _PUBLISHED = (
     "Change of the score against the base model by target fine-tuning, averaged over tasks; one "
@@ -36,38 +32,41 @@ _MEASURED = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Draw the average improvement."""
-
-    source: str = "embedded"
-    """`embedded`, `published`, a table of scores as csv, an evaluation, or a folder of these."""
-    evaluation: Path = EVALUATION
-    """The scores of the embedded model."""
-    figures: Path = Path("figures")
-    """Folder to write to."""
-
-
-def run(config: Config) -> list[Path]:
-    """Draw the figure and return the files written.
-
-    Raises:
-        ArtifactError: no scores there.
-    """
-    draw = _draw_published if config.source == "published" else _draw_measured
-    written = draw(config)
-    logger.info("wrote %s", written[0])
-    return written
+def draw(scores: Scores, _: Request) -> Iterator[Picture]:
+    """Draw the average improvement that was measured."""
+    frame, single = improvements_frame(scores.single), scores.single
+    seeds = single.loc[single["method"] != "base", "seed"].nunique()
+    yield Picture(
+        name=f"fig03_improvements{scores.suffix}",
+        axes=plot_improvements_panels(frame, others=frame["method"].nunique() > 1)[0],
+        frame=frame,
+        source=(
+            f"{scores.path}; {frame['language'].nunique()} "
+            f"languages; {seeds} seed{'s' * (seeds > 1)}"
+        ),
+        title="What target fine-tuning gains in every language",
+        caption=_MEASURED,
+    )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script from the command line."""
-    return main_for(Config, run, argv, description=__doc__)
+def draw_published() -> Iterator[Picture]:
+    """Draw both models of the paper."""
+    frame = published_improvements()
+    yield Picture(
+        name="fig03_improvements_published",
+        axes=plot_improvements_panels(frame.assign(low=float("nan")))[0],
+        frame=frame,
+        source="published numbers: paper, Tables 3 to 26",
+        title="What target fine-tuning gains, as published",
+        caption=_PUBLISHED.format(decreases=describe_decreases(frame)),
+    )
 
 
 def published_improvements() -> pd.DataFrame:
     """Return what target fine-tuning gains in both models of the paper, in the published tables."""
-    parts = [improvements_frame(published_scores(key)).assign(model=MODELS[key]) for key in MODELS]
+    parts = [
+        improvements_frame(published_scores(key).single).assign(model=MODELS[key]) for key in MODELS
+    ]
     frame = pd.concat(parts, ignore_index=True)
     return frame[frame["method"] == "target"].drop(columns=["low", "high", "n_seeds"])
 
@@ -85,43 +84,12 @@ def describe_decreases(frame: pd.DataFrame) -> str:
     return "; ".join(parts)
 
 
-def _draw_published(config: Config) -> list[Path]:
-    frame = published_improvements()
-    return save_figure(
-        plot_improvements_panels(frame.assign(low=float("nan")))[0].figure,
-        config.figures / "fig03_improvements_published",
-        frame=frame,
-        source="published numbers: paper, Tables 3 to 26",
-        title="What target fine-tuning gains, as published",
-        caption=_PUBLISHED.format(decreases=describe_decreases(frame)),
-        command="python -m analyses.fig03_improvements --source published",
+FIGURES.register("fig03")(
+    Figure(
+        "Figure 3",
+        "average improvement by language",
+        draw,
+        needs="scores",
+        published=draw_published,
     )
-
-
-def _draw_measured(config: Config) -> list[Path]:
-    scores = measured_scores(_path(config))
-    frame = improvements_frame(scores)
-    embedded = config.source == "embedded"
-    name = "fig03_improvements" + ("" if embedded else f"_{Path(config.source).stem}")
-    flags = "" if embedded else f" --source {config.source}"
-    seeds = sorted(scores.loc[scores["method"] != "base", "seed"].unique())
-    return save_figure(
-        plot_improvements_panels(frame, others=frame["method"].nunique() > 1)[0].figure,
-        config.figures / name,
-        frame=frame,
-        source=(
-            f"{_path(config)}; {frame['language'].nunique()} "
-            f"languages; {len(seeds)} seed{'s' * (len(seeds) > 1)}"
-        ),
-        title="What target fine-tuning gains in every language",
-        caption=_MEASURED,
-        command=f"python -m analyses.fig03_improvements{flags}",
-    )
-
-
-def _path(config: Config) -> Path:
-    return config.evaluation if config.source == "embedded" else Path(config.source)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+)

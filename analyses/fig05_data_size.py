@@ -1,22 +1,17 @@
 """Figure 5: what more training text brings, from runs with several token budgets.
 
 python -m lse_interp.finetune --lang mlt --tokens 10000 20000 40000
-python -m analyses.fig05_data_size
-python -m analyses.fig05_data_size --metric score
+python -m analyses fig05
+python -m analyses fig05_scores
 
 The paper shows task scores; the validation loss is an addition.
 """
 
-import dataclasses
-import logging
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal
+from collections.abc import Iterator
 
-from analyses.finetune_runs import default_runs, describe_runs, read_runs
-from analyses.scores import EVALUATION_SIZES, size_scores
-from lse_interp.artifacts.paths import RunPaths
-from lse_interp.core.cli import main_for
+from analyses.artefacts import Table
+from analyses.finetune_runs import describe_runs
+from analyses.registry import FIGURES, Figure, Request
 from lse_interp.core.errors import ArtifactError
 from lse_interp.plotting.data_size import (
     data_size_frame,
@@ -24,63 +19,28 @@ from lse_interp.plotting.data_size import (
     plot_data_size_panels,
     plot_data_size_scores_panels,
 )
-from lse_interp.plotting.style import figure_stem, method_label, save_figure
-
-__all__ = ["Config", "main", "run"]
-
-logger = logging.getLogger(__name__)
+from lse_interp.plotting.picture import Picture
+from lse_interp.plotting.style import method_label
+from lse_interp.subnetworks.finetune_run import FinetuneRun
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Draw the improvement over the amount of text."""
-
-    runs: tuple[Path, ...] = ()
-    """Folders that `python -m lse_interp.finetune --tokens` wrote, instead of all finished runs."""
-    method: str = "target"
-    """Which method: `target`, `random:layer`, `ffn`, `full`, `lora`, ..."""
-    model: str = "embedded"
-    """The model whose runs are drawn."""
-    root: Path = Path("runs")
-    """Folder of all runs."""
-    metric: Literal["loss", "score"] = "loss"
-    """Validation loss of the runs, or the task scores in `--scores`."""
-    scores: Path = EVALUATION_SIZES
-    """Task scores of runs with several token budgets, as csv with a column `tokens`."""
-    figures: Path = Path("figures")
-    """Folder to write to."""
-
-
-def run(config: Config) -> list[Path]:
-    """Draw the figure and return the files written.
+def draw(found: dict[str, FinetuneRun], request: Request) -> Iterator[Picture]:
+    """Draw the validation loss of the runs.
 
     Raises:
-        ArtifactError: no run with a token budget, or one that cannot be read; no such scores.
+        ArtifactError: no run of that method.
         LseError: an unknown method, or runs of several base models.
     """
-    written = (_draw_losses if config.metric == "loss" else _draw_scores)(config)
-    logger.info("wrote %s", written[0])
-    return written
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script from the command line."""
-    return main_for(Config, run, argv, description=__doc__)
-
-
-def _draw_losses(config: Config) -> list[Path]:
-    label = method_label(config.method)
-    paths = RunPaths(config.root, config.model)
-    found = read_runs(config.runs) if config.runs else default_runs(paths, swept=True)
-    runs = {name: run for name, run in found.items() if run.method == config.method}
+    label = method_label(request.method)
+    runs = {name: run for name, run in found.items() if run.method == request.method}
     if not runs:
         raise ArtifactError(
-            f"None of the {len(found)} runs with a token budget is of method {config.method}."
+            f"None of the {len(found)} runs with a token budget is of method {request.method}."
         )
     frame = data_size_frame(runs)
-    return save_figure(
-        plot_data_size_panels(frame)[0].figure,
-        figure_stem(config.figures, _name(config), next(iter(runs.values())).model),
+    yield Picture(
+        name=_name("fig05_data_size", request),
+        axes=plot_data_size_panels(frame)[0],
         frame=frame,
         source=f"{describe_runs(runs)}; {label}",
         title="What more training text brings",
@@ -89,24 +49,28 @@ def _draw_losses(config: Config) -> list[Path]:
             "the language trained; lines are means over seeds. Form of Figure 5, which shows task "
             "scores."
         ),
-        command=_command(config),
+        model=next(iter(runs.values())).model,
     )
 
 
-def _draw_scores(config: Config) -> list[Path]:
-    scores = size_scores(config.scores)
-    label = method_label(config.method)
-    own = scores[scores["method"] == config.method]
+def draw_scores(scores: Table, request: Request) -> Iterator[Picture]:
+    """Draw task scores.
+
+    Raises:
+        ArtifactError: no scores of that method.
+        LseError: an unknown method.
+    """
+    label = method_label(request.method)
+    own = scores.frame[scores.frame["method"] == request.method]
     if own.empty:
-        raise ArtifactError(f"{config.scores} has no scores of method {config.method}.")
-    frame = data_size_scores_frame(own)
-    n_seeds = own["seed"].nunique()
-    return save_figure(
-        plot_data_size_scores_panels(frame)[0].figure,
-        config.figures / _name(config),
+        raise ArtifactError(f"{scores.path} has no scores of method {request.method}.")
+    frame, n_seeds = data_size_scores_frame(own), own["seed"].nunique()
+    yield Picture(
+        name=_name("fig05_data_size_scores", request),
+        axes=plot_data_size_scores_panels(frame)[0],
         frame=frame,
         source=(
-            f"{config.scores}; {frame['language'].nunique()} languages; "
+            f"{scores.path}; {frame['language'].nunique()} languages; "
             f"{n_seeds} seed{'s' * (n_seeds > 1)}; {label}"
         ),
         title="What more training text brings, in task scores",
@@ -115,26 +79,23 @@ def _draw_scores(config: Config) -> list[Path]:
             "over tasks; light lines are 95 % intervals, paired over questions, that take tasks as "
             "independent. Form of Figure 5."
         ),
-        command=_command(config),
     )
 
 
-def _name(config: Config) -> str:
-    name = "fig05_data_size" + ("_scores" if config.metric == "score" else "")
-    return name if config.method == "target" else f"{name}_{config.method.replace(':', '-')}"
+def _name(name: str, request: Request) -> str:
+    return name if request.method == "target" else f"{name}_{request.method.replace(':', '-')}"
 
 
-def _command(config: Config) -> str:
-    words = ["python -m analyses.fig05_data_size"]
-    words += [f"--runs {' '.join(map(str, config.runs))}"] if config.runs else []
-    words += [f"--method {config.method}"] if config.method != "target" else []
-    words += [f"--model {config.model}"] if config.model != "embedded" else []
-    words += [f"--metric {config.metric}"] if config.metric != "loss" else []
-    words += [f"--scores {config.scores}"] if config.scores != EVALUATION_SIZES else []
-    words += [f"--root {config.root}"] if config.root != Path("runs") else []
-    words += [f"--figures {config.figures}"] if config.figures != Path("figures") else []
-    return " ".join(words)
+FIGURES.register("fig05")(
+    Figure("Figure 5", "effect of the amount of text, in loss", draw, needs="token_budgets")
+)
 
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+FIGURES.register("fig05_scores")(
+    Figure(
+        "Figure 5",
+        "effect of the amount of text, in task scores",
+        draw_scores,
+        needs="score_sizes",
+        stems=("fig05_data_size_scores",),
+    )
+)

@@ -1,40 +1,29 @@
-"""Figures 8 and 9: which languages share neurons; with Jaccard and the ratio to chance beside.
+"""Figures 8 and 9: which languages share neurons, with the Jaccard index and the ratio to chance.
 
-python -m analyses.fig08_overlap
-python -m analyses.fig08_overlap --masks released_masks/llama-3.1-5
+python -m analyses fig08
+python -m analyses fig08 --masks released_masks/llama-3.1-5
+python -m analyses fig09 --masks released_masks/nemo-5
 """
 
-import logging
-from collections.abc import Sequence
-from pathlib import Path
+import functools
+from collections.abc import Iterator
 
-from analyses.sources import NeuronArgs, read_neurons, save_neuron_figure
+from analyses.neuron_source import describe_neurons
+from analyses.registry import FIGURES, Figure, Request
 from lse_interp.analysis.overlap import measure_overlap
-from lse_interp.core.cli import main_for
+from lse_interp.neurons.sets import NeuronSets
 from lse_interp.plotting.overlap_heatmap import overlap_frame, plot_overlap_panels
-
-__all__ = ["Config", "main", "run"]
-
-logger = logging.getLogger(__name__)
-
-Config = NeuronArgs
+from lse_interp.plotting.picture import Picture
 
 
-def run(config: Config, *, script: str = "fig08_overlap") -> list[Path]:
-    """Draw the figure and return the files written.
-
-    Args:
-        config: which neurons.
-        script: what the figure and the command that draws it are named after.
-    """
-    neurons = read_neurons(config)
+def draw(neurons: NeuronSets, _: Request, *, name: str = "fig08_overlap") -> Iterator[Picture]:
+    """Draw the three heat maps."""
     frame = overlap_frame(measure_overlap(neurons))
-    written = save_neuron_figure(
-        plot_overlap_panels(frame)[0].figure,
-        script,
+    yield Picture(
+        name=name,
+        axes=plot_overlap_panels(frame)[0],
         frame=frame,
-        neurons=neurons,
-        args=config,
+        source=describe_neurons(neurons),
         title=f"Languages that share neurons in {neurons.model.name}",
         caption=(
             "Neurons shared by each pair (on the diagonal, each language's own number), Jaccard "
@@ -42,15 +31,18 @@ def run(config: Config, *, script: str = "fig08_overlap") -> list[Path]:
             "(blank: nothing shared and less than one neuron expected). Relatives stand together. "
             "Form of Figures 8 and 9; the right column is an addition."
         ),
+        model=neurons.model,
     )
-    logger.info("wrote %s", written[0])
-    return written
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script from the command line."""
-    return main_for(Config, run, argv, description=__doc__)
+FIGURES.register("fig08")(Figure("Figure 8", "overlap of languages", draw, needs="neuron_sets"))
 
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+FIGURES.register("fig09")(
+    Figure(
+        "Figure 9",
+        "Figure 8 of a second model",
+        functools.partial(draw, name="fig09_overlap"),
+        needs="neuron_sets",
+        model="second",
+    )
+)

@@ -1,50 +1,44 @@
 """Figures 12 and 13: one small histogram over the layers per language, on shared axes.
 
-python -m analyses.fig12_small_multiples
-python -m analyses.fig12_small_multiples --masks released_masks/llama-3.1-5
+python -m analyses fig12
+python -m analyses fig12 --masks released_masks/llama-3.1-5
+python -m analyses fig13 --masks released_masks/nemo-5
 """
 
-import logging
-from collections.abc import Sequence
-from pathlib import Path
+import functools
+from collections.abc import Iterator
 
-from analyses.sources import NeuronArgs, read_neurons, save_neuron_figure
-from lse_interp.core.cli import main_for
+from analyses.neuron_source import describe_neurons
+from analyses.registry import FIGURES, Figure, Request
+from lse_interp.neurons.sets import NeuronSets
 from lse_interp.plotting.neuron_layers import layer_frame, plot_small_multiples
-
-__all__ = ["Config", "main", "run"]
-
-logger = logging.getLogger(__name__)
-
-Config = NeuronArgs
+from lse_interp.plotting.picture import Picture
 
 
-def run(config: Config, *, script: str = "fig12_small_multiples") -> list[Path]:
-    """Draw the figure and return the files written.
-
-    Args:
-        config: which neurons.
-        script: what the figure and the command that draws it are named after.
-    """
-    neurons = read_neurons(config)
+def draw(
+    neurons: NeuronSets, _: Request, *, name: str = "fig12_small_multiples"
+) -> Iterator[Picture]:
+    """Draw one panel per language."""
     frame = layer_frame(neurons)
-    written = save_neuron_figure(
-        plot_small_multiples(frame)[0].figure,
-        script,
+    yield Picture(
+        name=name,
+        axes=plot_small_multiples(frame)[0],
         frame=frame,
-        neurons=neurons,
-        args=config,
+        source=describe_neurons(neurons),
         title=f"Language neurons over the layers of {neurons.model.name}, language by language",
         caption="The number in a panel is the language's total. Form of Figures 12 and 13.",
+        model=neurons.model,
     )
-    logger.info("wrote %s", written[0])
-    return written
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script from the command line."""
-    return main_for(Config, run, argv, description=__doc__)
+FIGURES.register("fig12")(Figure("Figure 12", "neurons by language", draw, needs="neuron_sets"))
 
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+FIGURES.register("fig13")(
+    Figure(
+        "Figure 13",
+        "Figure 12 of a second model",
+        functools.partial(draw, name="fig13_small_multiples"),
+        needs="neuron_sets",
+        model="second",
+    )
+)

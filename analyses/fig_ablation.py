@@ -1,49 +1,23 @@
 """What breaks without a language's neurons: the rise in loss of every language; and by chance.
 
-python -m analyses.fig_ablation
-python -m analyses.fig_ablation --ablation runs/my-model/ablation.safetensors
+python -m analyses fig_ablation
+python -m analyses fig_ablation runs/my-model/ablation.safetensors
 """
 
-import dataclasses
-import logging
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
-from analyses.sources import require_artifact
+from analyses.registry import FIGURES, Figure, Request
 from lse_interp.analysis.ablation import AblationMatrix
-from lse_interp.core.cli import main_for
 from lse_interp.plotting.ablation_heatmap import ablation_frame, plot_ablation_panels
-from lse_interp.plotting.style import figure_stem, save_figure
-
-__all__ = ["Config", "main", "run"]
-
-logger = logging.getLogger(__name__)
-
-_DEFAULT = Path("runs/embedded/ablation.safetensors")
+from lse_interp.plotting.picture import Picture
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Draw the rise in loss without each language's neurons."""
-
-    ablation: Path = _DEFAULT
-    """A file that `python -m lse_interp.ablation` wrote."""
-    figures: Path = Path("figures")
-    """Folder to write to."""
-
-
-def run(config: Config) -> list[Path]:
-    """Draw the figure and return the files written.
-
-    Raises:
-        ArtifactError: no such artefact.
-    """
-    path = require_artifact(config.ablation, stage="lse_interp.ablation")
-    matrix = AblationMatrix.load(path)
+def draw(matrix: AblationMatrix, _: Request) -> Iterator[Picture]:
+    """Draw the language's own neurons, and random ones where there are some."""
     frame = ablation_frame(matrix)
-    written = save_figure(
-        plot_ablation_panels(frame)[0].figure,
-        figure_stem(config.figures, "fig_ablation", matrix.model),
+    yield Picture(
+        name="fig_ablation",
+        axes=plot_ablation_panels(frame)[0],
         frame=frame,
         source=_describe(matrix),
         title=f"What breaks in {matrix.model.name} without a language's neurons",
@@ -53,15 +27,8 @@ def run(config: Config) -> list[Path]:
             "language itself. Beside it, as many random neurons. An addition to the paper, after "
             "arXiv:2402.16438."
         ),
-        command=_command(config),
+        model=matrix.model,
     )
-    logger.info("wrote %s", written[0])
-    return written
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script from the command line."""
-    return main_for(Config, run, argv, description=__doc__)
 
 
 def _describe(matrix: AblationMatrix) -> str:
@@ -73,12 +40,6 @@ def _describe(matrix: AblationMatrix) -> str:
     return "; ".join(parts)
 
 
-def _command(config: Config) -> str:
-    words = ["python -m analyses.fig_ablation"]
-    words += [f"--ablation {config.ablation}"] if config.ablation != _DEFAULT else []
-    words += [f"--figures {config.figures}"] if config.figures != Path("figures") else []
-    return " ".join(words)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+FIGURES.register("fig_ablation")(
+    Figure("addition", "switching neurons off", draw, needs="ablation_matrix")
+)

@@ -1,71 +1,42 @@
 """All fine-tuning methods over all languages: what they gain, and what they cost in English.
 
-python -m analyses.fig_methods
-python -m analyses.fig_methods --results my_results.csv
+python -m analyses fig_methods
+python -m analyses fig_methods my_results.csv
 
-Reads a table of results (`RESULT_COLUMNS` in `lse_interp.plotting.method_tables`), draws it, and
-prints it as markdown.
+Draws a table of results (`RESULT_COLUMNS` in `lse_interp.plotting.method_tables`), and prints it
+as markdown.
 """
 
-import dataclasses
-import logging
-import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 import pandas as pd
 
-from lse_interp.core.cli import main_for
-from lse_interp.core.errors import ArtifactError
+from analyses.artefacts import Table
+from analyses.registry import FIGURES, Figure, Request
 from lse_interp.plotting.method_comparison import plot_methods_panels
 from lse_interp.plotting.method_tables import methods_frame, methods_table, other_languages
-from lse_interp.plotting.style import language_label, save_figure
+from lse_interp.plotting.picture import Picture
+from lse_interp.plotting.style import language_label
 
-__all__ = ["Config", "main", "markdown", "run"]
-
-logger = logging.getLogger(__name__)
-
-_DEFAULT = Path("docs/results.csv")
+__all__ = ["draw", "markdown"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Draw and print the comparison of methods."""
-
-    results: Path = _DEFAULT
-    """A table of results, as csv."""
-    figures: Path = Path("figures")
-    """Folder to write to."""
-
-
-def run(config: Config) -> list[Path]:
-    """Draw the figure, print the tables, and return the files written.
+def draw(results: Table, _: Request) -> Iterator[Picture]:
+    """Draw the comparison of methods.
 
     Raises:
-        ArtifactError: no such table.
         LseError: a table that lacks columns or contradicts itself.
     """
-    if not config.results.is_file():
-        raise ArtifactError(f"{config.results} does not exist; give a table of results.")
-    results = pd.read_csv(config.results)
-    frame = methods_frame(results)
-    written = save_figure(
-        plot_methods_panels(frame)[0].figure,
-        config.figures / "fig_methods",
+    frame = methods_frame(results.frame)
+    yield Picture(
+        name="fig_methods",
+        axes=plot_methods_panels(frame)[0],
         frame=frame,
-        source=_describe(config, results),
+        source=_describe(results),
         title="What each fine-tuning method gains, and what it costs",
         caption=_caption(frame),
-        command=_command(config),
+        printed=markdown(frame),
     )
-    sys.stdout.write(markdown(frame))
-    logger.info("wrote %s", written[0])
-    return written
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script from the command line."""
-    return main_for(Config, run, argv, description=__doc__)
 
 
 def markdown(frame: pd.DataFrame) -> str:
@@ -96,22 +67,16 @@ def _caption(frame: pd.DataFrame) -> str:
     return text + ("." if pairs["low"].notna().any() else ", without intervals.")
 
 
-def _describe(config: Config, results: pd.DataFrame) -> str:
+def _describe(results: Table) -> str:
     languages, seeds, n_sentences = (
-        sorted(results[name].unique()) for name in ("language", "seed", "n_sentences")
+        sorted(results.frame[name].unique()) for name in ("language", "seed", "n_sentences")
     )
     return (
-        f"{config.results}; languages {', '.join(languages)}; "
+        f"{results.path}; languages {', '.join(languages)}; "
         f"seeds {', '.join(map(str, seeds))}; {' or '.join(map(str, n_sentences))} sentences each"
     )
 
 
-def _command(config: Config) -> str:
-    words = ["python -m analyses.fig_methods"]
-    words += [f"--results {config.results}"] if config.results != _DEFAULT else []
-    words += [f"--figures {config.figures}"] if config.figures != Path("figures") else []
-    return " ".join(words)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+FIGURES.register("fig_methods")(
+    Figure("addition", "gains and costs of all methods", draw, needs="results")
+)

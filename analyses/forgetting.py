@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analyses.pages import put_between
+from analyses.markdown import put_between
 from lse_interp.artifacts.atomic import write_atomic
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.cli import main_for

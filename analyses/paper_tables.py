@@ -6,26 +6,24 @@ comes from.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from analyses.paper.checks import agrees
-from analyses.score_sources import Scores
-from lse_interp.artifacts.atomic import write_atomic
+from analyses.scores import Scores
 from lse_interp.plotting.style import method_label
 
 __all__ = [
     "LEGEND",
     "METHODS",
     "column_label",
+    "csv_of",
     "language_cells",
     "markdown_table",
     "ranked",
     "scores_markdown",
     "summary_cells",
-    "write_table",
 ]
 
 METHODS: tuple[str, ...] = (
@@ -156,15 +154,11 @@ def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]], *, n_lef
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def write_table(stem: Path, *, cells: pd.DataFrame, markdown: str) -> list[Path]:
-    """Write the cells as csv and the page as markdown; return both."""
-    csv, page = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("csv", "md"))
+def csv_of(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells as a csv holds them: what they are about first, numbers rounded."""
     first = [name for name in ("language", "group", "label", "method") if name in cells]
     ordered = cells[[*first, *(name for name in cells if name not in first)]]
-    rounded = ordered.round({"score": 4, "stderr": 4, "recomputed": 4})
-    write_atomic(csv, lambda path: rounded.to_csv(path, index=False))
-    write_atomic(page, lambda path: path.write_text(markdown, encoding="utf-8"))
-    return [csv, page]
+    return ordered.round({"score": 4, "stderr": 4, "recomputed": 4})
 
 
 def _rows(frame: pd.DataFrame) -> dict[str, list[str]]:

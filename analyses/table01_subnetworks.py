@@ -1,43 +1,75 @@
 """Table 1 and Figure 11: neurons, trainable parameters and their share, language by language.
 
-python -m analyses.table01_subnetworks
-python -m analyses.table01_subnetworks --masks released_masks/llama-3.1-5
+python -m analyses table01
+python -m analyses table01 --masks released_masks/llama-3.1-5
+python -m analyses fig11
+python -m analyses fig11 --masks released_masks/nemo-5
 
-For the two models of the paper the published numbers stand beside.
+For the two models of the paper the published numbers are added. Figure 11 is a table of the second
+model, which the paper prints as a figure; without neurons named, it is the published one.
 """
 
-import dataclasses
+import functools
 import logging
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
-from analyses.sources import NeuronArgs, command, describe_neurons, read_neurons
-from lse_interp.artifacts.atomic import write_atomic
-from lse_interp.core.cli import CONFIG_FLAT, main_for
+from analyses import published
+from analyses.neuron_source import describe_neurons
+from analyses.paper_tables import markdown_table
+from analyses.registry import FIGURES, Figure, Request
 from lse_interp.neurons.formats.masks_pth import RELEASED_MODELS
+from lse_interp.neurons.sets import NeuronSets
 from lse_interp.neurons.sizes import subnetwork_sizes
-from lse_interp.plotting.style import figure_stem
+from lse_interp.plotting.picture import COMMAND, Page
+from lse_interp.plotting.style import language_label
 
-__all__ = ["Config", "beside_published", "differences", "main", "run", "to_markdown"]
+__all__ = ["PUBLISHED", "beside_published", "differences", "draw", "draw_published", "to_markdown"]
 
 logger = logging.getLogger(__name__)
 
 _PAPER = Path(__file__).parent / "paper"
-_PUBLISHED = {
+PUBLISHED = {
     RELEASED_MODELS["llama-3.1-5"].name: _PAPER / "table01.csv",
     RELEASED_MODELS["nemo-5"].name: _PAPER / "figure11.csv",
 }
+"""Hub id -> the table of the paper."""
 _COMPARED = ("n_neurons", "trainable_millions", "percent")
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Tabulate the subnetworks."""
+def draw(neurons: NeuronSets, _: Request, *, name: str = "table01_subnetworks") -> Iterator[Page]:
+    """Tabulate the subnetworks, and say whether they equal the published ones."""
+    frame = beside_published(subnetwork_sizes(neurons), model=neurons.model.name)
+    text = to_markdown(frame)
+    if "published_n_neurons" in frame:
+        _compare(frame)
+    yield Page(
+        name=name,
+        frame=frame,
+        markdown=f"{text}\nSource: {describe_neurons(neurons)}. `{COMMAND}`\n",
+        model=neurons.model,
+        printed=text,
+    )
 
-    source: CONFIG_FLAT[NeuronArgs] = NeuronArgs()
+
+def draw_published() -> Iterator[Page]:
+    """Tabulate Figure 11 as published."""
+    frame = published.subnetworks("nemo")
+    lines = [
+        [language_label(row.language), f"{row.n_neurons:,}", f"{row.trainable_millions:.1f}M"]
+        + [f"{row.percent:.2f}"]
+        for row in frame.itertuples()
+    ]
+    text = markdown_table(["Language", "Neurons", "Trainable", "%"], lines)
+    source = f"published numbers: paper, Figure 11 ({published.MODELS['nemo']})"
+    yield Page(
+        name="fig11_subnetworks_published",
+        frame=frame,
+        markdown=f"{text}\nSource: {source}. `{COMMAND}`\n",
+        printed=text,
+    )
 
 
 def beside_published(own: pd.DataFrame, *, model: str) -> pd.DataFrame:
@@ -52,27 +84,27 @@ def beside_published(own: pd.DataFrame, *, model: str) -> pd.DataFrame:
         `published_percent` (text, at the printed precision) for a model of the paper.
     """
     own = own.sort_values("language", ignore_index=True)
-    if model not in _PUBLISHED:
+    if model not in PUBLISHED:
         return own
-    published = pd.read_csv(_PUBLISHED[model], dtype=str).set_index("language")
-    return own.join(published.add_prefix("published_"), on="language")
+    printed = pd.read_csv(PUBLISHED[model], dtype=str).set_index("language")
+    return own.join(printed.add_prefix("published_"), on="language")
 
 
 def differences(frame: pd.DataFrame) -> list[str]:
     """List the published languages whose numbers differ at the printed precision."""
     printed = _printed(frame)
-    published = frame[frame["published_n_neurons"].notna()].index
+    rows = frame[frame["published_n_neurons"].notna()].index
     return [
         f"{frame.at[row, 'language']}: {name} {printed.at[row, name]}, "
         f"published {frame.at[row, f'published_{name}']}"
-        for row in published
+        for row in rows
         for name in _COMPARED
         if printed.at[row, name] != frame.at[row, f"published_{name}"]
     ]
 
 
 def to_markdown(frame: pd.DataFrame) -> str:
-    """Write the table as the paper prints it, published numbers beside where there are any."""
+    """Write the table as the paper prints it, with the published numbers where there are any."""
     printed = _printed(frame)
     small = frame["n_trainable"].max() < 1e6
     columns = {
@@ -87,36 +119,7 @@ def to_markdown(frame: pd.DataFrame) -> str:
         columns["Published: neurons"] = frame["published_n_neurons"].fillna("")
         columns["trainable"] = (frame["published_trainable_millions"] + "M").fillna("")
         columns["% "] = frame["published_percent"].fillna("")
-    lines = [list(columns), ["---", *["---:"] * (len(columns) - 1)]]
-    lines += [list(row) for row in zip(*columns.values(), strict=True)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def run(config: Config, *, script: str = "table01_subnetworks") -> list[Path]:
-    """Write csv and markdown, print the table, and say whether it equals the published one.
-
-    Args:
-        config: which neurons.
-        script: what the table and the command that writes it are named after.
-    """
-    neurons = read_neurons(config.source)
-    frame = beside_published(subnetwork_sizes(neurons), model=neurons.model.name)
-    text = to_markdown(frame)
-    about = f"Source: {describe_neurons(neurons)}. `{command(script, config.source)}`\n"
-    stem = figure_stem(config.source.figures, script.removesuffix("_nemo"), neurons.model)
-    csv, markdown = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("csv", "md"))
-    write_atomic(csv, lambda path: frame.to_csv(path, index=False))
-    write_atomic(markdown, lambda path: path.write_text(f"{text}\n{about}", encoding="utf-8"))
-    sys.stdout.write(text)
-    if "published_n_neurons" in frame:
-        _compare(frame)
-    logger.info("wrote %s", markdown)
-    return [csv, markdown]
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script from the command line."""
-    return main_for(Config, run, argv, description=__doc__)
+    return markdown_table(list(columns), list(zip(*columns.values(), strict=True)))
 
 
 def _printed(frame: pd.DataFrame) -> pd.DataFrame:
@@ -137,5 +140,18 @@ def _compare(frame: pd.DataFrame) -> None:
         logger.info("differs: %s", line)
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+FIGURES.register("table01")(
+    Figure("Table 1", "sizes of the subnetworks", draw, needs="neuron_sets")
+)
+
+FIGURES.register("fig11")(
+    Figure(
+        "Figure 11",
+        "Table 1 of a second model",
+        functools.partial(draw, name="fig11_subnetworks"),
+        needs="neuron_sets",
+        published=draw_published,
+        model="second",
+        inline=False,
+    )
+)

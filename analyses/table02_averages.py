@@ -1,77 +1,50 @@
 """Table 2: the scores of every method, averaged over the languages.
 
-    python -m analyses.table02_averages --source published
-    python -m analyses.table02_averages --source published --model nemo
-    python -m analyses.table02_averages --source embedded
-    python -m analyses.table02_averages --source runs/my-model/evaluation
+    python -m analyses table02
+    python -m analyses table02 --source published
+    python -m analyses table02 runs/my-model/evaluation
 
 The paper prints this table for its first model alone; that of the second is made of its Tables 15
 to 26.
 """
 
-import dataclasses
-import logging
-import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator
+
+import pandas as pd
 
 from analyses import published
-from analyses.paper_tables import LEGEND, ranked, scores_markdown, summary_cells, write_table
-from analyses.score_sources import EVALUATION, Scores, read_scores
-from lse_interp.core.cli import main_for
-
-__all__ = ["Config", "main", "run"]
-
-logger = logging.getLogger(__name__)
+from analyses.paper_tables import LEGEND, csv_of, ranked, scores_markdown, summary_cells
+from analyses.registry import FIGURES, Figure, Request
+from analyses.scores import Scores, published_scores
+from lse_interp.plotting.picture import COMMAND, Page
 
 _RECOMPUTED = "In brackets the mean over Tables 3 to 14, where it does not round to what is printed"
 _ERRORS = "± is the standard error over questions"
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Average task scores over languages."""
-
-    source: str = "embedded"
-    """`published`, `embedded`, an evaluation, a folder of them, or a csv of the same columns."""
-    model: published.Model = "llama"
-    """Whose published scores."""
-    evaluation: Path = EVALUATION
-    """The scores of the embedded model."""
-    figures: Path = Path("figures")
-    """Folder to write to."""
+def draw(scores: Scores, _: Request) -> Iterator[Page]:
+    """Tabulate what was measured."""
+    yield _page(scores, name=f"table02_{scores.name}")
 
 
-def run(config: Config) -> list[Path]:
-    """Write the table as csv and markdown, print it, and return the files written.
+def draw_published() -> Iterator[Page]:
+    """Tabulate both models of the paper."""
+    yield _page(published_scores("llama"), name="table02_published", printed=published.averages())
+    yield _page(published_scores("nemo"), name="table02_published_nemo")
 
-    Raises:
-        ArtifactError: no such scores.
-        LseError: scores that lack columns, or stand there twice.
-    """
-    scores = read_scores(config.source, model=config.model, evaluation=config.evaluation)
-    printed = None
-    if config.source == "published" and config.model == "llama":
-        printed = published.averages()
+
+def _page(scores: Scores, *, name: str, printed: pd.DataFrame | None = None) -> Page:
     cells = ranked(summary_cells(scores, printed=printed))
     table = scores_markdown(cells, counted="over")
-    other = "_nemo" if config.source == "published" and config.model == "nemo" else ""
-    written = write_table(
-        config.figures / f"table02_{scores.name}{other}",
-        cells=cells,
-        markdown=f"{table}\n{_about(config, scores, printed is not None)}\n",
+    return Page(
+        name=name,
+        frame=csv_of(cells),
+        markdown=f"{table}\n{_about(scores, is_printed=printed is not None)}\n",
+        printed=table,
     )
-    sys.stdout.write(table)
-    logger.info("wrote %s", written[1])
-    return written
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script from the command line."""
-    return main_for(Config, run, argv, description=__doc__)
-
-
-def _about(config: Config, scores: Scores, is_printed: bool) -> str:
+def _about(scores: Scores, *, is_printed: bool) -> str:
     sentences = [
         f"Mean over the languages that have the benchmark, whose number stands under Over. {LEGEND}"
     ]
@@ -81,11 +54,12 @@ def _about(config: Config, scores: Scores, is_printed: bool) -> str:
         sentences.append(f"{_ERRORS}, language by language, taken as independent.")
     if "nats" in set(scores.frame["unit"]):
         sentences.append("Losses in nats are best when low, and in no average.")
-    command = f"python -m analyses.table02_averages --source {config.source}"
-    command += f" --model {config.model}" if config.model != "llama" else ""
     about = scores.about.replace("Tables 3", "Table 2 and Tables 3") if is_printed else scores.about
-    return f"{' '.join(sentences)} Form of Table 2. Source: {about}. `{command}`"
+    return f"{' '.join(sentences)} Form of Table 2. Source: {about}. `{COMMAND}`"
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+FIGURES.register("table02")(
+    Figure(
+        "Table 2", "average scores of all methods", draw, needs="scores", published=draw_published
+    )
+)

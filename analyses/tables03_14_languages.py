@@ -1,91 +1,53 @@
-"""Tables 3 to 14: the scores of every method, one table per language.
+"""Tables 3 to 26: the scores of every method, one table per language.
 
-python -m analyses.tables03_14_languages --source published
-python -m analyses.tables03_14_languages --source embedded
-python -m analyses.tables03_14_languages --source runs/my-model/evaluation
+python -m analyses tables03_14
+python -m analyses tables03_14 --source published
+python -m analyses tables03_14 runs/my-model/evaluation
+python -m analyses tables15_26
 """
 
-import dataclasses
-import logging
-from collections.abc import Sequence
-from pathlib import Path
+import functools
+from collections.abc import Iterator
 
 import pandas as pd
 
 from analyses import published
-from analyses.paper_tables import LEGEND, language_cells, ranked, scores_markdown, write_table
-from analyses.score_sources import EVALUATION, Scores, read_scores
-from lse_interp.core.cli import main_for
+from analyses.paper_tables import LEGEND, csv_of, language_cells, ranked, scores_markdown
+from analyses.registry import FIGURES, Figure, Request
+from analyses.scores import Scores, published_scores
 from lse_interp.core.languages import PAPER_TARGETS
+from lse_interp.plotting.picture import COMMAND, Page
 from lse_interp.plotting.style import language_label
-
-__all__ = ["Config", "main", "run", "write_languages"]
-
-logger = logging.getLogger(__name__)
 
 _FIRST = {"llama": 3, "nemo": 15}
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Tabulate task scores language by language."""
-
-    source: str = "embedded"
-    """`published`, `embedded`, an evaluation, a folder of them, or a csv of the same columns."""
-    evaluation: Path = EVALUATION
-    """The scores of the embedded model."""
-    figures: Path = Path("figures")
-    """Folder to write to."""
-
-
-def run(config: Config) -> list[Path]:
-    """Write csv and markdown and return both.
-
-    Raises:
-        ArtifactError: no such scores.
-        LseError: scores that lack columns, or stand there twice.
-    """
-    scores = read_scores(config.source, model="llama", evaluation=config.evaluation)
-    command = f"python -m analyses.tables03_14_languages --source {config.source}"
-    return write_languages(
-        scores, config.figures, name="tables03_14", model="llama", command=command
-    )
-
-
-def write_languages(
-    scores: Scores, folder: Path, *, name: str, model: published.Model, command: str
-) -> list[Path]:
+def draw(scores: Scores, _: Request, *, model: published.Model) -> Iterator[Page]:
     """Write one table per language, all on one page.
 
     Args:
         scores: of one language or several.
-        folder: where to write.
-        name: the family of tables; the source's name follows it.
         model: whose tables of the paper these have the form of.
-        command: what writes the page again.
-
-    Returns:
-        The csv and the page.
     """
     cells = ranked(language_cells(scores), by=("language", "group", "label"))
-    codes = list(dict.fromkeys(cells["language"]))
-    sections = []
-    for code in sorted(codes, key=_place):
-        table = scores_markdown(cells[cells["language"] == code])
-        sections.append(f"## {_title(code, scores, model)}\n\n{table}")
+    sections = [
+        f"## {_title(code, scores, model)}\n\n{scores_markdown(cells[cells['language'] == code])}"
+        for code in sorted(cells["language"].unique(), key=_place)
+    ]
     first = _FIRST[model]
-    page = (
-        f"# Scores language by language\n\n{_about(scores, cells)} Form of Tables {first} to "
-        f"{first + 11}. Source: {scores.about}. `{command}`\n\n" + "\n".join(sections)
+    yield Page(
+        name=f"tables{first:02}_{first + 11}_{scores.name}",
+        frame=csv_of(cells),
+        markdown=(
+            f"# Scores language by language\n\n{_about(scores, cells)} Form of Tables {first} to "
+            f"{first + 11}. Source: {scores.about}. `{COMMAND}`\n\n" + "\n".join(sections)
+        ),
     )
-    written = write_table(folder / f"{name}_{scores.name}", cells=cells, markdown=page)
-    logger.info("wrote %s", written[1])
-    return written
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script from the command line."""
-    return main_for(Config, run, argv, description=__doc__)
+def draw_published(*, model: published.Model) -> Iterator[Page]:
+    """Write the published tables of one model."""
+    return draw(published_scores(model), Request("tables"), model=model)
 
 
 def _place(code: str) -> tuple[int, str]:
@@ -116,5 +78,25 @@ def _about(scores: Scores, cells: pd.DataFrame) -> str:
     return " ".join(sentences)
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+FIGURES.register("tables03_14")(
+    Figure(
+        "Tables 3-14",
+        "scores by language",
+        functools.partial(draw, model="llama"),
+        needs="scores",
+        published=functools.partial(draw_published, model="llama"),
+        inline=False,
+    )
+)
+
+FIGURES.register("tables15_26")(
+    Figure(
+        "Tables 15-26",
+        "scores, second model",
+        functools.partial(draw, model="nemo"),
+        needs="scores",
+        published=functools.partial(draw_published, model="nemo"),
+        model="second",
+        inline=False,
+    )
+)

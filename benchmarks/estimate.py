@@ -27,7 +27,7 @@ _SHAPES = {
     "Llama-3.1-70B": (8192, 80, 28672, 64, 8, 128_256),
 }
 _BYTES_PER_COUNT = 16  # an int64 and a float64
-_BYTES_PER_TOKEN = 9  # an int64 and a bool
+_BYTES_PER_TOKEN = 5  # an int32 and a bool
 _ROOM = 0.9  # of a GPU's memory, for weights
 
 

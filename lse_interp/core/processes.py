@@ -137,15 +137,15 @@ class Processes:
         Raises:
             LseError: The main process has ended. That process raises the reason.
         """
-        if self.world == 1:
-            return choose()
-        chosen: list[Any] = [choose() if self.is_main else None]
-        with _told():
-            distributed.broadcast_object_list(chosen)
+        chosen: list[Any] = self.gather(choose() if self.is_main else None)
         return chosen[0]
 
     def gather(self, value: _T) -> list[_T]:
-        """Return the values of all processes, in the order of their ranks."""
+        """Return the values of all processes, in the order of their ranks.
+
+        Raises:
+            LseError: One of them has ended.
+        """
         if self.world == 1:
             return [value]
         values: list[Any] = [None] * self.world
@@ -166,19 +166,22 @@ class Processes:
         folder = Path(folder)
         if self.world == 1:
             return
-        with _writable(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        mark = folder / self.decide(lambda: f".meeting-{os.getpid()}-{os.urandom(4).hex()}")
         try:
+            folder.mkdir(parents=True, exist_ok=True)
+            name = f".meeting-{os.getpid()}-{os.urandom(4).hex()}"
             if self.is_main:
-                with _writable(folder):
-                    mark.touch()
-            self.wait()
+                (folder / name).touch()
+        except OSError as error:
+            raise LseError(
+                f"Could not write into {folder} ({error}). Give a folder that can be written to "
+                "(--root), or make room."
+            ) from error
+        mark = folder / self.decide(lambda: name)
+        try:
             views = self.gather((mark.exists(), f"{folder.absolute()} on {socket.gethostname()}"))
         finally:
             if self.is_main:
-                with contextlib.suppress(OSError):
-                    mark.unlink()
+                mark.unlink(missing_ok=True)
         if blind := [rank for rank, (sees, _) in enumerate(views) if not sees]:
             raise ArtifactError(
                 f"All processes must see one folder. Process 0 writes to {views[0][1]}; process "
@@ -220,17 +223,6 @@ def _part() -> None:
 
 def _number(variable: str, default: int) -> int:
     return int(os.environ.get(variable, default))
-
-
-@contextlib.contextmanager
-def _writable(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise LseError(
-            f"Could not write into {folder} ({error}). Give a folder that can be written to "
-            "(--root), or make room."
-        ) from error
 
 
 @contextlib.contextmanager

@@ -133,8 +133,7 @@ class Claims:
         return list(self._asked)
 
     def _is_pending(self, language: str) -> bool:
-        recorded = self._recorded()
-        return language in recorded and shards_of(self._paths.counts(language)).exists()
+        return language in self._recorded() and shards_of(self._paths.counts(language)).exists()
 
     def _recorded(self) -> Mapping[str, Any]:
         try:

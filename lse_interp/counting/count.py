@@ -19,7 +19,7 @@ from lse_interp.counting.counter import NeuronCounter
 from lse_interp.counting.counts import ActivationCounts
 from lse_interp.counting.packed_text import FILE_NAME, PackedText, texts_ahead
 from lse_interp.counting.shard_store import Shard, ShardStore
-from lse_interp.data import Block, Corpus, batches
+from lse_interp.data import Corpus, batches
 from lse_interp.data.separators import Bos, Separator
 from lse_interp.models import HookedModel
 
@@ -182,8 +182,19 @@ class SharedCount:
         began = time.monotonic() - seconds_waiting
         finished = self.store.indices()
         counter: NeuronCounter | None = None
-        own = self._own()
-        with self._bar(text, own, show=show_progress) as bar:
+        rank, world = self._processes.rank, self._processes.world
+        own = [i for i in range(len(self.shards)) if (self._n_before + i) % world == rank]
+        # None: silent where stderr is not a terminal.
+        disable = None if show_progress and self._processes.is_main else True
+        total = text.n_tokens * len(own) // len(self.shards)
+        with tqdm(
+            total=total,
+            desc=self.language,
+            unit="tok",
+            unit_scale=True,
+            leave=False,
+            disable=disable,
+        ) as bar:
             for index in own:
                 self._processes.require_all()
                 if index in finished:
@@ -232,10 +243,6 @@ class SharedCount:
             ),
         )
 
-    def _own(self) -> list[int]:
-        rank, world = self._processes.rank, self._processes.world
-        return [i for i in range(len(self.shards)) if (self._n_before + i) % world == rank]
-
     def _load(self, index: int) -> Shard:
         try:
             return self.store.load(index)
@@ -250,27 +257,13 @@ class SharedCount:
 
     def _count(self, counter: NeuronCounter, text: PackedText, index: int, bar: tqdm) -> Shard:
         n_tokens = 0
-        blocks: Iterable[Block] = text.blocks(self.shards[index])
-        for ids, is_text in batches(blocks, self._batch_size):
+        for ids, is_text in batches(text.blocks(self.shards[index]), self._batch_size):
             counter.add(ids, is_text)
             n_text = int(is_text.sum())
             n_tokens += n_text
             bar.update(n_text)
         what = f"{self.language} text (shard {index} of {len(self.shards)})"
         return Shard(*counter.finish(what=what), n_tokens)
-
-    def _bar(self, text: PackedText, own: list[int], *, show: bool) -> tqdm:
-        total = text.n_tokens * len(own) // len(self.shards)
-        # None: silent where stderr is not a terminal.
-        disable = None if show and self._processes.is_main else True
-        return tqdm(
-            total=total,
-            desc=self.language,
-            unit="tok",
-            unit_scale=True,
-            leave=False,
-            disable=disable,
-        )
 
     def _add(self, name: str, n: int) -> int:
         return self._processes.add(f"{self._launch} {self.language} {name}", n)

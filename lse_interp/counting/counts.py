@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
@@ -103,6 +105,20 @@ class ActivationCounts:
                 f"{self.language}, which correlates with nothing. Count more text."
             )
         return r
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a row per neuron: language, layer, neuron, n_positive, probability, mean."""
+        n_layers, d_mlp = self.n_positive.shape
+        return pd.DataFrame(
+            {
+                "language": self.language,
+                "layer": np.repeat(np.arange(n_layers), d_mlp),
+                "neuron": np.tile(np.arange(d_mlp), n_layers),
+                "n_positive": self.n_positive.flatten().numpy(),
+                "probability": self.probability.flatten().numpy(),
+                "mean": (self.activation_sum / self.n_tokens).flatten().numpy(),
+            }
+        )
 
     def save(self, path: str | Path) -> Path:
         """Write the counts to one `.safetensors` file, atomically."""

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Int32, Int64
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lse_interp.artifacts.atomic import write_atomic
 from lse_interp.core.processes import Processes
@@ -122,8 +123,9 @@ class PackedText:
     @functools.cached_property
     def _starts(self) -> Int64[Tensor, " block"]:
         """Count the text tokens before each block."""
-        before = self.is_text.cumsum(0) - self.is_text.long()
-        return before[:: self.block_size].clone()
+        missing = -len(self.ids) % self.block_size
+        n_text = pad(self.is_text, (0, missing)).view(-1, self.block_size).sum(dim=1)
+        return n_text.cumsum(0) - n_text
 
     def save(self, path: Path) -> None:
         """Write the text for other processes."""

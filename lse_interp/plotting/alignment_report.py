@@ -3,14 +3,13 @@
 Source: paper, Figure 7, Tables 27 to 38. The gap beside each cosine is an addition.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from lse_interp.analysis.alignment import AlignmentCurves
-from lse_interp.artifacts.atomic import write_together
 from lse_interp.core.errors import LseError
 from lse_interp.plotting.alignment_curves import (
     alignment_frame,
@@ -18,9 +17,10 @@ from lse_interp.plotting.alignment_curves import (
     plot_alignment,
     plot_layer_average_panels,
 )
-from lse_interp.plotting.style import figure_stem, language_label, save_figure
+from lse_interp.plotting.picture import COMMAND, Page, Picture
+from lse_interp.plotting.style import language_label
 
-__all__ = ["alignment_table", "table_markdown", "write_alignment"]
+__all__ = ["alignment_pictures", "alignment_table", "table_markdown", "write_alignment"]
 
 _VALUES = ("cosine", "gap", "retrieval")
 
@@ -69,16 +69,29 @@ def table_markdown(table: pd.DataFrame, *, language: str) -> str:
 def write_alignment(
     curves: AlignmentCurves, folder: Path, *, text: str | None = None, command: str
 ) -> list[Path]:
-    """Write the figure of the curves, of their layer average where models differ, and the table.
+    """Write what `alignment_pictures` draws, and return the files.
 
     Args:
         curves: what was measured.
         folder: where to write.
         text: the sentences, in a word or two.
         command: what writes the files again.
+    """
+    return [
+        path
+        for drawn in alignment_pictures(curves, text=text)
+        for path in drawn.save(folder, command=command)
+    ]
 
-    Returns:
-        The files written.
+
+def alignment_pictures(
+    curves: AlignmentCurves, *, text: str | None = None
+) -> Iterator[Picture | Page]:
+    """Draw the curves, their layer average where there are several models, and the table.
+
+    Args:
+        curves: what was measured.
+        text: the sentences, in a word or two.
     """
     name, frame = language_label(curves.language), alignment_frame(curves)
     averages = layer_average_frame(frame)
@@ -87,10 +100,10 @@ def write_alignment(
         f"{', '.join(curves.models)} of {curves.infos[0].name}; {sentences}; {curves.site}, "
         f"{curves.pooling} pooling"
     )
-    about: dict[str, Any] = {"source": source, "command": command}
-    written = save_figure(
-        plot_alignment(frame).figure,
-        _stem(folder, "fig07_alignment", curves),
+    about: dict[str, Any] = {"source": source, "model": curves.infos[0]}
+    yield Picture(
+        name=f"fig07_alignment_{curves.language}",
+        axes=plot_alignment(frame),
         frame=frame,
         title=f"{name} sentences and their translations, layer by layer",
         caption=(
@@ -101,9 +114,9 @@ def write_alignment(
         **about,
     )
     if len(curves.models) > 1:
-        written += save_figure(
-            plot_layer_average_panels(averages)[0].figure,
-            _stem(folder, "fig07c_layer_average", curves),
+        yield Picture(
+            name=f"fig07c_layer_average_{curves.language}",
+            axes=plot_layer_average_panels(averages)[0],
             frame=averages,
             title=f"{name} sentences and their translations, averaged over the layers",
             caption=(
@@ -113,30 +126,21 @@ def write_alignment(
             ),
             **about,
         )
-    return [*written, *_write_table(averages, curves, folder, about=f"{source}. `{command}`")]
+    table = alignment_table(averages)
+    flat = table.set_axis([f"{model} {value}" for model, value in table.columns], axis=1)
+    yield Page(
+        name=f"table_alignment_{curves.language}",
+        frame=flat.reset_index(),
+        markdown=(
+            f"{table_markdown(table, language=curves.language)}\n"
+            f"Cosine of sentences with their translations in percent, averaged over "
+            f"{len(curves.layers)} layers; in brackets the gap, which is the cosine less that of "
+            f"sentences that are no translations of each other. Form of Tables 27 to 38. "
+            f"Source: {source}. `{COMMAND}`\n"
+        ),
+        model=curves.infos[0],
+    )
 
 
 def _signed(points: float) -> str:
     return f"{round(points, 2) + 0.0:+.2f}"
-
-
-def _write_table(
-    averages: pd.DataFrame, curves: AlignmentCurves, folder: Path, *, about: str
-) -> list[Path]:
-    table = alignment_table(averages)
-    flat = table.set_axis([f"{model} {value}" for model, value in table.columns], axis=1)
-    markdown = (
-        f"{table_markdown(table, language=curves.language)}\n"
-        f"Cosine of sentences with their translations in percent, averaged over "
-        f"{len(curves.layers)} layers; in brackets the gap, which is the cosine less that of "
-        f"sentences that are no translations of each other. Form of Tables 27 to 38. "
-        f"Source: {about}\n"
-    )
-    stem = _stem(folder, "table_alignment", curves)
-    csv, md = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("csv", "md"))
-    write_together({csv: flat.to_csv, md: lambda path: path.write_text(markdown, encoding="utf-8")})
-    return [csv, md]
-
-
-def _stem(folder: Path, name: str, curves: AlignmentCurves) -> Path:
-    return figure_stem(folder, f"{name}_{curves.language}", curves.infos[0])

@@ -1,40 +1,19 @@
-"""The scripts of the figures: what they write, and what they say when something is missing."""
+"""The figures: what they write, and what they say when something is missing."""
 
-import dataclasses
-
-import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
-from analyses import (
-    fig01_schematic,
-    fig03_improvements,
-    fig05_data_size,
-    fig07_alignment,
-    fig09_overlap_nemo,
-    fig10_neurons_by_layer_nemo,
-    fig11_subnetworks_nemo,
-    fig13_small_multiples_nemo,
-    fig_scores,
-)
-from analyses.second_model import second_model
-from analyses.sources import NeuronArgs
+from analyses.fig03_improvements import describe_decreases, published_improvements
 from lse_interp.core.errors import ArtifactError, LanguageError, LseError
 from lse_interp.models.info import ModelInfo
 from lse_interp.neurons.sets import NeuronSets
 from lse_interp.tasks.results import FRAME_COLUMNS
 
 
-@pytest.fixture(autouse=True)
-def _closed():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture
-def neurons(tmp_path):
+def second(tmp_path):
     """A file of neurons of another model than the embedded one."""
     lists = {"mlt": [[0, 1, 2], [5]], "slk": [[1, 2], [5, 6]]}
     sets = NeuronSets(
@@ -68,38 +47,40 @@ def scores(tmp_path):
     return path
 
 
-def test_fig01_schematic_writes_layers_and_neurons(neurons, tmp_path):
-    source = NeuronArgs(neurons=neurons, figures=tmp_path / "figures")
-    png, _, csv = fig01_schematic.run(fig01_schematic.Config(lang="sk", source=source))
+def test_fig01_schematic_writes_layers_and_neurons(second, draw):
+    png, _, csv = draw("fig01", second, langs=("sk",))
     assert png.name == "fig01_schematic_slk_second.png"
     assert pd.read_csv(csv)[["layer", "neuron"]].values.tolist() == [[0, 1], [0, 2], [1, 5], [1, 6]]
     with Image.open(png) as image:
-        assert image.info["Comment"].endswith("--lang sk")
+        assert f"fig01 {second} --langs sk --figures" in image.info["Comment"]
     with pytest.raises(LanguageError):
-        fig01_schematic.run(fig01_schematic.Config(lang="isl", source=source))
+        draw("fig01", second, langs=("isl",))
 
 
-def test_fig03_improvements_reads_a_table_of_scores(scores, tmp_path):
-    config = fig03_improvements.Config(source=str(scores), figures=tmp_path / "figures")
-    png, _, csv = fig03_improvements.run(config)
+@pytest.mark.parametrize("flag", [False, True])
+def test_fig03_improvements_reads_a_table_of_scores(flag, scores, draw):
+    png, _, csv = draw("fig03", source=str(scores)) if flag else draw("fig03", scores)
     assert png.name == "fig03_improvements_scores.png"
     assert pd.read_csv(csv)[["improvement", "low", "high"]].values.tolist() == [[4, 3, 5]]
     with Image.open(png) as image:
         assert image.info["Source"] == f"{scores}; 1 languages; 1 seed"
-        assert image.info["Comment"].endswith(f"fig03_improvements --source {scores}")
+        assert str(scores) in image.info["Comment"]
 
 
-@pytest.mark.parametrize("script", [fig03_improvements, fig_scores])
-def test_pictures_of_scores_name_what_writes_a_missing_table(script, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["fig03", "fig_scores"])
+def test_pictures_of_scores_name_what_writes_a_missing_table(name, draw, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
         ArtifactError, match=r"docs/evaluation.csv does not exist.*evaluation_resul"
     ):
-        script.run(script.Config(figures=tmp_path))
+        draw(name)
+    # Another model has scores in its run folder.
+    with pytest.raises(ArtifactError, match=r"runs/other/evaluation does not exist"):
+        draw(name, model="other")
 
 
 def test_published_improvements_are_differences_of_the_tables():
-    frame = fig03_improvements.published_improvements()
+    frame = published_improvements()
     found = frame.set_index(["model", "tasks", "language"])["improvement"]
     # Table 11 of the paper, by hand: the mean change of Maltese over its six target tasks.
     assert found["Llama-3.1-8B", "target", "mlt"] == pytest.approx(8.795)
@@ -113,64 +94,71 @@ def test_published_improvements_are_differences_of_the_tables():
         ("Mistral-Nemo-12B", "lvs"),
     }
     assert "over target-language tasks, Georgian (Llama-3.1-8B), Latvian, Nepali, Slovenian (" in (
-        fig03_improvements.describe_decreases(frame)
+        describe_decreases(frame)
     )
 
 
-def test_fig_scores_draws_both_published_models(tmp_path):
-    written = fig_scores.run(fig_scores.Config(source="published", figures=tmp_path))
+def test_fig_scores_draws_both_published_models(draw):
+    written = draw("fig_scores", source="published")
     llama, nemo = (pd.read_csv(path) for path in written if path.suffix == ".csv")
     assert (len(llama), len(nemo)) == (12 * 6, 12 * 3)
     # Belebele has no Welsh.
     assert set(llama.loc[llama["row"] == "BELEBELE", "n_languages"]) == {11}
 
 
-def test_fig05_data_size_draws_task_scores(scores, tmp_path):
+def test_fig05_scores_draws_task_scores(scores, draw, tmp_path):
     table = pd.read_csv(scores)
     table = pd.concat([table.assign(tokens=tokens) for tokens in (100, 200)])
-    table.to_csv(tmp_path / "sizes.csv", index=False)
-    config = fig05_data_size.Config(
-        metric="score", scores=tmp_path / "sizes.csv", figures=tmp_path / "figures"
-    )
-    png, _, csv = fig05_data_size.run(config)
+    sizes = tmp_path / "sizes.csv"
+    table.to_csv(sizes, index=False)
+    png, _, csv = draw("fig05_scores", sizes)
     assert png.name == "fig05_data_size_scores.png"
     assert pd.read_csv(csv)[["tokens", "points"]].values.tolist() == [[100, 4], [200, 4]]
     with pytest.raises(ArtifactError, match="has no scores of method full"):
-        fig05_data_size.run(dataclasses.replace(config, method="full"))
+        draw("fig05_scores", sizes, method="full")
     with pytest.raises(
         ArtifactError, match=r"none.csv does not exist; `python -m analyses.evaluati"
     ):
-        fig05_data_size.run(dataclasses.replace(config, scores=tmp_path / "none.csv"))
+        draw("fig05_scores", tmp_path / "none.csv")
+    with pytest.raises(ArtifactError, match=r"is about embedded; name a table of other"):
+        draw("fig05_scores", model="other")
 
 
-def test_fig07_alignment_refuses_two_sources(tmp_path):
-    config = fig07_alignment.Config(source="published", curves=(tmp_path / "mlt.safetensors",))
-    with pytest.raises(LseError, match="`--curves` and `--source published` name two sources"):
-        fig07_alignment.run(config)
+def test_two_sources_are_refused(draw, tmp_path):
+    with pytest.raises(LseError, match="`FILE` and `--source published` name two sources"):
+        draw("fig07", tmp_path / "mlt.safetensors", source="published")
+    with pytest.raises(LseError, match="`--masks` and `--source published` name two sources"):
+        draw("fig11", masks=tmp_path / "nemo-5", source="published")
+
+
+def test_a_figure_without_published_numbers_says_which_have_some(draw):
+    with pytest.raises(LseError, match="prints no numbers of fig06; it does of fig03, fig07, fig_"):
+        draw("fig06", source="published")
 
 
 @pytest.mark.parametrize(
-    ("script", "name"),
+    ("figure", "name"),
     [
-        (fig09_overlap_nemo, "fig09_overlap_second.csv"),
-        (fig10_neurons_by_layer_nemo, "fig10_neurons_by_layer_second.csv"),
-        (fig11_subnetworks_nemo, "fig11_subnetworks_second.csv"),
-        (fig13_small_multiples_nemo, "fig13_small_multiples_second.csv"),
+        ("fig09", "fig09_overlap_second.csv"),
+        ("fig10", "fig10_neurons_by_layer_second.csv"),
+        ("fig11", "fig11_subnetworks_second.csv"),
+        ("fig13", "fig13_small_multiples_second.csv"),
     ],
 )
-def test_scripts_of_the_second_model_draw_the_neurons_named(script, name, neurons, tmp_path):
-    written = script.run(NeuronArgs(neurons=neurons, figures=tmp_path / "figures"))
-    assert name in {path.name for path in written}
+def test_figures_of_the_second_model_draw_the_neurons_named(figure, name, second, draw):
+    assert name in {path.name for path in draw(figure, second)}
 
 
-def test_second_model_finds_a_second_run_or_says_what_to_give(neurons, tmp_path, monkeypatch):
+def test_figures_of_the_second_model_find_a_second_run_or_say_what_to_give(
+    second, draw, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    assert second_model(NeuronArgs()).neurons.parts[-2:] == ("second", "neurons.safetensors")
-    neurons.unlink()
+    assert draw("fig09")[0].name == "fig09_overlap_second.png"
+    second.unlink()
     with pytest.raises(ArtifactError, match=r"no second model. Name some: `--masks nemo-5`"):
-        second_model(NeuronArgs())
+        draw("fig09")
 
 
-def test_fig11_without_neurons_is_the_published_table(tmp_path):
-    _, markdown = fig11_subnetworks_nemo.run(NeuronArgs(figures=tmp_path))
+def test_fig11_without_neurons_is_the_published_table(draw):
+    markdown, _ = draw("fig11")
     assert "| Welsh | 8,239 | 126.6M | 1.03 |\n" in markdown.read_text()

@@ -1,19 +1,16 @@
-"""The table scripts: what they read, average, mark and write."""
+"""The tables: what they read, average, mark and write."""
 
+import dataclasses
 import math
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 
-from analyses import (
-    paper_tables,
-    table02_averages,
-    tables03_14_languages,
-    tables15_26_languages,
-    tables27_38_alignment,
-)
-from analyses.score_sources import evaluation_frame, read_scores
+from analyses import paper_tables
+from analyses.__main__ import main
+from analyses.scores import measured_scores, read_scores
 from lse_interp.analysis.alignment import AlignmentCurves
 from lse_interp.core.errors import ArtifactError, LseError
 from lse_interp.models.info import ModelInfo
@@ -56,7 +53,7 @@ def made_up(rows=SCORES):
 
 @pytest.fixture
 def evaluation(tmp_path):
-    path = tmp_path / "evaluation.csv"
+    path = tmp_path / "scores.csv"
     other = made_up(SCORES[:1]).assign(headline=False, metric="chrf", score=99.0)
     pd.concat([made_up(), other]).to_csv(path, index=False)
     return path
@@ -67,9 +64,8 @@ def section(page, title):
 
 
 def test_table02_averages_of_the_embedded_scores(evaluation, tmp_path, capsys):
-    argv = ["--evaluation", str(evaluation), "--figures", str(tmp_path / "figures")]
-    assert table02_averages.main(argv) == 0
-    page = tmp_path / "figures" / "table02_embedded.md"
+    assert main(["table02", str(evaluation), "--figures", str(tmp_path / "figures")]) == 0
+    page = tmp_path / "figures" / "table02_scores.md"
     text = page.read_text(encoding="utf-8")
     assert text.startswith(capsys.readouterr().out)
     lines = text.splitlines()
@@ -89,9 +85,8 @@ def test_table02_averages_of_the_embedded_scores(evaluation, tmp_path, capsys):
     assert "seeds 0, 1" in text
 
 
-def test_table02_averages_shows_published_and_recomputed(tmp_path):
-    config = table02_averages.Config(source="published", figures=tmp_path)
-    csv, page = table02_averages.run(config)
+def test_table02_averages_shows_published_and_recomputed(draw):
+    page, csv, *_ = draw("table02", source="published")
     text = page.read_text(encoding="utf-8")
     assert "| BELEBELE | 11 | *66.52* | 21.22 | 38.35 | 56.61 | 59.82 | **66.84** |\n" in text
     assert "| ARC EASY | 12 | **85.79** | 23.86 | 46.77 (47.02) |" in text
@@ -104,21 +99,19 @@ def test_table02_averages_shows_published_and_recomputed(tmp_path):
     assert (row["score"], row["recomputed"], row["rank"]) == (46.77, 47.0167, 5)
 
 
-def test_table02_averages_makes_the_table_of_the_second_model(tmp_path):
-    config = table02_averages.Config(source="published", model="nemo", figures=tmp_path)
-    _, page = table02_averages.run(config)
+def test_table02_averages_makes_the_table_of_the_second_model(draw):
+    *_, page, _ = draw("table02", source="published")
     assert page.name == "table02_published_nemo.md"
     text = page.read_text(encoding="utf-8")
     # What the paper would have printed: the means of twelve printed averages, the last 29.715.
     assert "| Avg. of the languages | 12 | 26.18 | *29.04* | **29.7" in text
     assert "as printed" not in text
-    assert "--source published --model nemo`" in text
+    assert "table02 --source published" in text
 
 
-def test_tables03_14_languages_of_the_embedded_scores(evaluation, tmp_path):
-    config = tables03_14_languages.Config(evaluation=evaluation, figures=tmp_path)
-    csv, page = tables03_14_languages.run(config)
-    assert page.name == "tables03_14_embedded.md"
+def test_tables03_14_languages_of_the_embedded_scores(evaluation, draw):
+    page, csv = draw("tables03_14", evaluation)
+    assert page.name == "tables03_14_scores.md"
     welsh, maltese = section(page, "Welsh"), section(page, "Maltese")
     assert page.read_text(encoding="utf-8").index("## Welsh") < page.read_text().index("## Maltese")
     assert "| Topics | – | – |\n" in welsh
@@ -134,9 +127,8 @@ def test_tables03_14_languages_of_the_embedded_scores(evaluation, tmp_path):
     assert len(frame) == 2 * 2 * 6
 
 
-def test_tables03_14_languages_as_published(tmp_path):
-    config = tables03_14_languages.Config(source="published", figures=tmp_path)
-    _, page = tables03_14_languages.run(config)
+def test_tables03_14_languages_as_published(draw):
+    page, _ = draw("tables03_14", source="published")
     afrikaans, welsh = section(page, "Afrikaans (Table 3)"), section(page, "Welsh (Table 4)")
     expected = "| FLORES afr→eng | 45.88 | 17.35 | 45.58 | 48.16 | *49.34* | **49.43** |\n"
     assert expected in afrikaans
@@ -147,8 +139,7 @@ def test_tables03_14_languages_as_published(tmp_path):
 
 
 def test_tables15_26_languages_as_published(tmp_path):
-    argv = ["--figures", str(tmp_path)]
-    assert tables15_26_languages.main(argv) == 0
+    assert main(["tables15_26", "--figures", str(tmp_path)]) == 0
     slovenian = section(tmp_path / "tables15_26_published.md", "Slovenian (Table 26)")
     assert "| Metric | Base | Random (size) | Target |\n" in slovenian
     assert "| Avg. of 6 | **27.36** | *26.64* | 24.93 |\n" in slovenian
@@ -180,28 +171,27 @@ def make_table(language, *, methods=("base", "target")):
     )
 
 
-def test_read_scores_of_a_folder_of_evaluations(tmp_path):
+def test_read_scores_of_a_folder_of_evaluations(draw, tmp_path):
     folder = tmp_path / "my-model" / "evaluation"
     for language in ("mlt", "cym"):
         make_table(language).save(folder / f"{language}.safetensors")
-    config = tables15_26_languages.Config(source=str(folder), figures=tmp_path)
-    _, page = tables15_26_languages.run(config)
+    page, _ = draw("tables15_26", folder)
     assert page.name == "tables15_26_my-model.md"
     # s / sqrt(n): sqrt(2500) / 2 and sqrt(10000 / 3) / 2.
     assert "| Topics mlt | *25.00* ± 25.00 | **50.00** ± 28.87 |\n" in section(page, "Maltese")
-    one = read_scores(str(folder / "mlt.safetensors"))
+    one = read_scores(folder / "mlt.safetensors")
     assert (one.name, set(one.frame["language"])) == ("my-model_mlt", {"mlt"})
 
 
-def test_evaluation_frame_reads_a_repeated_base_once_and_refuses_other_repeats(tmp_path):
+def test_measured_scores_reads_a_repeated_base_once_and_refuses_other_repeats(tmp_path):
     make_table("mlt").save(tmp_path / "one.safetensors")
     make_table("mlt", methods=("base", "full")).save(tmp_path / "two.safetensors")
-    frame = evaluation_frame(tmp_path)
+    frame = measured_scores(tmp_path)
     assert frame["method"].tolist() == ["base", "target", "full"]
     rows = [*SCORES, SCORES[0][:6] + (11.0, 1.0)]
     made_up(rows).to_csv(tmp_path / "twice.csv", index=False)
     with pytest.raises(LseError, match=r"two scores of mlt, base, 0, Translation TG→EN; keep one"):
-        evaluation_frame(tmp_path / "twice.csv")
+        measured_scores(tmp_path / "twice.csv")
 
 
 def test_read_scores_says_what_is_missing(tmp_path, monkeypatch):
@@ -210,37 +200,36 @@ def test_read_scores_says_what_is_missing(tmp_path, monkeypatch):
         ArtifactError,
         match=r"docs/evaluation.csv does not exist. `python -m analyses.evaluation_results` writes",
     ):
-        read_scores("embedded")
+        read_scores()
     with pytest.raises(ArtifactError, match=r"runs/x/evaluation does not exist"):
-        read_scores("runs/x/evaluation")
+        read_scores(Path("runs/x/evaluation"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ArtifactError, match=r"empty holds no evaluation"):
-        read_scores("empty")
+        read_scores(Path("empty"))
     made_up().drop(columns=["stderr", "unit"]).to_csv("short.csv", index=False)
     with pytest.raises(LseError, match=r"needs the columns language, .*; unit, stderr missing"):
-        read_scores("short.csv")
+        read_scores(Path("short.csv"))
     made_up().assign(headline=False).to_csv("none.csv", index=False)
     with pytest.raises(LseError, match=r"none.csv has no headline score"):
-        read_scores("none.csv")
+        read_scores(Path("none.csv"))
     made_up().assign(method="targt").to_csv("typo.csv", index=False)
     with pytest.raises(LseError, match=r"No fine-tuning method 'targt'. Did you mean target"):
-        read_scores("typo.csv")
+        read_scores(Path("typo.csv"))
 
 
 def test_main_ends_a_missing_source_in_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert table02_averages.main([]) == 2
+    assert main(["table02"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: docs/evaluation.csv does not exist. `python -m analyses.")
     assert error.count("\n") == 1
 
 
 def test_scores_markdown_counts_in_the_cells_where_methods_differ(evaluation):
-    scores = read_scores("embedded", evaluation=evaluation)
+    scores = read_scores(evaluation)
     lacking = scores.frame.query("method == 'base' or language == 'mlt'")
-    cells = paper_tables.ranked(
-        paper_tables.summary_cells(type(scores)(lacking, None, "x", "about"))
-    )
+    fewer = dataclasses.replace(scores, frame=lacking)
+    cells = paper_tables.ranked(paper_tables.summary_cells(fewer))
     text = paper_tables.scores_markdown(cells, counted="over")
     assert "| Translation TG→EN |  | **15.00** ± 1.12 [2] | *14.00* ± 1.00 [1] |\n" in text
 
@@ -260,9 +249,8 @@ def test_ranked_is_at_the_printed_precision():
     assert ranks.dropna().tolist() == [1, 1, 2, 1]
 
 
-def test_tables27_38_alignment_as_published(tmp_path):
-    config = tables27_38_alignment.Config(source="published", figures=tmp_path)
-    csv, page = tables27_38_alignment.run(config)
+def test_tables27_38_alignment_as_published(draw):
+    page, csv = draw("tables27_38", source="published")
     icelandic = section(page, "Icelandic (Table 30)")
     assert "| German | 88.54 | 90.85 | 90.20 | **93.79** | 91.14 | *93.44* |\n" in icelandic
     assert "| Mean of 9 | 85.80 | *90.08* | 86.05 | 89.61 | 89.40 | **92.54** |\n" in icelandic
@@ -293,22 +281,23 @@ def make_curves(language):
     )
 
 
-def test_tables27_38_alignment_of_artefacts(tmp_path):
+def test_tables27_38_alignment_of_artefacts(draw, tmp_path):
     folder = tmp_path / "runs" / "embedded" / "alignment"
     for language in ("slk", "mlt"):
         make_curves(language).save(folder / f"{language}.safetensors")
-    argv = ["--root", str(tmp_path / "runs"), "--figures", str(tmp_path)]
-    assert tables27_38_alignment.main(argv) == 0
-    page = tmp_path / "tables27_38_embedded.md"
+    page, csv = draw("tables27_38", root=tmp_path / "runs")
+    assert page.name == "tables27_38_embedded.md"
     assert "| English | 50.00 (+30.00) | 70.00 (+30.00) |\n" in section(page, "Slovak")
     assert "| Maltese with | base | target |\n" in section(page, "Maltese")
-    frame = pd.read_csv(tmp_path / "tables27_38_embedded.csv")
+    frame = pd.read_csv(csv)
     assert frame["cosine"].round(6).tolist() == [50, 70, 50, 70]
-    config = tables27_38_alignment.Config(source=str(folder / "slk.safetensors"), figures=tmp_path)
-    assert tables27_38_alignment.run(config)[1].name == "tables27_38_slk.md"
+    one = folder / "slk.safetensors"
+    assert draw("tables27_38", one)[0].name == "tables27_38_slk.md"
+    (folder / "mlt.safetensors").unlink()
+    with pytest.raises(ArtifactError, match="alignment in slk alone, whose table is written with"):
+        draw("tables27_38", root=tmp_path / "runs")
 
 
-def test_tables27_38_alignment_names_what_writes_a_missing_artefact(tmp_path):
-    config = tables27_38_alignment.Config(root=tmp_path, figures=tmp_path)
-    with pytest.raises(ArtifactError, match=r"embedded/alignment does not exist. `make demo`"):
-        tables27_38_alignment.run(config)
+def test_tables27_38_alignment_names_what_writes_a_missing_artefact(draw, tmp_path):
+    with pytest.raises(ArtifactError, match=r"alignment/mlt.safetensors does not exist. `make dem"):
+        draw("tables27_38", root=tmp_path)

@@ -48,6 +48,13 @@ def test_activation_counts_totals_by_hand():
     assert found.probability.dtype == torch.float64
 
 
+def test_to_frame_has_a_row_per_neuron():
+    frame = counts(TWO_SHARDS, [4, 6]).to_frame()
+    assert list(frame) == ["language", "layer", "neuron", "n_positive", "probability", "mean"]
+    assert frame.iloc[-1].to_list() == ["mlt", 1, 2, 0, 0.0, -0.2]
+    assert (len(frame), frame["n_positive"].sum()) == (6, 30)
+
+
 @pytest.mark.parametrize("totals", [False, True])
 def test_save_load_keeps_every_bit(tmp_path, totals):
     saved = counts(TWO_SHARDS, [4, 6], provenance={"settings": {"text": "a"}})

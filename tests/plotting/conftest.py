@@ -4,6 +4,8 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
+from analyses import drawing
+from analyses.registry import Request
 from lse_interp.analysis.alignment import AlignmentCurves
 from lse_interp.models.info import ModelInfo
 from lse_interp.neurons.sets import NeuronSets
@@ -74,3 +76,13 @@ def make_curves():
         )
 
     return make
+
+
+@pytest.fixture
+def draw(tmp_path):
+    """Draw a figure into `tmp_path / "figures"`: name, files, flags -> files written."""
+
+    def run(name, *files, **flags):
+        return drawing.draw(Request(name, files, **{"figures": tmp_path / "figures", **flags}))
+
+    return run

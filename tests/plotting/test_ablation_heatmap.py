@@ -4,7 +4,6 @@ import pytest
 import torch
 from matplotlib.colors import Normalize
 
-from analyses import fig_ablation
 from lse_interp.analysis.ablation import AblationMatrix
 from lse_interp.core.errors import ArtifactError, LseError
 from lse_interp.models.info import ModelInfo
@@ -122,9 +121,9 @@ def test_plot_ablation_panels_refuse_another_value():
         plot_ablation_panels(ablation_frame(matrix()), value="control_increase")
 
 
-def test_fig_ablation_writes_picture_and_numbers(tmp_path):
+def test_fig_ablation_writes_picture_and_numbers(draw, tmp_path):
     path = matrix().save(tmp_path / "ablation.safetensors")
-    written = fig_ablation.run(fig_ablation.Config(ablation=path, figures=tmp_path))
+    written = draw("fig_ablation", path)
     assert [file.name for file in written] == [
         f"fig_ablation_toy.{s}" for s in ("png", "pdf", "csv")
     ]
@@ -132,9 +131,8 @@ def test_fig_ablation_writes_picture_and_numbers(tmp_path):
     assert written[2].read_text().count("\n") == 13
 
 
-def test_fig_ablation_says_what_writes_the_artefact(tmp_path):
-    config = fig_ablation.Config(ablation=tmp_path / "none.safetensors", figures=tmp_path)
+def test_fig_ablation_says_what_writes_the_artefact(draw, tmp_path):
     with pytest.raises(
         ArtifactError, match=r"none.safetensors does not exist.*lse_interp.ablation"
     ):
-        fig_ablation.run(config)
+        draw("fig_ablation", tmp_path / "none.safetensors")

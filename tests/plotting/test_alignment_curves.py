@@ -1,13 +1,10 @@
 """Alignment over the layers and averaged: the numbers and the artists."""
 
-import dataclasses
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
-from analyses import fig07_alignment
 from lse_interp.core.errors import LseError
 from lse_interp.plotting.alignment_curves import (
     alignment_frame,
@@ -190,32 +187,31 @@ def test_write_alignment_writes_every_number_it_draws(make_curves, tmp_path, mod
     written = write_alignment(curves, tmp_path, text="test text", command="make it")
     names = ["fig07_alignment_mlt", "fig07c_layer_average_mlt"][: len(models)]
     pictures = [f"{name}.{suffix}" for name in names for suffix in ("png", "pdf", "csv")]
-    tables = ["table_alignment_mlt.csv", "table_alignment_mlt.md"]
+    tables = ["table_alignment_mlt.md", "table_alignment_mlt.csv"]
     assert [path.name for path in written] == pictures + tables
     assert {path.name for path in tmp_path.iterdir()} == {*pictures, *tables}
     frame = pd.read_csv(tmp_path / "fig07_alignment_mlt.csv")
     pd.testing.assert_frame_equal(frame, alignment_frame(curves))
-    table = pd.read_csv(written[-2]).set_index("against")
+    table = pd.read_csv(written[-1]).set_index("against")
     assert list(table)[:3] == ["base cosine", "base gap", "base retrieval"]
     expected = curves.layer_average("gap")
     np.testing.assert_allclose(table[f"{models[-1]} gap"], expected.loc[models[-1]])
-    text = written[-1].read_text()
+    text = written[-2].read_text()
     assert "test text, 7 sentences; hook_resid_post, mean pooling. `make it`" in text
 
 
-def test_fig07_alignment_averages_over_languages_with_the_same_models(make_curves, tmp_path):
+def test_fig07_alignment_averages_over_languages_with_the_same_models(make_curves, draw, tmp_path):
     models = ("base", "target")
     paths = tuple(
         make_curves(models, language=code).save(tmp_path / f"{code}.safetensors")
         for code in ("mlt", "slk")
     )
-    config = fig07_alignment.Config(curves=paths, figures=tmp_path / "figures")
-    written = fig07_alignment.run(config)
+    written = draw("fig07", *paths)
     assert [path.name for path in written[-3:]] == [
         f"fig07c_layer_average.{suffix}" for suffix in ("png", "pdf", "csv")
     ]
     assert set(pd.read_csv(written[-1])["language"]) == {"mlt", "slk"}
     # Of other models, there is nothing to average.
     make_curves(("base", "lora"), language="slk").save(paths[1])
-    written = fig07_alignment.run(dataclasses.replace(config, figures=tmp_path / "apart"))
+    written = draw("fig07", *paths, figures=tmp_path / "apart")
     assert not any(path.stem == "fig07c_layer_average" for path in written)

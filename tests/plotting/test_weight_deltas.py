@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from analyses import fig06_weight_deltas
+from analyses.__main__ import main
 from lse_interp.analysis.weights.deltas import OTHER_COLUMNS, UNDETERMINED, WeightDeltas
 from lse_interp.analysis.weights.row_statistics import N_BINS, QUANTILES
 from lse_interp.core.errors import ArtifactError, LseError
@@ -205,21 +205,18 @@ def test_figure_name_names_the_run_unless_it_is_target(make_deltas):
 def test_fig06_draws_every_view(make_deltas, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     path = make_deltas().save(tmp_path / "target.safetensors")
-    argv = ["--deltas", str(path), "--figures", str(tmp_path / "figures")]
-    assert fig06_weight_deltas.main(argv) == 0
+    assert main(["fig06", str(path), "--figures", str(tmp_path / "figures")]) == 0
     stems = {file.stem for file in (tmp_path / "figures").iterdir()}
     names = ("", "_density", "_norms", "_neurons")
     assert stems == {f"fig06_weight_deltas{name}_mlt" for name in names}
     assert caplog.text.count("wrote") == 4
 
 
-def test_fig06_names_what_writes_a_missing_artefact(tmp_path):
-    config = fig06_weight_deltas.Config(deltas=(tmp_path / "no.safetensors",))
+def test_fig06_names_what_writes_a_missing_artefact(draw, tmp_path):
     with pytest.raises(ArtifactError, match=r"does not exist.*python -m lse_interp.deltas"):
-        fig06_weight_deltas.run(config)
+        draw("fig06", tmp_path / "no.safetensors")
 
 
-def test_fig06_without_scores_leaves_out_the_neurons(make_deltas, tmp_path):
+def test_fig06_without_scores_leaves_out_the_neurons(make_deltas, draw, tmp_path):
     path = make_deltas(scored=False).save(tmp_path / "target.safetensors")
-    config = fig06_weight_deltas.Config(deltas=(path,), figures=tmp_path / "figures")
-    assert len(fig06_weight_deltas.run(config)) == 9
+    assert len(draw("fig06", path)) == 9

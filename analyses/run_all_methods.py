@@ -1,13 +1,13 @@
 """Every method on every language: train what is not there, measure, write docs/results.csv.
 
-python -m analyses.results
-python -m analyses.results --langs mlt isl --seeds 0 1 2
-python -m analyses.results --collect
+python -m analyses.run_all_methods
+python -m analyses.run_all_methods --langs mlt isl --seeds 0 1 2
+python -m analyses.run_all_methods --collect
 
 Each run is trained by `lse_interp.finetune` and measured by `lse_interp.comparison` on held-out
 sentences, in its own language and in English. Finished runs are reused, so several processes may
 share the languages; `--collect` then writes the table from what there is, and the same as markdown
-into docs/results.md, between its markers. `python -m analyses.fig_methods` draws it.
+into docs/results.md, between its markers. `python -m analyses fig_methods` draws it.
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ import pandas as pd
 
 from analyses.fig_methods import markdown
 from analyses.finetune_runs import default_runs
+from analyses.markdown import interval, put_between
 from analyses.method_tests import ahead_table, speed_table
-from analyses.pages import interval, put_between
 from lse_interp import comparison, finetune
 from lse_interp.analysis.losses import LossComparison
 from lse_interp.artifacts.atomic import write_atomic
@@ -57,7 +57,7 @@ class Config:
     page: Path = Path("docs/results.md")
     """The page that shows it, if it is there."""
     curves: Path = Path("figures/figB_training_dynamics.csv")
-    """Validation curves, as `python -m analyses.fig04_training_dynamics` wrote them."""
+    """Validation curves, as `python -m analyses figB` wrote them."""
     root: Path = Path("runs")
     """Folder of all runs."""
 

@@ -1,7 +1,9 @@
-"""The scripts behind the figures: what they read, write, and say when something is missing."""
+"""Drawing figures by name: what is read, written, and said when something is missing."""
 
 import dataclasses
+import importlib.metadata
 import logging
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -9,19 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from analyses import (
-    all_figures,
-    fig02_neurons_by_layer,
-    fig04_training_dynamics,
-    fig05_data_size,
-    fig07_alignment,
-    fig08_overlap,
-    fig_methods,
-    table01_subnetworks,
-)
+from analyses import table01_subnetworks
+from analyses.__main__ import main, run
+from analyses.drawing import draw_all
 from analyses.gallery import write_gallery
+from analyses.neuron_source import describe_neurons, read_neurons
 from analyses.published import alignment_averages
-from analyses.sources import NeuronArgs, command, describe_neurons, read_neurons
+from analyses.registry import FIGURES, Request
 from lse_interp.analysis.overlap import measure_overlap
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError
@@ -54,9 +50,17 @@ PUBLISHED = {
 """The pictures that need nothing but the repository."""
 
 
-def no_tables(folder):
-    """Keep the tables in docs/ out of the test."""
-    return {name: folder / f"no_{name}.csv" for name in ("results", "evaluation", "sizes")}
+def masks(path=None, **flags):
+    """Read the released neurons asked for."""
+    (neurons,) = read_neurons(Request("fig02", masks=path, **flags))
+    return neurons
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    """A folder without docs/, so that its tables are not drawn."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def info(name):
@@ -67,38 +71,37 @@ def test_read_neurons_names_what_writes_a_missing_artefact(tmp_path):
     with pytest.raises(
         ArtifactError, match=r"does not exist. `make demo` writes .*lse_interp.lape"
     ):
-        read_neurons(NeuronArgs(neurons=tmp_path / "neurons.safetensors"))
+        next(read_neurons(Request("fig02", (tmp_path / "neurons.safetensors",))))
 
 
 def test_read_neurons_refuses_two_sources(tmp_path):
-    args = NeuronArgs(neurons=tmp_path / "a.safetensors", masks=tmp_path / "llama-3.1-5")
-    with pytest.raises(LseError, match=r"`--neurons` and `--masks` both name the neurons"):
-        read_neurons(args)
+    request = Request("fig02", (tmp_path / "a.safetensors",), masks=tmp_path / "llama-3.1-5")
+    with pytest.raises(LseError, match=r"FILE and `--masks` both name the neurons"):
+        next(read_neurons(request))
 
 
 def test_read_neurons_of_a_folder_needs_the_model(tmp_path):
     released(tmp_path / "llama-3.1-5")
     with pytest.raises(LseError, match=r"add --mask-model \(llama-3.1-8b or mistral-nemo-12b\)"):
-        read_neurons(NeuronArgs(masks=tmp_path))
-    neurons = read_neurons(NeuronArgs(masks=tmp_path, mask_model="llama-3.1-8b"))
+        masks(tmp_path)
+    neurons = masks(tmp_path, mask_model="llama-3.1-8b")
     assert neurons.model == LLAMA
     assert neurons.size("npi") == 12
 
 
 def test_read_neurons_takes_the_model_from_the_file_name_or_the_flag(tmp_path):
-    assert read_neurons(NeuronArgs(masks=released(tmp_path / "llama-3.1-5"))).model == LLAMA
+    assert masks(released(tmp_path / "llama-3.1-5")).model == LLAMA
     other = released(tmp_path / "mine")
-    assert read_neurons(NeuronArgs(masks=other, mask_model="llama-3.1-8b")).model == LLAMA
+    assert masks(other, mask_model="llama-3.1-8b").model == LLAMA
     with pytest.raises(MismatchError, match="not known from its file name"):
-        read_neurons(NeuronArgs(masks=other))
+        masks(other)
     with pytest.raises(MismatchError, match="expected 40 layers"):
-        read_neurons(NeuronArgs(masks=other, mask_model="mistral-nemo-12b"))
+        masks(other, mask_model="mistral-nemo-12b")
 
 
 def test_describe_neurons_says_model_method_and_site(neurons, tmp_path):
     assert describe_neurons(neurons) == "embedded; 4 languages; LAPE; K = 5 %; mlp.hook_act"
-    masks = read_neurons(NeuronArgs(masks=released(tmp_path / "llama-3.1-5")))
-    assert describe_neurons(masks) == (
+    assert describe_neurons(masks(released(tmp_path / "llama-3.1-5"))) == (
         "meta-llama/Llama-3.1-8B; 12 languages; released neurons, llama-3.1-5"
     )
 
@@ -109,26 +112,23 @@ def test_figure_stem_carries_the_name_of_other_models():
 
 
 def test_command_spells_what_differs_from_the_default():
-    assert command("fig08_overlap", NeuronArgs()) == "python -m analyses.fig08_overlap"
-    args = NeuronArgs(masks=Path("m/x"), mask_languages=("mlt", "slk"), mask_model="llama-3.1-8b")
-    assert command("fig08_overlap", args) == (
-        "python -m analyses.fig08_overlap --masks m/x --mask-languages mlt slk "
-        "--mask-model llama-3.1-8b"
-    )
+    assert Request("fig08").command == "python -m analyses fig08"
+    request = Request("fig08", (Path("a"), Path("b")), mask_languages=("mlt", "slk"), layer=3)
+    assert request.command == "python -m analyses fig08 a b --mask-languages mlt slk --layer 3"
 
 
-def test_fig08_overlap_writes_the_frame_it_draws(neurons, tmp_path):
+def test_fig08_overlap_writes_the_frame_it_draws(neurons, draw, tmp_path):
     path = neurons.save(tmp_path / "neurons.safetensors")
-    png, pdf, csv = fig08_overlap.run(NeuronArgs(neurons=path, figures=tmp_path / "figures"))
+    png, pdf, csv = draw("fig08", path)
     assert (png.name, pdf.name) == ("fig08_overlap.png", "fig08_overlap.pdf")
     expected = overlap_frame(measure_overlap(neurons))
     pd.testing.assert_frame_equal(pd.read_csv(csv), expected, check_exact=True)
 
 
 def test_main_draws_released_masks_from_the_command_line(tmp_path):
-    masks = released(tmp_path / "llama-3.1-5")
-    argv = ["--masks", str(masks), "--figures", str(tmp_path / "figures")]
-    assert fig02_neurons_by_layer.main(argv) == 0
+    path = released(tmp_path / "llama-3.1-5")
+    argv = ["fig02", "--masks", str(path), "--figures", str(tmp_path / "figures")]
+    assert main(argv) == 0
     csv = tmp_path / "figures" / "fig02_neurons_by_layer_llama-3.1-8b.csv"
     frame = pd.read_csv(csv)
     assert frame["n_neurons"].sum() == sum(range(1, 13))
@@ -137,17 +137,15 @@ def test_main_draws_released_masks_from_the_command_line(tmp_path):
 
 def test_main_ends_a_missing_artefact_in_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert fig08_overlap.main([]) == 2
+    assert main(["fig08"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: runs/embedded/neurons.safetensors does not exist. `make demo`")
     assert error.count("\n") == 1
 
 
-def test_fig07_alignment_draws_several_models_over_the_layers_and_averaged(make_curves, tmp_path):
+def test_fig07_alignment_draws_several_models_and_averages_layers(make_curves, draw, tmp_path):
     path = make_curves(("base", "target")).save(tmp_path / "mlt.safetensors")
-    written = fig07_alignment.run(
-        fig07_alignment.Config(curves=(path,), figures=tmp_path / "figures")
-    )
+    written = draw("fig07", path)
     assert [path.name for path in written if path.suffix == ".png"] == [
         "fig07_alignment_mlt.png",
         "fig07c_layer_average_mlt.png",
@@ -156,10 +154,10 @@ def test_fig07_alignment_draws_several_models_over_the_layers_and_averaged(make_
     assert len(pd.read_csv(written[5])) == 2 * 3
 
 
-def test_fig07_alignment_names_what_writes_a_missing_artefact(tmp_path, monkeypatch):
+def test_fig07_alignment_names_what_writes_a_missing_artefact(draw, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ArtifactError, match=r"mlt.safetensors does not exist. `make demo`"):
-        fig07_alignment.run(fig07_alignment.Config(figures=tmp_path))
+        draw("fig07")
 
 
 def test_published_averages_give_the_mean_the_paper_states():
@@ -175,7 +173,7 @@ def test_published_averages_give_the_mean_the_paper_states():
 @pytest.mark.parametrize("file", RELEASED_MODELS)
 def test_published_sizes_follow_from_the_number_of_neurons(file):
     model = RELEASED_MODELS[file]
-    published = pd.read_csv(table01_subnetworks._PUBLISHED[model.name], dtype=str)
+    published = pd.read_csv(table01_subnetworks.PUBLISHED[model.name], dtype=str)
     assert tuple(published["language"]) == PAPER_TARGETS
     n_neurons = published["n_neurons"].astype(int)
     n_trainable = 3 * n_neurons * model.d_model
@@ -206,8 +204,7 @@ def test_beside_published_adds_nothing_for_other_models():
 
 def test_table01_subnetworks_writes_csv_and_markdown_and_prints(neurons, tmp_path, capsys):
     path = neurons.save(tmp_path / "neurons.safetensors")
-    argv = ["--neurons", str(path), "--figures", str(tmp_path / "figures")]
-    assert table01_subnetworks.main(argv) == 0
+    assert main(["table01", str(path), "--figures", str(tmp_path / "figures")]) == 0
     frame = pd.read_csv(tmp_path / "figures" / "table01_subnetworks.csv").set_index("language")
     assert frame.loc["slv", ["n_neurons", "n_trainable"]].tolist() == [4, 3 * 4 * 4]
     assert frame.loc["slv", "percent"] == pytest.approx(4.8)
@@ -217,32 +214,27 @@ def test_table01_subnetworks_writes_csv_and_markdown_and_prints(neurons, tmp_pat
     assert text.startswith(capsys.readouterr().out)
 
 
-def test_table01_subnetworks_counts_two_vectors_per_neuron_without_a_gate(neurons, tmp_path):
+def test_table01_subnetworks_counts_two_vectors_per_neuron_without_a_gate(neurons, draw, tmp_path):
     ungated = dataclasses.replace(neurons, model=dataclasses.replace(neurons.model, gated=False))
-    source = NeuronArgs(
-        neurons=ungated.save(tmp_path / "neurons.safetensors"), figures=tmp_path / "figures"
-    )
-    csv, _ = table01_subnetworks.run(table01_subnetworks.Config(source=source))
+    _, csv = draw("table01", ungated.save(tmp_path / "neurons.safetensors"))
     assert pd.read_csv(csv).set_index("language").loc["slv", "n_trainable"] == 2 * 4 * 4
 
 
-def test_table01_subnetworks_shows_published_numbers_beside(tmp_path, caplog):
-    source = NeuronArgs(masks=released(tmp_path / "llama-3.1-5"), figures=tmp_path)
+def test_table01_subnetworks_shows_published_numbers_beside(draw, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
-        _, markdown = table01_subnetworks.run(table01_subnetworks.Config(source=source))
+        markdown, _ = draw("table01", masks=released(tmp_path / "llama-3.1-5"))
     assert "| Afrikaans | 2 | 24,576 | 0.00 | 2581 | 31.7M | 0.39 |\n" in markdown.read_text()
     assert "differs: afr: n_neurons 2, published 2581" in caplog.text
 
 
-def test_all_figures_draws_what_exists_and_indexes_it(neurons, make_curves, tmp_path, caplog):
+def test_all_draws_what_exists_and_indexes_it(neurons, make_curves, nowhere, tmp_path, caplog):
     paths = RunPaths(tmp_path / "runs", "embedded")
     neurons.save(paths.neurons)
     make_curves().save(paths.alignment("mlt"))
     figures = tmp_path / "figures"
     with caplog.at_level(logging.INFO):
-        written = all_figures.run(
-            all_figures.Config(root=tmp_path / "runs", figures=figures, **no_tables(tmp_path))
-        )
+        written = run(Request("all", root=tmp_path / "runs", figures=figures))
+    assert len(written) == len(set(written))
     names = {path.name for path in written}
     assert names == {path.name for path in figures.iterdir()}
     pictures = {name for name in names if name.endswith(".png")}
@@ -265,11 +257,9 @@ def test_all_figures_draws_what_exists_and_indexes_it(neurons, make_curves, tmp_
     assert "ablation.safetensors does not exist" in caplog.text
 
 
-def test_all_figures_without_a_run_draws_the_published_numbers(tmp_path, caplog):
+def test_all_without_a_run_draws_the_published_numbers(nowhere, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
-        written = all_figures.run(
-            all_figures.Config(root=tmp_path, figures=tmp_path / "figures", **no_tables(tmp_path))
-        )
+        written = run(Request("all", root=tmp_path, figures=tmp_path / "figures"))
     tables = {path.stem for path in written if path.suffix == ".md"}
     assert {path.stem for path in written} == PUBLISHED | tables
     assert tables == {
@@ -281,14 +271,14 @@ def test_all_figures_without_a_run_draws_the_published_numbers(tmp_path, caplog)
         "tables15_26_published",
         "tables27_38_published",
     }
-    assert caplog.text.count("left out: ") == 12
+    assert caplog.text.count("left out: ") == 18
     assert "`make demo` writes the artefacts of the embedded model" in caplog.text
 
 
-def test_all_figures_refuses_a_folder_without_released_neurons(tmp_path):
-    config = all_figures.Config(root=tmp_path, masks=tmp_path, figures=tmp_path / "figures")
+def test_all_refuses_a_folder_without_released_neurons(tmp_path):
+    request = Request("all", root=tmp_path, masks=tmp_path, figures=tmp_path / "figures")
     with pytest.raises(ArtifactError, match=r"holds no released neurons; expected llama-3.1-5 or"):
-        all_figures.run(config)
+        draw_all(request)
 
 
 def test_write_gallery_leaves_out_foreign_pictures(tmp_path):
@@ -298,16 +288,17 @@ def test_write_gallery_leaves_out_foreign_pictures(tmp_path):
     assert page.startswith("# Figures\n")
 
 
-def test_write_gallery_opens_with_an_index_in_the_order_of_the_paper(tmp_path):
-    written = fig07_alignment.run(fig07_alignment.Config(source="published", figures=tmp_path))
+def test_write_gallery_opens_with_an_index_in_the_order_of_the_paper(draw, tmp_path):
+    written = draw("fig07", source="published", figures=tmp_path)
     (tmp_path / "table02_published.md").write_text("| a |\n")
     (tmp_path / "tables03_14_published.md").write_text("| secret |\n")
     page = write_gallery(tmp_path).read_text()
     index, *sections = page.split("\n## ")
     rows = [line.split(" | ")[0] for line in index.splitlines() if line.startswith("| ")][2:]
-    assert rows[:14] == [*(f"| Figure {n}" for n in range(1, 14)), "| Appendix B"]
+    figures = [1, 2, 3, 4, 5, *range(5, 14)]
+    assert rows[:15] == [*(f"| Figure {n}" for n in figures), "| Appendix B"]
     assert "[fig07c_published](fig07c_published.png)" in index
-    assert "not drawn here; `python -m analyses.fig09_overlap_nemo --masks released" in index
+    assert "not drawn here; `python -m analyses fig09 --masks released" in index
     assert "[tables03_14_published](tables03_14_published.md)" in index
     assert [section.split("\n")[0] for section in sections] == [
         "Figure 7: Alignment averaged over the layers, as published",
@@ -351,9 +342,8 @@ def trained(tmp_path):
     return tmp_path
 
 
-def test_fig04_training_dynamics_draws_maltese_and_all_that_can_be_compared(trained):
-    config = fig04_training_dynamics.Config(root=trained / "runs", figures=trained / "figures")
-    written = fig04_training_dynamics.run(config)
+def test_fig04_and_appendix_b_draw_maltese_and_all_that_can_be_compared(trained, draw):
+    written = [path for name in ("fig04", "figB") for path in draw(name, root=trained / "runs")]
     assert [path.name for path in written if path.suffix == ".csv"] == [
         "fig04_training_dynamics_mlt.csv",
         "figB_training_dynamics.csv",
@@ -363,60 +353,58 @@ def test_fig04_training_dynamics_draws_maltese_and_all_that_can_be_compared(trai
     assert set(all_of_them["language"]) == {"mlt", "slk"}
     with Image.open(written[0]) as image:
         assert image.info["Source"] == "embedded; 3 fine-tuning runs; mlt; 2 seeds"
-        assert f"--lang mlt --root {trained / 'runs'}" in image.info["Comment"]
+        assert f"fig04 --root {trained / 'runs'}" in image.info["Comment"]
 
 
 def test_fig04_training_dynamics_draws_the_languages_asked_for(trained):
     figures = trained / "figures"
-    argv = ["--lang", "cy", "slk", "--root", str(trained / "runs"), "--figures", str(figures)]
-    assert fig04_training_dynamics.main(argv) == 0
+    argv = ["fig04", "--langs", "cy", "slk", "--root", str(trained / "runs")]
+    assert main([*argv, "--figures", str(figures)]) == 0
     assert {path.stem for path in figures.iterdir()} == {
         "fig04_training_dynamics_cym",
         "fig04_training_dynamics_slk",
     }
 
 
-def test_fig04_training_dynamics_draws_the_folders_given(trained):
+def test_fig04_training_dynamics_draws_the_folders_given(trained, draw):
     folder = trained / "runs" / "embedded" / "finetune" / "mlt"
-    config = fig04_training_dynamics.Config(
-        runs=(folder / "target-authors", folder / "random-layer"), figures=trained / "figures"
-    )
-    *_, csv = fig04_training_dynamics.run(config)
-    assert set(pd.read_csv(csv)["run"]) == set(map(str, config.runs))
-    with pytest.raises(LseError, match="None of the runs given trained slk; leave out `--lang`"):
-        fig04_training_dynamics.run(dataclasses.replace(config, lang=("slk",)))
+    runs = (folder / "target-authors", folder / "random-layer")
+    *_, csv = draw("fig04", *runs)
+    assert set(pd.read_csv(csv)["run"]) == set(map(str, runs))
+    with pytest.raises(ArtifactError, match="No finished fine-tuning run of slk; there are .* mlt"):
+        draw("fig04", *runs, langs=("slk",))
 
 
-def test_fig04_training_dynamics_says_what_is_missing(trained, tmp_path):
-    config = fig04_training_dynamics.Config(root=trained / "none", figures=tmp_path / "figures")
+def test_fig04_training_dynamics_says_what_is_missing(trained, draw, tmp_path):
     with pytest.raises(ArtifactError, match="holds no finished fine-tuning run without a token"):
-        fig04_training_dynamics.run(config)
-    asked = dataclasses.replace(config, root=trained / "runs", lang=("lit",))
-    with pytest.raises(ArtifactError, match=r"run of lit in .*; there are runs of mlt, cym, slk"):
-        fig04_training_dynamics.run(asked)
+        draw("fig04", root=trained / "none")
+    with pytest.raises(ArtifactError, match=r"run of lit; there are runs of mlt, cym, slk"):
+        draw("fig04", root=trained / "runs", langs=("lit",))
     paths = RunPaths(tmp_path / "alone", "embedded")
     make_run("target").save(paths.finetune("mlt", "target"))
     with pytest.raises(ArtifactError, match="No language has finished runs of two methods"):
-        fig04_training_dynamics.run(dataclasses.replace(config, root=tmp_path / "alone"))
+        draw("fig04", root=tmp_path / "alone")
+    make_run("full").save(paths.finetune("mlt", "full"))
+    with pytest.raises(ArtifactError, match="Only one language has runs of two methods"):
+        draw("figB", root=tmp_path / "alone")
 
 
-def test_fig05_data_size_draws_runs_with_a_budget(trained):
-    config = fig05_data_size.Config(root=trained / "runs", figures=trained / "figures")
-    png, _, csv = fig05_data_size.run(config)
+def test_fig05_data_size_draws_runs_with_a_budget(trained, draw):
+    png, _, csv = draw("fig05", root=trained / "runs")
     assert png.name == "fig05_data_size.png"
     frame = pd.read_csv(csv)
     assert frame["tokens"].tolist() == [100, 200]
     assert frame["improvement"].tolist() == [0.5, 1.0]
 
 
-def test_fig05_data_size_says_what_is_missing(trained, tmp_path):
-    config = fig05_data_size.Config(root=trained / "runs", figures=tmp_path / "figures")
+def test_fig05_data_size_says_what_is_missing(trained, draw):
+    root = trained / "runs"
     with pytest.raises(ArtifactError, match="None of the 2 runs .* budget is of method full"):
-        fig05_data_size.run(dataclasses.replace(config, method="full"))
+        draw("fig05", root=root, method="full")
     with pytest.raises(LseError, match="No fine-tuning method 'ful'. Did you mean full"):
-        fig05_data_size.run(dataclasses.replace(config, method="ful"))
+        draw("fig05", root=root, method="ful")
     with pytest.raises(ArtifactError, match=r"holds no .* with a token budget. .*--tokens 10000"):
-        fig05_data_size.run(dataclasses.replace(config, root=trained / "none"))
+        draw("fig05", root=trained / "none")
 
 
 def test_fig_methods_draws_and_prints_a_table_of_results(tmp_path, capsys):
@@ -427,7 +415,7 @@ def test_fig_methods_draws_and_prints_a_table_of_results(tmp_path, capsys):
     ]
     table = tmp_path / "results.csv"
     pd.DataFrame(rows, columns=RESULT_COLUMNS).to_csv(table, index=False)
-    assert fig_methods.main(["--results", str(table), "--figures", str(tmp_path / "figures")]) == 0
+    assert main(["fig_methods", str(table), "--figures", str(tmp_path / "figures")]) == 0
     printed = capsys.readouterr().out
     assert "Change in loss in the language trained (nats/sentence)\n\n| Language |" in printed
     assert "| Maltese | **−4.00** | −3.00 |\n" in printed
@@ -439,6 +427,64 @@ def test_fig_methods_draws_and_prints_a_table_of_results(tmp_path, capsys):
         assert image.info["Description"].endswith("random neurons, without intervals.")
 
 
-def test_fig_methods_says_what_is_missing(tmp_path):
+def test_fig_methods_says_what_is_missing(draw, tmp_path):
     with pytest.raises(ArtifactError, match=r"none.csv does not exist; give a table of results"):
-        fig_methods.run(fig_methods.Config(results=tmp_path / "none.csv"))
+        draw("fig_methods", tmp_path / "none.csv")
+
+
+TOY = """
+from analyses.registry import FIGURES, Figure
+from lse_interp.plotting.neuron_layers import layer_frame, plot_layers
+from lse_interp.plotting.picture import Picture
+
+def draw(neurons, request):
+    frame = layer_frame(neurons)
+    yield Picture(name="toy", axes=plot_layers(frame), frame=frame, source="a toy", title="Toy",
+                  caption="Drawn elsewhere.", model=neurons.model)
+
+FIGURES.register("toy")(Figure("addition", "a figure from elsewhere", draw, needs="neuron_sets"))
+"""
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A figure of another package, known by its entry point alone."""
+    (tmp_path / "elsewhere.py").write_text(TOY)
+    point = importlib.metadata.EntryPoint("toy", "elsewhere", "lse_interp.figures")
+    found = importlib.metadata.entry_points
+    monkeypatch.setattr(
+        importlib.metadata,
+        "entry_points",
+        lambda **names: [point] if names.get("group") == "lse_interp.figures" else found(**names),
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    FIGURES._known.pop("toy", None)
+    sys.modules.pop("elsewhere", None)
+
+
+def test_a_figure_of_another_package_is_listed_drawn_and_in_the_gallery(
+    toy, neurons, nowhere, capsys
+):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert ", toy." in " ".join(capsys.readouterr().out.split())
+    assert "elsewhere" not in sys.modules
+    neurons.save(RunPaths(nowhere / "runs", "embedded").neurons)
+    assert main(["all"]) == 0
+    assert {path.suffix for path in Path("figures").glob("toy.*")} == {".png", ".pdf", ".csv"}
+    page = Path("figures/README.md").read_text()
+    assert "| addition | a figure from elsewhere | [toy](toy.png) | toy | embedded, rel" in page
+    assert "## Toy\n\n![Toy](toy.png)\n\nDrawn elsewhere.\n\nSource: a toy." in page
+
+
+def test_every_file_of_a_figure_registers_one_and_no_other_file_does():
+    homes = {figure.module for figure in FIGURES.values()}
+    files = Path(table01_subnetworks.__file__).parent.glob("*.py")
+    expected = {f"analyses.{path.stem}" for path in files if path.stem.startswith(("fig", "table"))}
+    assert homes == expected
+
+
+def test_an_unknown_figure_is_told(capsys):
+    assert main(["fig99"]) == 2
+    assert "There is no figure 'fig99'." in capsys.readouterr().err

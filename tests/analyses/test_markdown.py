@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from analyses.markdown import interval, put_between
 from analyses.method_tests import ahead_table, speed_table
-from analyses.pages import interval, put_between
 from lse_interp.core.errors import LseError
 
 MARKER = "<!-- here -->"

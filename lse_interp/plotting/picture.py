@@ -1,0 +1,83 @@
+"""Pictures and pages with what they say about themselves, ready to be saved."""
+
+import dataclasses
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from lse_interp.artifacts.atomic import write_together
+from lse_interp.models.info import ModelInfo
+from lse_interp.plotting.style import figure_stem, save_figure
+
+__all__ = ["COMMAND", "Page", "Picture"]
+
+COMMAND = "<command>"
+"""Stands in the text of a page for the command that writes it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure that was drawn."""
+
+    name: str
+    """Name of the files, without the model's name and the suffix."""
+    axes: Axes
+    """Any Axes of the figure."""
+    frame: pd.DataFrame
+    """Every number drawn."""
+    source: str
+    """Where the numbers are from: model, data, settings."""
+    title: str
+    """One line."""
+    caption: str
+    """A sentence or two."""
+    model: ModelInfo | None = None
+    """The model that names the files; see `figure_stem`."""
+    printed: str = ""
+    """What a terminal shows."""
+
+    def save(self, folder: Path, *, command: str) -> list[Path]:
+        """Write png, pdf and csv; return them."""
+        return save_figure(
+            self.axes.figure,
+            _stem(folder, self.name, self.model),
+            frame=self.frame,
+            source=self.source,
+            title=self.title,
+            caption=self.caption,
+            command=command,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Page:
+    """A table, or several on one page."""
+
+    name: str
+    """Name of the files, without the model's name and the suffix."""
+    frame: pd.DataFrame
+    """Every number of the page."""
+    markdown: str
+    """The page, with `COMMAND` where it names what writes it."""
+    model: ModelInfo | None = None
+    """The model that names the files; see `figure_stem`."""
+    printed: str = ""
+    """What a terminal shows."""
+
+    def save(self, folder: Path, *, command: str) -> list[Path]:
+        """Write the page as markdown and its numbers as csv; return them."""
+        stem = _stem(folder, self.name, self.model)
+        page, csv = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("md", "csv"))
+        text = self.markdown.replace(COMMAND, command)
+        write_together(
+            {
+                page: lambda path: path.write_text(text, encoding="utf-8"),
+                csv: lambda path: self.frame.to_csv(path, index=False),
+            }
+        )
+        return [page, csv]
+
+
+def _stem(folder: Path, name: str, model: ModelInfo | None) -> Path:
+    return folder / name if model is None else figure_stem(folder, name, model)
