@@ -124,7 +124,7 @@ def measure(config: Config, languages: Sequence[str], *, text: Path, root: Path)
         overlap=overlap,
         counts_mb=_megabytes(paths.counts("*").parent),
         neurons_mb=_megabytes(paths.neurons),
-        release_mb=_megabytes(paths.release),
+        release_mb=_megabytes(paths.neurons.with_name("lape-release")),
     )
 
 
