@@ -75,7 +75,7 @@ class Row:
     """All languages but one."""
     one_more: Command
     n_counted_again: int
-    """Counts that the second command wrote anew, besides the one asked for."""
+    """Counts that the second command wrote again, apart from the one asked for."""
     seconds_per_language: float
     """Median over languages, of counting alone."""
     lape: Command
