@@ -4,7 +4,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CLASSES", "WRITERS", "load"]
+__all__ = ["CLASSES", "WRITERS", "load", "writer_command"]
 
 WRITERS = {
     "ablation_matrix": "ablation",
@@ -52,3 +52,12 @@ def load(path: str | Path) -> Any:
         )
     module, _, name = CLASSES[kind].rpartition(".")
     return getattr(importlib.import_module(f"lse_interp.{module}"), name).load(path)
+
+
+def writer_command(kind: str) -> str:
+    """Spell the command that writes a kind of artefact, for messages.
+
+    >>> writer_command("neuron_sets")
+    'python -m lse_interp.lape'
+    """
+    return f"python -m lse_interp.{WRITERS[kind]}"
