@@ -394,7 +394,7 @@ def _neurons_of(neurons: NeuronSets) -> Sequence[object]:
         neurons.method,
         dict(neurons.thresholds),
         *flat,
-        neurons.lape,
+        neurons.scores,
         neurons.probability,
     )
 

@@ -56,7 +56,7 @@ class Config:
     also: tuple[str, ...] = ("eng",)
     """Languages whose validation loss is measured too, to see what is forgotten."""
     neurons: Path | None = None
-    """A neuron file; by default `root/<model>/neurons.safetensors`."""
+    """A neuron file; by default `root/<model>/neurons/lape.safetensors`."""
     random_match: Literal["size", "layer", "activity"] | None = None
     """What random neurons have in common with the language's: number (the default), number per
     layer, or activation probability too."""

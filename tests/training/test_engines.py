@@ -364,10 +364,18 @@ def test_clip_gradients_measures_without_clipping(engine):
 @pytest.mark.parametrize(
     ("neurons", "error", "message"),
     [
-        (indices([], []), MismatchError, r"each of the 3 layers of llama_plain; got 2 lists"),
-        (indices([], [], []), LseError, r"no neuron to train.*a larger --k of lse_interp.lape"),
-        (indices([3, 24], [], []), MismatchError, r"Layer 0 .* neurons 0 to 23; got 3 to 24"),
-        (indices([], [-1, 2], []), MismatchError, r"Layer 1 .* neurons 0 to 23; got -1 to 2"),
+        (indices([], []), MismatchError, r"each of the 3 layers of llama_plain; got 2 layers"),
+        (indices([], [], []), LseError, r"no neuron to train.*a larger --k of .*lse_interp.lape"),
+        (
+            indices([3, 24], [], []),
+            MismatchError,
+            r"layer 0 must be indices in \[0, 24\).*got \[3, 24\]",
+        ),
+        (
+            indices([], [-1, 2], []),
+            MismatchError,
+            r"layer 1 must be indices in \[0, 24\).*got \[-1, 2\]",
+        ),
     ],
 )
 def test_rows_of_impossible_neurons_are_refused(neurons, error, message):

@@ -51,8 +51,10 @@ class Case:
     method: str
     decay_factor: float | None
     neurons: _Layers
-    lape: _Layers | None
+    scores: _Layers | None
     probability: _Layers | None
+    score_name: str
+    score_unit: str
 
 
 def case_of(
@@ -69,7 +71,7 @@ def case_of(
     Args:
         base: the model before.
         tuned: a run that started from `base`, or the model after.
-        neurons: neuron sets that know the LAPE of each neuron.
+        neurons: neuron sets that know the score of each neuron.
         args: how to load the base again, to merge an adapter into it.
         selected: marks the neurons to look at; `language` takes those of the language in
             `neurons`; by default those that the run trained, or all.
@@ -98,11 +100,11 @@ def case_of(
             f"`selected` should mark neurons of {base.n_layers} layers of {base.d_mlp}; got shape "
             f"{tuple(selected.shape)} with {int(selected.sum())} neurons marked."
         )
-    lape = probability = None
+    scores = probability = None
     if neurons is not None:
         base.info.require_same(neurons.model, what="The file of neuron sets")
-        if neurons.lape is not None:
-            lape = _rows_of(neurons.lape, selected)
+        if neurons.scores is not None:
+            scores = _rows_of(neurons.scores, selected)
         if neurons.probability is not None and language in neurons:
             position = neurons.languages.index(language)
             probability = _rows_of(neurons.probability[position], selected)
@@ -113,8 +115,10 @@ def case_of(
         method="models" if run is None else run.method,
         decay_factor=None if run is None else _decay_factor(run),
         neurons=mask_to_indices(selected),
-        lape=lape,
+        scores=scores,
         probability=probability,
+        score_name="score" if neurons is None else neurons.score_name,
+        score_unit="" if neurons is None else neurons.score_unit,
     )
 
 
@@ -196,8 +200,10 @@ def measure(base: HookedModel, case: Case) -> WeightDeltas:
         histogram=torch.stack(counts).unflatten(0, shape),
         limit=limit,
         others=_compare_others(base, case.model),
-        lape=case.lape,
+        scores=case.scores,
         probability=case.probability,
+        score_name=case.score_name,
+        score_unit=case.score_unit,
         provenance=provenance(),
         **{name: grid("selected", name) for name in ("mean", "std", "base_l2", "dot", "n_changed")},
         **{f"rest_{name}": grid("rest", name) for name in ("n_changed", "l2", "max_abs")},
@@ -206,14 +212,14 @@ def measure(base: HookedModel, case: Case) -> WeightDeltas:
 
 def is_of(deltas: WeightDeltas, base: HookedModel, case: Case) -> bool:
     """Say whether an artefact is of the same weights, neurons and scores."""
-    labels = ("language", "name", "method", "decay_factor")
+    labels = ("language", "name", "method", "decay_factor", "score_name", "score_unit")
     return (
         deltas.base.fingerprint == base.info.fingerprint
         and deltas.tuned.fingerprint == case.model.info.fingerprint
         and all(getattr(deltas, label) == getattr(case, label) for label in labels)
         and all(
             _same(getattr(deltas, name), getattr(case, name))
-            for name in ("neurons", "lape", "probability")
+            for name in ("neurons", "scores", "probability")
         )
     )
 
@@ -371,7 +377,7 @@ def weight_deltas(
         base: the model before; it stays as it is.
         tuned: a run that started from `base`, or the model after. A run without rows is read from
             its folder; a LoRA run also loads the base anew, by its name.
-        neurons: neuron sets that know the LAPE of each neuron.
+        neurons: neuron sets that know the score of each neuron.
         selected: marks the neurons to look at; by default those that the run trained, or all of
             them for a model or a run that chose none.
         language: the language trained, in any spelling that `lookup` knows; by default that of
