@@ -77,7 +77,8 @@ def _read_masks(path: Path, request: Request) -> NeuronSets:
 
 
 def _second(run: RunPaths) -> Path:
-    found = sorted(path for path in run.root.glob("*/neurons.safetensors") if path != run.neurons)
+    place = run.neurons.relative_to(run.folder)
+    found = sorted(path for path in run.root.glob(f"*/{place}") if path != run.neurons)
     if not found:
         raise ArtifactError(
             f"{run.root} holds the neurons of no second model. Name some: `--masks nemo-5` (the "

@@ -1,4 +1,4 @@
-"""Time and memory of counting activations, beside the bare model and other ways to count.
+"""Time and memory of counting activations, compared with the bare model and other ways to count.
 
     python benchmarks/counting.py                          # the embedded model and a wider one
     python benchmarks/counting.py --models random-8b --device cuda --dtype bfloat16

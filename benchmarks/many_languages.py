@@ -75,7 +75,7 @@ class Row:
     """All languages but one."""
     one_more: Command
     n_counted_again: int
-    """Counts that the second command wrote anew, besides the one asked for."""
+    """Counts that the second command wrote again, apart from the one asked for."""
     seconds_per_language: float
     """Median over languages, of counting alone."""
     lape: Command
@@ -124,7 +124,7 @@ def measure(config: Config, languages: Sequence[str], *, text: Path, root: Path)
         overlap=overlap,
         counts_mb=_megabytes(paths.counts("*").parent),
         neurons_mb=_megabytes(paths.neurons),
-        release_mb=_megabytes(paths.release),
+        release_mb=_megabytes(paths.neurons.with_name("lape-release")),
     )
 
 

@@ -31,7 +31,7 @@ _PUBLIC = {
     "evaluate": "tasks.evaluation",
     "export": "subnetworks.export",
     "family_order": "core.languages",
-    "finetune_language": "finetune",
+    "finetune_language": "training.finetune_language",
     "identify": "neurons.identify",
     "lape_scores": "neurons.selectors.lape",
     "load_corpus": "data.corpora",

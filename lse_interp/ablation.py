@@ -15,7 +15,7 @@ change in perplexity per token. Nats per sentence, the random control and the er
     python -m lse_interp.ablation
     python -m lse_interp.ablation --langs mlt slk --n-sentences 48 --n-controls 3
 
-reads `runs/<model>/neurons.safetensors` and writes `runs/<model>/ablation.safetensors`.
+reads `runs/<model>/neurons/lape.safetensors` and writes `runs/<model>/ablation.safetensors`.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ class Config:
     against: tuple[str, ...] = ()
     """More languages whose loss is measured; by default all in the neuron file."""
     neurons: Path | None = None
-    """A neuron file; by default `root/<model>/neurons.safetensors`."""
+    """A neuron file; by default `root/<model>/neurons/lape.safetensors`."""
     parallel: str = "embedded"
     """`embedded`, `flores`, `ntrex:<folder>`, or a folder with one file per language."""
     split: str | None = None

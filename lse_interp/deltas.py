@@ -3,8 +3,8 @@
 Of the gate rows, up rows and down columns of the selected neurons (those a run trained, or the
 whole MLPs), per layer and projection: quantiles and a histogram of the change of single weights,
 its mean, standard deviation and L2 norm, absolute and relative to the weights before, and the
-share that weight decay explains. Per neuron: the norm of its change, beside its LAPE. Everything
-else in the model is compared bit for bit.
+share that weight decay explains. Per neuron: the norm of its change, and its score
+(LAPE). Everything else in the model is compared bit for bit.
 
 A run of neurons is written into a copy of the base model, a LoRA adapter is merged into one, and
 `ffn` and `full` runs are read from their folder: a comparison holds two models in memory.
@@ -52,8 +52,8 @@ class Config:
     """Which neurons: those the run trained (all of them where it chose none), or those of the
     language in `--neurons`."""
     neurons: Path | None = None
-    """Neuron sets whose LAPE is compared with the changes; by default those of the base model, if
-    `python -m lse_interp.lape` has written them."""
+    """Neuron sets whose scores are compared with the changes; by default those of the base model,
+    if `python -m lse_interp.lape` has written them."""
     root: Path = Path("runs")
     """Folder of all runs; this stage writes `root/<model>/deltas/`."""
     figures: Path | None = Path("figures")
@@ -75,6 +75,7 @@ def run(config: Config) -> Any:
     from lse_interp.analysis.weights.deltas import WeightDeltas, delta_report
     from lse_interp.artifacts.paths import RunPaths
     from lse_interp.artifacts.provenance import provenance
+    from lse_interp.artifacts.registry import writer_command
     from lse_interp.artifacts.reuse import reuse_or_make
     from lse_interp.models import load_from_args
     from lse_interp.neurons.sets import NeuronSets
@@ -98,7 +99,7 @@ def run(config: Config) -> Any:
     source = config.neurons or paths.neurons
     neurons = None
     if config.neurons is None and config.select == "trained" and not source.exists():
-        logger.info("no LAPE scores: %s does not exist (python -m lse_interp.lape)", source)
+        logger.info("no scores: %s does not exist (%s)", source, writer_command("neuron_sets"))
     else:
         neurons = NeuronSets.load(source, model=base.info)
     case = compare.case_of(

@@ -116,7 +116,9 @@ def neuron_sets(info, *, languages=("slk", "mlt"), seed=1):
         model=info,
         site="mlp.hook_act",
         method="lape",
-        lape=torch.rand(grid, generator=random, dtype=torch.float64),
+        scores=torch.rand(grid, generator=random, dtype=torch.float64),
+        score_name="lape",
+        score_unit="nats",
         probability=torch.rand((len(languages), *grid), generator=random, dtype=torch.float64),
     )
 
@@ -335,7 +337,7 @@ def test_neuron_frame_joins_change_and_scores():
     ]
     assert set(frame["language"]) == {"mlt"}
     row = frame.query("layer == 2 and neuron == 7").iloc[0]
-    assert row["lape"] == sets.lape[2, 7].item()
+    assert row["lape"] == sets.scores[2, 7].item()
     assert row["probability"] == sets.probability[1, 2, 7].item()
     parts = run.deltas[2][:, 1].double().norm(dim=-1)
     names = ["norm_gate", "norm_up", "norm_down"]
@@ -346,7 +348,7 @@ def test_neuron_frame_joins_change_and_scores():
 def test_neuron_frame_without_gate_or_scores():
     base = tiny("gpt2")
     frame = weight_deltas(base, make_run(base)).neuron_frame()
-    assert frame[["lape", "probability", "norm_gate"]].isna().all(axis=None)
+    assert frame[["score", "probability", "norm_gate"]].isna().all(axis=None)
     squares = frame["norm_up"] ** 2 + frame["norm_down"] ** 2
     np.testing.assert_allclose(frame["norm"] ** 2, squares, rtol=1e-12)
 
@@ -361,7 +363,7 @@ def test_neuron_frame_knows_no_probability_of_a_language_that_was_not_counted():
 def test_correlation_agrees_with_scipy_and_leaves_out_neurons_that_never_fire():
     base = tiny()
     sets = neuron_sets(base.info)
-    sets.lape[0, 3] = torch.inf
+    sets.scores[0, 3] = torch.inf
     deltas = weight_deltas(base, tiny(seed=1), neurons=sets)
     frame = deltas.neuron_frame().query("lape < inf")
     found = deltas.correlation()
@@ -512,9 +514,9 @@ def test_deltas_survive_saving_and_loading(deltas, tmp_path):
             pd.testing.assert_frame_equal(a, b)
         elif field.name != "provenance":
             assert a == b, field.name
-    unscored = dataclasses.replace(deltas, lape=None, probability=None, decay_factor=None)
+    unscored = dataclasses.replace(deltas, scores=None, probability=None, decay_factor=None)
     loaded = WeightDeltas.load(unscored.save(tmp_path / "other.safetensors"))
-    assert (loaded.lape, loaded.probability, loaded.decay_factor) == (None, None, None)
+    assert (loaded.scores, loaded.probability, loaded.decay_factor) == (None, None, None)
 
 
 def test_load_refuses_a_truncated_file(deltas, tmp_path):
@@ -528,7 +530,11 @@ def test_load_refuses_a_truncated_file(deltas, tmp_path):
     ("change", "message"),
     [
         ({"neurons": (torch.tensor([]).long(),) * 3}, "at least one neuron"),
-        ({"lape": (torch.zeros(1).double(),) * 3}, r"`lape` should have one value per .*\[4, 0, 2"),
+        ({"neurons": (torch.tensor([1]),) * 2}, "each of the 3 layers"),
+        (
+            {"scores": (torch.zeros(1).double(),) * 3},
+            r"`scores` should have one value per .*\[4, 0, 2",
+        ),
         ({"limit": 0.0}, "`limit` must be above 0; got 0.0"),
         ({"decay_factor": 1.2}, r"`decay_factor` must be in \(0, 1\].*got 1.2"),
         ({"n_changed": torch.full((3, 3), 99)}, "`n_changed` must count at most the selected"),
@@ -553,7 +559,7 @@ def test_deltas_refuse_quantiles_that_fall_and_neurons_out_of_order(deltas):
     with pytest.raises(MismatchError, match="`quantiles` must not fall"):
         dataclasses.replace(deltas, quantiles=deltas.quantiles.flip(-1))
     backwards = tuple(layer.flip(0) for layer in deltas.neurons)
-    with pytest.raises(LseError, match="Neuron indices must ascend without repeats"):
+    with pytest.raises(MismatchError, match=r"`neurons` in layer 0 must be indices in \[0, 12\)"):
         dataclasses.replace(deltas, neurons=backwards)
 
 
@@ -626,7 +632,7 @@ def test_stage_measures_the_target_run_by_default(stage, saved, base, paths, tmp
     found = WeightDeltas.load(path)
     expected = weight_deltas(base, saved, neurons=neuron_sets(base.info))
     assert torch.equal(found.l2, expected.l2)
-    assert all(map(torch.equal, found.lape, expected.lape))
+    assert all(map(torch.equal, found.scores, expected.scores))
     assert found.provenance["config"]["lang"] == "Maltese"
     written = sorted(file.name for file in (tmp_path / "figures").iterdir())
     assert written == [f"fig06_weight_deltas_mlt_base.{s}" for s in ("csv", "pdf", "png")]
@@ -654,10 +660,10 @@ def test_stage_reuses_what_is_of_the_same_weights(stage, saved, base, paths, cap
 
 def test_stage_measures_again_once_there_are_scores(stage, saved, base, paths):
     assert stage("--lang", "mlt") == 0
-    assert WeightDeltas.load(paths.deltas("mlt", "target")).lape is None
+    assert WeightDeltas.load(paths.deltas("mlt", "target")).scores is None
     neuron_sets(base.info).save(paths.neurons)
     assert stage("--lang", "mlt") == 0
-    assert WeightDeltas.load(paths.deltas("mlt", "target")).lape is not None
+    assert WeightDeltas.load(paths.deltas("mlt", "target")).scores is not None
 
 
 def test_stage_takes_a_run_by_name_or_folder(stage, base, paths, tmp_path):
@@ -706,7 +712,7 @@ def test_stage_compares_two_folders(stage, base_folder, full_run, paths, caplog)
         (["--lang", "mlt", "--run", "full", "--tuned", "x"], "`--run` and `--tuned` both name"),
         (["--lang", "mlt", "--base", "x"], "`--base` goes with `--tuned`"),
         (["--tuned", "x", "--select", "language"], "`--select language` needs `--lang`"),
-        (["--lang", "mlt", "--select", "language"], "neurons.safetensors does not exist"),
+        (["--lang", "mlt", "--select", "language"], "neurons/lape.safetensors does not exist"),
         (["--lang", "mlt", "--tuned", "/nowhere/x"], "There is no model folder at /nowhere/x"),
     ],
 )

@@ -15,9 +15,12 @@ from lse_interp.core.errors import CorpusError, LseError
 from lse_interp.data.embedded import sentences
 from lse_interp.data.parallel import load_parallel
 from lse_interp.evaluation import Config, main, run
+from lse_interp.models.loading import read_defaults
+from lse_interp.models.packaged import packaged_folder
+from lse_interp.tasks import evaluation
 from lse_interp.tasks.base import Document, Task
 from lse_interp.tasks.benchmarks import load_documents, tasks_of
-from lse_interp.tasks.evaluation import evaluate
+from lse_interp.tasks.evaluation import evaluate, loss_measures
 from lse_interp.tasks.metrics import sentence_bleu
 from lse_interp.tasks.questions import questions_of
 from lse_interp.tasks.results import EvaluationTable
@@ -174,6 +177,30 @@ def test_evaluate_is_the_stage_in_memory(model, asked):
     found = evaluate({"base": model}, questions, language="mlt", parallel="none")
     measure = ("embedded_endings_mlt", "loglikelihood_accuracy")
     assert torch.equal(found.of(*measure), table.of(*measure))
+
+
+@pytest.mark.parametrize("by", ["name", "path"])
+def test_defaults_are_those_of_the_model_by_name_and_by_path(by, model, asked, monkeypatch):
+    """A function without tasks and text, and a command without them, ask the same."""
+    table, _ = asked
+    if by == "path":
+        model = load_model(packaged_folder("embedded"))
+    assert read_defaults(packaged_folder("embedded")) == read_defaults("embedded") == model.defaults
+    seen = {}
+
+    def none_asked(model, questions, *, batch_size):
+        seen.update(questions)
+        return {}, {}
+
+    def none_measured(model, parallel, *, language, batch_size):
+        return dict.fromkeys(loss_measures(parallel, language), torch.zeros(1, dtype=torch.float64))
+
+    monkeypatch.setattr(evaluation, "ask", none_asked)
+    monkeypatch.setattr(evaluation, "measure_losses", none_measured)
+    found = evaluate({"base": model}, language="mlt")
+    names = [*(task.name for task in seen), *(measure.task for measure in found.measures)]
+    assert names == list(dict.fromkeys(measure.task for measure in table.measures))
+    assert list(found.measures)[0].row == "Loss"
 
 
 def test_evaluate_refuses_nothing_to_ask(model):

@@ -17,7 +17,8 @@ from lse_interp.core.errors import ArtifactError, LanguageError, LseError, Misma
 from lse_interp.counting.counts import ActivationCounts
 from lse_interp.models.info import ModelInfo
 from lse_interp.neurons.identify import identify
-from lse_interp.neurons.selectors.lape import lape_scores, select
+from lse_interp.neurons.selectors.lape import Parameters, lape_scores
+from lse_interp.neurons.selectors.lape import select as select_with
 from lse_interp.neurons.sets import NeuronSets
 from lse_interp.neurons.sizes import depth_profile, subnetwork_sizes
 
@@ -96,6 +97,10 @@ def slow_select(probability, *, k, activity_quantile, selectivity_quantile):
         {place for place in chosen if probability[(lang, *place)] > selectivity}
         for lang in range(n_lang)
     ]
+
+
+def select(probability, **parameters):
+    return select_with(probability, Parameters(**parameters))
 
 
 def places(member):
@@ -398,9 +403,9 @@ def test_run_refuses_parameters_out_of_range_first(runs):
 
 def test_run_refuses_to_replace_neurons_made_with_other_settings(runs):
     lape.run(config_of(runs))
-    with pytest.raises(MismatchError, match=r"made with k 0\.2; asked for 0\.1\. Pass --overwrite"):
+    with pytest.raises(MismatchError, match=r"k was 0\.2, now 0\.1\. Pass --overwrite"):
         lape.run(config_of(runs, k=0.1))
-    with pytest.raises(MismatchError, match="made with languages .*; asked for mlt slk"):
+    with pytest.raises(MismatchError, match="languages was .*, now mlt slk"):
         lape.run(config_of(runs, langs=("mlt", "slk")))
     assert lape.run(config_of(runs, k=0.1, overwrite=True)).thresholds["k"] == 0.1
 
@@ -421,14 +426,19 @@ def test_run_follows_other_counts_whatever_their_date(runs, date):
 
 def test_run_writes_a_folder_to_publish(runs):
     neurons = lape.run(config_of(runs, parquet=True, license="cc-by-4.0"))
-    assert sorted(path.name for path in runs.release.iterdir()) == ["README.md", "neurons.parquet"]
-    released = pd.read_parquet(runs.release / "neurons.parquet")
+    assert sorted(path.name for path in runs.neurons.with_name("lape-release").iterdir()) == [
+        "README.md",
+        "neurons.parquet",
+    ]
+    released = pd.read_parquet(runs.neurons.with_name("lape-release") / "neurons.parquet")
     pd.testing.assert_frame_equal(released, neurons.to_frame())
-    read = NeuronSets.from_parquet(runs.release / "neurons.parquet", model=neurons.model)
+    read = NeuronSets.from_parquet(
+        runs.neurons.with_name("lape-release") / "neurons.parquet", model=neurons.model
+    )
     assert read.thresholds == neurons.thresholds
     assert read.provenance["config"]["license"] == "cc-by-4.0"
-    card = (runs.release / "README.md").read_text()
-    assert card.startswith("---\nlicense: cc-by-4.0\n")
+    card = (runs.neurons.with_name("lape-release") / "README.md").read_text()
+    assert "\nlicense: cc-by-4.0\n" in card
     commands = " ".join(card.replace("\\\n", "").split())
     assert "--k 0.2 --activity-quantile 0.8 --selectivity-quantile 0.7 --parquet" in commands
 
@@ -438,7 +448,7 @@ def test_run_releases_finished_neurons_too_and_beside_out_where_one_was_given(ru
     before = runs.neurons.stat().st_ino
     lape.run(config_of(runs, parquet=True))
     assert runs.neurons.stat().st_ino == before
-    assert (runs.release / "README.md").is_file()
+    assert (runs.neurons.with_name("lape-release") / "README.md").is_file()
     lape.run(config_of(runs, parquet=True, out=runs.root / "other.safetensors"))
     assert (runs.root / "other-release" / "neurons.parquet").is_file()
 
@@ -446,7 +456,7 @@ def test_run_releases_finished_neurons_too_and_beside_out_where_one_was_given(ru
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"license": "cc-by-4.0"}, "`--license` is written into the dataset card; add --parquet"),
+        ({"license": "cc-by-4.0"}, "`--license` goes into the dataset card; add --parquet"),
         ({"license": "CC BY", "parquet": True}, "must be an identifier of the hub .* got 'CC BY'"),
     ],
 )
@@ -470,7 +480,7 @@ def test_run_without_counts_says_which_stage_makes_them(runs):
     nowhere = runs.root / "elsewhere"
     with pytest.raises(ArtifactError, match=r"of any language in .*lse_interp\.activations"):
         lape.run(lape.Config(model="toy", root=nowhere))
-    with pytest.raises(ArtifactError, match="counts of deu eng in .*There: afr lit mlt slk slv"):
+    with pytest.raises(ArtifactError, match="counts of deu eng in .*Found: afr lit mlt slk slv"):
         lape.run(config_of(runs, langs=("mlt", "deu", "eng")))
     with pytest.raises(LanguageError, match="unknown language .mtl.*Did you mean .*mlt"):
         lape.run(config_of(runs, langs=("mtl", "slk")))

@@ -265,7 +265,7 @@ def test_run_reads_released_masks_by_file_name(tmp_path):
 @pytest.mark.parametrize(
     ("config", "error", "message"),
     [
-        ({}, ArtifactError, "neurons.safetensors does not exist"),
+        ({}, ArtifactError, "neurons/lape.safetensors does not exist"),
         ({"masks": "nemo-6"}, MismatchError, "not known from its file name. Did you mean nemo-5"),
         ({"masks": "a", "neurons": "b"}, LseError, "give one of them"),
     ],

@@ -7,12 +7,6 @@ a_l b_l / I. The ratio of found to expected is 1 for unrelated sets.
 
 Source: paper, appendix A, Figures 8 and 9 (intersections); Jaccard, expectation and the test of
 relatedness are additions.
-
-    python -m lse_interp.overlap --model embedded
-    python -m lse_interp.overlap --masks released_masks/llama-3.1-5
-
-reads `runs/<model>/neurons.safetensors`, a file given by `--neurons`, or a released file of index
-lists, and writes `runs/<model>/overlap.safetensors`.
 """
 
 import dataclasses
@@ -29,15 +23,15 @@ from torch import Tensor
 from lse_interp.analysis.relatedness import RelatedSummary, compare_relatives, relation
 from lse_interp.artifacts.format import load_artifact, save_artifact
 from lse_interp.artifacts.provenance import provenance
-from lse_interp.core.errors import LanguageError, MismatchError, near_misses
+from lse_interp.core.errors import LanguageError, LseError, MismatchError, near_misses
 from lse_interp.core.languages import family_order
 from lse_interp.models.info import ModelInfo
 from lse_interp.neurons.sets import NeuronSets
 
-__all__ = ["OverlapMatrix", "measure_overlap", "related_summary"]
-
+__all__ = ["OverlapMatrix", "measure_overlap", "overlap_report", "related_summary"]
 
 _KIND, _VERSION = "overlap_matrix", 1
+_MOST_PRINTED = 30
 _PAIR_VALUES = (
     "intersection",
     "union",
@@ -238,6 +232,28 @@ def related_summary(
         n_permutations=n_permutations,
         seed=seed,
     )
+
+
+def overlap_report(overlap: OverlapMatrix) -> str:
+    """Tabulate the Jaccard index and the closest pairs; say whether relatives share more."""
+    names, parts = list(overlap.languages), []
+    if len(names) <= _MOST_PRINTED:
+        jaccard = pd.DataFrame(overlap.jaccard.numpy(), index=names, columns=names)
+        parts.append("Jaccard:\n" + jaccard.to_string(float_format="{:.2f}".format, na_rep="-"))
+    highest = overlap.to_frame().nlargest(5, "jaccard")
+    shown = ["language", "other", "relation", "intersection", "jaccard", "ratio", "ratio_by_layer"]
+    parts.append("Closest pairs:\n" + highest[shown].round(3).to_string(index=False))
+    try:
+        summary = related_summary(overlap)
+    except LseError as error:
+        parts.append(str(error))
+    else:
+        parts.append(
+            f"Mean Jaccard {summary.mean_related:.3f} within a branch ({summary.n_related} pairs), "
+            f"{summary.mean_other:.3f} elsewhere ({summary.n_other} pairs); "
+            f"p = {summary.p_value:.4f}"
+        )
+    return "\n".join(parts)
 
 
 def _layer_intersection(

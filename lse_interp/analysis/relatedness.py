@@ -3,12 +3,13 @@
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
+import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from lse_interp.core.errors import LseError
 from lse_interp.core.languages import LANGUAGES, lookup
+from lse_interp.core.statistics import mantel_p_value
 
 __all__ = ["RelatedSummary", "compare_relatives", "relation"]
 
@@ -57,10 +58,7 @@ def compare_relatives(
 ) -> RelatedSummary:
     """Test whether languages of one branch are more similar than other pairs.
 
-    The statistic is the mean similarity of same-branch pairs minus that of all other pairs. Pairs
-    that share a language are not independent, so whole languages are permuted, rows and columns
-    together (a Mantel test): p = (1 + permutations that reach the statistic) /
-    (1 + permutations).
+    See `core.statistics.mantel_p_value`: whole languages are permuted.
 
     Args:
         similarity: symmetric, finite; the diagonal is not used.
@@ -72,35 +70,22 @@ def compare_relatives(
         LanguageError: a code that is not in `core.languages`.
         LseError: no pair in one branch, or no other pair.
     """
-    first, second = np.triu_indices(len(languages), k=1)
-    related = _same_branch(languages)[first, second]
+    places = [(lookup(code).family, lookup(code).branch) for code in languages]
+    same_branch = torch.tensor([[a == b for b in places] for a in places])
+    first, second = torch.triu_indices(len(languages), len(languages), offset=1)
+    related, values = same_branch[first, second], similarity[first, second]
     n_related, n_other = int(related.sum()), int((~related).sum())
     if not n_related or not n_other:
         raise LseError(
             "Comparing relatives with others needs at least one pair of languages in one branch "
             f"and one pair that is not; got {n_related} and {n_other} ({' '.join(languages)})."
         )
-    rng = np.random.default_rng(seed)
-    orders = np.tile(np.arange(len(languages)), (1 + n_permutations, 1))
-    orders[1:] = rng.permuted(orders[1:], axis=1)
-    values = similarity.numpy()
-    in_branch = values[orders[:, first[related]], orders[:, second[related]]].sum(axis=1)
-    mean_related = in_branch / n_related
-    mean_other = (values[first, second].sum() - in_branch) / n_other
-    difference = mean_related - mean_other
-    # Rounding must not decide about permutations that change nothing.
-    reached = difference[1:] >= difference[0] - 1e-12
     return RelatedSummary(
-        mean_related=float(mean_related[0]),
-        mean_other=float(mean_other[0]),
+        mean_related=float(values[related].mean()),
+        mean_other=float(values[~related].mean()),
         n_related=n_related,
         n_other=n_other,
-        p_value=float((1 + reached.sum()) / (1 + n_permutations)),
+        p_value=mantel_p_value(similarity, same_branch, n_permutations=n_permutations, seed=seed),
         n_permutations=n_permutations,
         seed=seed,
     )
-
-
-def _same_branch(languages: Sequence[str]) -> np.ndarray:
-    places = [(lookup(code).family, lookup(code).branch) for code in languages]
-    return np.array([[a == b for b in places] for a in places])

@@ -4,7 +4,12 @@ import dataclasses
 import re
 from pathlib import Path
 
-__all__ = ["RunPaths"]
+from lse_interp.core.cli import DEFAULT_MODEL
+
+__all__ = ["DEFAULT_SELECTOR", "RunPaths"]
+
+DEFAULT_SELECTOR = "lape"
+"""How neurons are chosen where nobody says otherwise."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +27,7 @@ class RunPaths:
     @property
     def model_flag(self) -> str:
         """How a suggested command line names this model: ` --model X`, nothing for the default."""
-        return "" if self.model == "embedded" else f" --model {self.model}"
+        return "" if self.model == DEFAULT_MODEL else f" --model {self.model}"
 
     def counts(self, language: str) -> Path:
         """Activation counts of one language."""
@@ -30,13 +35,12 @@ class RunPaths:
 
     @property
     def neurons(self) -> Path:
-        """The identified neuron sets."""
-        return self.folder / "neurons.safetensors"
+        """The neuron sets of the default selector."""
+        return self.neurons_of(DEFAULT_SELECTOR)
 
-    @property
-    def release(self) -> Path:
-        """The folder to publish: neurons as a parquet table, and its dataset card."""
-        return self.folder / "release"
+    def neurons_of(self, selector: str) -> Path:
+        """The neuron sets that a selector chose."""
+        return self.folder / "neurons" / f"{selector}.safetensors"
 
     @property
     def overlap(self) -> Path:

@@ -1,6 +1,6 @@
 """Which command writes each kind of artefact."""
 
-__all__ = ["WRITERS"]
+__all__ = ["WRITERS", "writer_command"]
 
 WRITERS = {
     "ablation_matrix": "ablation",
@@ -14,3 +14,12 @@ WRITERS = {
     "weight_deltas": "deltas",
 }
 """Kind of artefact -> the stage that makes it."""
+
+
+def writer_command(kind: str) -> str:
+    """Spell the command that writes a kind of artefact, for messages.
+
+    >>> writer_command("neuron_sets")
+    'python -m lse_interp.lape'
+    """
+    return f"python -m lse_interp.{WRITERS[kind]}"

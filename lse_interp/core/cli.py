@@ -17,6 +17,7 @@ from lse_interp.core.errors import LseError
 
 __all__ = [
     "CONFIG_FLAT",
+    "DEFAULT_MODEL",
     "CorpusArgs",
     "ModelArgs",
     "answer_at_once",
@@ -33,12 +34,15 @@ CONFIG_FLAT = Annotated[_T, tyro.conf.OmitArgPrefixes]
 """Annotation for a group of shared flags: `model: CONFIG_FLAT[ModelArgs]`."""
 _ConfigT = TypeVar("_ConfigT")
 
+DEFAULT_MODEL = "embedded"
+"""What `--model` is where nobody says otherwise."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelArgs:
     """Which model, and how it is held."""
 
-    model: str = "embedded"
+    model: str = DEFAULT_MODEL
     """`embedded`, a local folder, or a model id on the Hugging Face hub."""
     backend: str = "torch"
     """Hooking library: `torch`, `lens` (TransformerLens) or `nnsight`."""

@@ -2,8 +2,9 @@
 
 import math
 
+import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from lse_interp.core.errors import LseError
@@ -11,6 +12,7 @@ from lse_interp.core.errors import LseError
 __all__ = [
     "bootstrap_interval",
     "bootstrap_p_value",
+    "mantel_p_value",
     "mcnemar_p_value",
     "resampled_means",
     "standard_error",
@@ -143,3 +145,42 @@ def resampled_means(
     times = torch.zeros(n_bootstrap, n, dtype=torch.float64)
     times.scatter_add_(1, drawn, torch.ones_like(times))
     return values @ times.T / n
+
+
+def mantel_p_value(
+    similarity: Float64[Tensor, "lang lang"],
+    related: Bool[Tensor, "lang lang"],
+    *,
+    n_permutations: int = 10_000,
+    seed: int = 0,
+) -> float:
+    """Test whether related pairs are more similar than other pairs, by a Mantel test.
+
+    The statistic is the mean similarity of related pairs minus that of all other pairs. Pairs that
+    share an item are not independent, so whole items are permuted, rows and columns together:
+    p = (1 + permutations that reach the statistic) / (1 + permutations).
+
+    Args:
+        similarity: Symmetric and finite; the diagonal is not used.
+        related: Symmetric; some pairs marked, and some not.
+        n_permutations: At least 1.
+        seed: At least 0.
+
+    Returns:
+        p in (0, 1].
+
+    Source: N. Mantel, "The detection of disease clustering and a generalized regression approach",
+    1967.
+    """
+    values = similarity.numpy()
+    first, second = np.triu_indices(len(values), k=1)
+    marked = related.numpy()[first, second]
+    rng = np.random.default_rng(seed)
+    orders = np.tile(np.arange(len(values)), (1 + n_permutations, 1))
+    orders[1:] = rng.permuted(orders[1:], axis=1)
+    inside = values[orders[:, first[marked]], orders[:, second[marked]]].sum(axis=1)
+    outside = values[first, second].sum() - inside
+    difference = inside / marked.sum() - outside / (~marked).sum()
+    # Rounding must not decide about permutations that change nothing.
+    reached = difference[1:] >= difference[0] - 1e-12
+    return float((1 + reached.sum()) / (1 + n_permutations))

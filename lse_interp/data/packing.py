@@ -3,7 +3,7 @@
 The token ids of all documents form one stream (text is never decoded and encoded again) with the
 separators asked for; the stream is cut into blocks. Every position says whether it is text, so
 that BOS and separators can be left out of any statistic. The same documents and options give the
-same blocks, so a run can be resumed, or split over processes, by skipping blocks.
+same blocks, so a run can be resumed, or split over processes.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from torch import Tensor
 from lse_interp.core.errors import CorpusError
 from lse_interp.data.separators import Bos, Separator
 
-__all__ = ["Block", "IGNORE", "batches", "labels", "pack", "require_documents", "skip"]
+__all__ = ["Block", "IGNORE", "batches", "pack", "require_documents"]
 
 
 IGNORE = -100
@@ -124,33 +124,6 @@ def batches(
                 torch.stack([block.ids for block in group]),
                 torch.stack([block.is_text for block in group]),
             )
-
-
-def skip(blocks: Iterable[Block], n: int) -> Iterator[Block]:
-    """Pass over the first `n` blocks; only the tokenizer works for them.
-
-    Raises:
-        CorpusError: there are not that many, so this is not the corpus of the run to resume.
-    """
-    stream = iter(blocks)
-    passed = sum(1 for _ in itertools.islice(stream, n))
-    if passed < n:
-        raise CorpusError(
-            f"cannot resume after block {n}: the corpus has {passed} blocks. It has changed since "
-            f"the run began, or other packing options are in use; start afresh."
-        )
-    return stream
-
-
-def labels(
-    ids: Int64[Tensor, "*batch pos"], is_pad: Bool[Tensor, "*batch pos"]
-) -> Int64[Tensor, "*batch pos"]:
-    """Return the ids as labels for a causal loss, `IGNORE` at padding.
-
-    >>> labels(torch.tensor([5, 6, 0]), torch.tensor([False, False, True])).tolist()
-    [5, 6, -100]
-    """
-    return ids.masked_fill(is_pad, IGNORE)
 
 
 _Piece = tuple[Int64[Tensor, " pos"], Bool[Tensor, " pos"]]

@@ -138,7 +138,14 @@ def load_parallel(
         spec=spec,
         split=split,
     )
-    return text if n_sentences is None else _first(text, n_sentences)
+    if n_sentences is None:
+        return text
+    if not 1 <= n_sentences <= len(text):
+        raise CorpusError(
+            f"{n_sentences} sentences were asked for, but {spec} has {len(text)} (split {split}). "
+            f"Ask for 1 to {len(text)}, or pass n_sentences=None."
+        )
+    return text.first(n_sentences)
 
 
 def load_with_reference(
@@ -211,7 +218,11 @@ def _reader(spec: str, split: str | None) -> tuple[_Read, _Has, str | None]:
     kind, _, rest = spec.partition(":")
     if spec == "embedded":
         split = split or "devtest"
-        return lambda languages: _embedded(languages, split), _embedded_has, split
+        return (
+            lambda languages: _embedded(languages, split),
+            lambda language: language.code in PAPER_LANGUAGES,
+            split,
+        )
     if kind == "flores":
         split, name = split or "devtest", rest or FLORES
         return (
@@ -240,10 +251,6 @@ def _embedded(languages: list[Language], split: str) -> dict[str, tuple[str, ...
         language.code: tuple(s.text for s in embedded.sentences(language.code, split))
         for language in languages
     }
-
-
-def _embedded_has(language: Language) -> bool:
-    return language.code in PAPER_LANGUAGES
 
 
 def _flores(dataset: str, languages: list[Language], split: str) -> dict[str, tuple[str, ...]]:
@@ -324,12 +331,3 @@ def _folder(spec: str, languages: list[Language], split: str | None) -> dict[str
             )
         sentences[language.code] = tuple(read_records(files[0], field=options.get("field", "text")))
     return sentences
-
-
-def _first(text: ParallelText, n_sentences: int) -> ParallelText:
-    if not 1 <= n_sentences <= len(text):
-        raise CorpusError(
-            f"{n_sentences} sentences were asked for, but {text.spec} has {len(text)} "
-            f"(split {text.split}). Ask for 1 to {len(text)}, or pass n_sentences=None."
-        )
-    return text.first(n_sentences)

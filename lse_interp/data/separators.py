@@ -5,7 +5,7 @@ from typing import Literal
 __all__ = ["Bos", "Separator"]
 
 Bos = Literal["block", "document", "none"]
-"""Where the token for the beginning of a text stands."""
+"""Where the token for the beginning of a text is put."""
 
 Separator = Literal["eos", "none"]
-"""What stands between two documents."""
+"""What is put between two documents."""

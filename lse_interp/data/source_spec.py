@@ -1,6 +1,6 @@
 """How a text source is written down: a target, options after `?`, the language in braces.
 
-`{lang}` stands for every spelling of the language, tried in turn; `{flores}`, `{glotcc}` and
+`{lang}` is each spelling of the language, tried in turn; `{flores}`, `{glotcc}` and
 `{iso1}` for its code in FLORES+, in GlotCC and in ISO 639-1; `{split}` for the split.
 """
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from lse_interp.core.errors import ActivationError, LseError, UnsupportedModelError
 from lse_interp.models.architectures import HFModel, MLPNames, find_layout
 from lse_interp.models.backends import Backend, make_backend
-from lse_interp.models.backends._firing import HookFn
+from lse_interp.models.backends._firing import HookFn, in_turn
 from lse_interp.models.backends.torch_hooks import hooked
 from lse_interp.models.defaults import ModelDefaults
 from lse_interp.models.fingerprint import fingerprint, n_parameters
@@ -205,7 +205,7 @@ class HookedModel:
         inputs = self._inputs(batch)
         backend = self._backend(self.backend)
         if not backend.runs_hf:
-            hooks = self._with_edits(hooks, stop_after=stop_after)
+            hooks = in_turn((*self._edits, hooks), stop_after=stop_after)
         with torch.set_grad_enabled(grad), _dropout_off(self.hf):
             return backend.run(inputs, hooks, stop_after=stop_after, logits=logits)
 
@@ -381,26 +381,6 @@ class HookedModel:
         if not isinstance(batch, (Tensor, Mapping)):
             batch = self.to_tokens(batch)
         return forward_inputs(self.hf, batch)
-
-    def _with_edits(
-        self, hooks: Mapping[str, HookFn], *, stop_after: int | None
-    ) -> dict[str, HookFn]:
-        """Put open edits before the hooks, for backends that run another module tree."""
-        merged: dict[str, HookFn] = {}
-        for layer in (*self._edits, hooks):
-            for site, fn in layer.items():
-                if stop_after is None or parse_site(site)[1] <= stop_after:
-                    merged[site] = _chain(merged[site], fn) if site in merged else fn
-        return merged
-
-
-def _chain(first: HookFn, second: HookFn) -> HookFn:
-    def both(activation: Tensor, site: str) -> Any:
-        edited = first(activation, site)
-        replacement = second(activation if edited is None else edited, site)
-        return edited if replacement is None else replacement
-
-    return both
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What neuron sets must satisfy: indices that fit the model, values where there are neurons."""
+"""Indices and masks of neurons: what they must satisfy, and one from the other."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ __all__ = ["check_grid", "check_layers", "cut_indices", "indices_to_mask", "mask
 def cut_indices(
     neurons: Tensor, sizes: Tensor, *, shape: tuple[int, ...], where: str
 ) -> tuple[Tensor, ...]:
-    """Cut the indices of a file into its sets: `sizes` of `shape` says how many each has.
+    """Cut the indices of a file into its sets, each as long as `sizes` (of `shape`) says.
 
     Raises:
         ArtifactError: The two do not fit each other.
@@ -36,23 +36,35 @@ def cut_indices(
     return neurons.split(sizes.flatten().tolist())
 
 
-def check_layers(language: str, layers: Sequence[Tensor], model: ModelInfo) -> None:
-    """Refuse neurons of a language that are not ascending indices for every layer of the model."""
+def check_layers(
+    layers: Sequence[Tensor],
+    model: ModelInfo,
+    *,
+    of: str,
+    error: type[LseError] = LseError,
+) -> None:
+    """Refuse neurons that are not listed for every layer, ascending and within the model.
+
+    Args:
+        layers: One tensor of indices per layer.
+        model: The model they point into.
+        of: Whose neurons they are, as in "The neurons of mlt".
+        error: What to raise.
+
+    Raises:
+        LseError: Another number of layers, or indices out of range, unsorted or repeated.
+    """
     if len(layers) != model.n_layers:
-        raise LseError(
-            f"The neurons of {language} must be listed for each of the {model.n_layers} layers of "
-            f"{model.name}; got {len(layers)} layers. Use an empty tensor for an empty layer."
+        raise error(
+            f"{of} must be listed for each of the {model.n_layers} layers of {model.name}; got "
+            f"{len(layers)} layers. Use an empty tensor for an empty layer."
         )
     for layer, neurons in enumerate(layers):
-        if len(neurons) and (neurons.min() < 0 or neurons.max() >= model.d_mlp):
-            raise LseError(
-                f"Neuron indices must be in [0, {model.d_mlp}); {language} has "
-                f"{int(neurons.min())} to {int(neurons.max())} in layer {layer}."
-            )
-        if (neurons.diff() <= 0).any():
-            raise LseError(
-                f"Neuron indices must ascend without repeats; those of {language} in layer "
-                f"{layer} do not. Pass `tensor.unique()`."
+        fit = not len(neurons) or (neurons.min() >= 0 and neurons.max() < model.d_mlp)
+        if not fit or (neurons.diff() <= 0).any():
+            raise error(
+                f"{of} in layer {layer} must be indices in [0, {model.d_mlp}) ({model.name}) that "
+                f"ascend without repeats; got {neurons.tolist()[:20]}. Pass `tensor.unique()`."
             )
 
 
@@ -65,7 +77,7 @@ def check_grid(
     if tuple(values.shape) != shape:
         raise LseError(f"`{name}` must have shape {shape}; got {tuple(values.shape)}.")
     lowest = float(values.min())
-    if math.isnan(lowest):  # `min` propagates NaN; only then is the whole grid looked at
+    if math.isnan(lowest):  # `min` propagates NaN, so the grid is searched for NaN only then
         unknown = values.isnan()
         if (unknown & own()).any():
             raise LseError(

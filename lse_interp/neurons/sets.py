@@ -1,8 +1,8 @@
 """Which neurons belong to which language: the artefact, its set algebra, its file formats.
 
 A neuron is a pair (layer, index in the MLP). Sets of different languages may overlap. File format
-`neuron_sets` 1: `neurons` (all indices, language by language and layer by layer), `n_neurons`
-[lang layer] (how to cut them), and where known `lape` [layer neuron] and `probability`
+`neuron_sets` 2: `neurons` (all indices, language by language and layer by layer), `n_neurons`
+[lang layer] (how to cut them), and where known `scores` [layer neuron] and `probability`
 [lang layer neuron], both in float64 as they are in memory.
 """
 
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lse_interp.artifacts.format import load_artifact, save_artifact
 from lse_interp.artifacts.provenance import provenance
+from lse_interp.artifacts.registry import writer_command
 from lse_interp.core.errors import LanguageError, LseError, near_misses
 from lse_interp.core.languages import lookup
 from lse_interp.models.info import HasInfo, ModelInfo, info_of
@@ -39,9 +40,12 @@ from lse_interp.neurons.indices import (
     mask_to_indices,
 )
 
-__all__ = ["NeuronSets", "indices_to_mask", "mask_to_indices"]
+__all__ = ["NeuronSets"]
 
-_KIND, _VERSION = "neuron_sets", 1
+_KIND, _VERSION = "neuron_sets", 2
+_GRIDS = ("scores", "probability")
+_LABELS = ("site", "method", "thresholds", "score_name", "score_unit", "provenance")
+_COLUMNS = ("language", "layer", "neuron")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,8 +57,8 @@ class NeuronSets:
     Raises:
         LanguageError: no language at all.
         LseError: a set with the wrong number of layers, an index out of range, unsorted or
-            repeated; `lape` or `probability` of another shape, or not a number for a neuron of the
-            sets.
+            repeated; `scores` or `probability` of another shape, or not a number for a neuron of
+            the sets; a score with the name of another column.
     """
 
     indices: Mapping[str, tuple[Int64[Tensor, " _neuron"], ...]]
@@ -63,12 +67,17 @@ class NeuronSets:
     site: str | None
     """The activation site the neurons were found at; None where a foreign file does not say."""
     method: str
-    """How they were chosen: `lape`, `masks`, `random:size`, ..."""
-    thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """`k`, the quantiles asked for, and the probabilities they came to."""
-    lape: Float64[Tensor, "layer neuron"] | None = None
-    """Entropy in nats over languages; inf for a neuron that never fires, NaN where unknown (a
-    release table lists the neurons of the sets alone)."""
+    """How they were chosen: the name of a selector such as `lape`, `masks`, `random:size`, ..."""
+    thresholds: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """The parameters of the selector, and the thresholds that they came to."""
+    scores: Float64[Tensor, "layer neuron"] | None = None
+    """What the selector scored each neuron by, at least 0. LAPE: entropy in nats over languages,
+    inf for a neuron that never fires. NaN where unknown (a release table lists the neurons of the
+    sets alone)."""
+    score_name: str = "score"
+    """Name of the score, which heads its column in tables, e.g. `lape`."""
+    score_unit: str = ""
+    """Unit of the score, e.g. `nats`; empty for a plain number."""
     probability: Float64[Tensor, "lang layer neuron"] | None = None
     """Share of tokens with a positive activation, NaN where unknown; languages in the order of
     `languages`."""
@@ -78,9 +87,11 @@ class NeuronSets:
         if not self.indices:
             raise LanguageError("NeuronSets needs at least one language; got none.")
         for language, layers in self.indices.items():
-            check_layers(language, layers, self.model)
+            check_layers(layers, self.model, of=f"The neurons of {language}")
+        if self.score_name in (*_COLUMNS, "probability"):
+            raise LseError(f"`score_name` {self.score_name!r} is the name of another column.")
         grid = (self.model.n_layers, self.model.d_mlp)
-        check_grid("lape", self.lape, grid, own=self.union)
+        check_grid("scores", self.scores, grid, own=self.union)
         check_grid(
             "probability",
             self.probability,
@@ -92,6 +103,11 @@ class NeuronSets:
     def languages(self) -> tuple[str, ...]:
         """The codes, in the order of `indices` and of the first axis of `probability`."""
         return tuple(self.indices)
+
+    @property
+    def lape(self) -> Float64[Tensor, "layer neuron"] | None:
+        """The scores if they are LAPE, else None."""
+        return self.scores if self.score_name == "lape" else None
 
     def __getitem__(self, language: str) -> tuple[Int64[Tensor, " _neuron"], ...]:
         self._position(language)
@@ -134,17 +150,17 @@ class NeuronSets:
 
     def union(self, *languages: str) -> Bool[Tensor, "layer neuron"]:
         """Mark the neurons of any of the languages; of all languages when none is named."""
-        return _combine(torch.logical_or, [self.mask(code) for code in languages or self])
+        return torch.stack([self.mask(code) for code in languages or self]).any(dim=0)
 
     def intersection(self, *languages: str) -> Bool[Tensor, "layer neuron"]:
         """Mark the neurons all of the languages share; of all languages when none is named."""
-        return _combine(torch.logical_and, [self.mask(code) for code in languages or self])
+        return torch.stack([self.mask(code) for code in languages or self]).all(dim=0)
 
     def exclusive(self, language: str) -> Bool[Tensor, "layer neuron"]:
         """Mark the neurons that belong to this language and to no other."""
-        others = [self.mask(code) for code in self if code != language]
         mask = self.mask(language)
-        return mask & ~_combine(torch.logical_or, others) if others else mask
+        others = [code for code in self if code != language]
+        return mask & ~self.union(*others) if others else mask
 
     def select(self, *languages: str) -> "NeuronSets":
         """Leave the other languages out; scores stay those of all.
@@ -182,8 +198,8 @@ class NeuronSets:
             known = "none" if self.probability is None else "those of their own neurons alone"
             raise LseError(
                 "match='activity' needs activation probabilities of all neurons, and these sets "
-                f"({self.method}) carry {known}. Use the `neurons.safetensors` of lse_interp.lape, "
-                "or match='layer'."
+                f"({self.method}) carry {known}. Use the safetensors file that "
+                f"`{writer_command(_KIND)}` wrote, or match='layer'."
             )
         drawn = {
             language: draw_control(
@@ -199,16 +215,16 @@ class NeuronSets:
             self,
             indices={language: mask_to_indices(mask) for language, mask in drawn.items()},
             method=f"random:{match}",
-            lape=_complete(self.lape),
+            scores=_complete(self.scores),
             probability=_complete(self.probability),
             provenance=provenance(control={"seed": seed, "match": match, "of": self.method}),
         )
 
     def to_frame(self) -> pd.DataFrame:
-        """List every (language, layer, neuron) with its LAPE and its probability there.
+        """List every (language, layer, neuron) with its score and its probability there.
 
-        `lape` and `probability` are NaN where they are not known. A language without neurons has
-        no row.
+        Columns: language, layer, neuron, the score under `score_name`, probability; NaN where
+        unknown. A language without neurons has no row.
         """
         frames = [self._frame(position, language) for position, language in enumerate(self)]
         return pd.concat(frames, ignore_index=True)
@@ -221,18 +237,8 @@ class NeuronSets:
             ),
             "n_neurons": torch.stack([self.counts(language) for language in self]),
         }
-        if self.lape is not None:
-            tensors["lape"] = self.lape
-        if self.probability is not None:
-            tensors["probability"] = self.probability
-        meta = {
-            "languages": self.languages,
-            "model": self.model.to_dict(),
-            "site": self.site,
-            "method": self.method,
-            "thresholds": dict(self.thresholds),
-            "provenance": dict(self.provenance),
-        }
+        tensors |= {name: grid for name in _GRIDS if (grid := getattr(self, name)) is not None}
+        meta = self._meta() | {"languages": self.languages}
         return save_artifact(path, kind=_KIND, version=_VERSION, tensors=tensors, meta=meta)
 
     @classmethod
@@ -262,12 +268,9 @@ class NeuronSets:
                 for language in meta["languages"]
             },
             model=found,
-            site=meta["site"],
-            method=meta["method"],
-            thresholds=meta["thresholds"],
-            lape=tensors.get("lape"),
+            scores=tensors.get("scores"),
             probability=tensors.get("probability"),
-            provenance=meta["provenance"],
+            **{name: meta[name] for name in _LABELS},
         )
 
     def to_parquet(self, path: str | Path) -> Path:
@@ -276,14 +279,7 @@ class NeuronSets:
         Model, fingerprint, site, thresholds and the full language list travel as JSON in the
         schema metadata, under the key `lse_interp`; `from_parquet` reads them back.
         """
-        about = {
-            "model": self.model.to_dict(),
-            "site": self.site,
-            "method": self.method,
-            "thresholds": dict(self.thresholds),
-            "n_neurons": {language: self.size(language) for language in self},
-            "provenance": dict(self.provenance),
-        }
+        about = self._meta() | {"n_neurons": {language: self.size(language) for language in self}}
         return write_table(path, self.to_frame(), about=about)
 
     @classmethod
@@ -292,7 +288,7 @@ class NeuronSets:
     ) -> "NeuronSets":
         """Read what `to_parquet` wrote.
 
-        The table lists the neurons of the sets, so `lape` and `probability` are NaN for all other
+        The table lists the neurons of the sets, so `scores` and `probability` are NaN for all other
         neurons; they are None where the table has neither.
 
         Args:
@@ -308,17 +304,13 @@ class NeuronSets:
         if model is not None:
             info_of(model).require_same(found, what=f"{path}")
         rows = {"languages": about["n_neurons"], "model": found}
-        indices = rows_to_indices(frame, **rows)
-        lape, probability = rows_to_grids(frame, **rows)
+        scores, probability = rows_to_grids(frame, score_name=about["score_name"], **rows)
         return cls(
-            indices=indices,
+            indices=rows_to_indices(frame, **rows),
             model=found,
-            site=about["site"],
-            method=about["method"],
-            thresholds=about["thresholds"],
-            lape=lape,
+            scores=scores,
             probability=probability,
-            provenance=about["provenance"],
+            **{name: about[name] for name in _LABELS},
         )
 
     @classmethod
@@ -368,31 +360,22 @@ class NeuronSets:
                 return f"They are filed under {code!r}."
         return near_misses(language, self.indices)
 
+    def _meta(self) -> dict[str, Any]:
+        return {"model": self.model.to_dict()} | {name: getattr(self, name) for name in _LABELS}
+
     def _frame(self, position: int, language: str) -> pd.DataFrame:
         layer = torch.arange(self.model.n_layers).repeat_interleave(self.counts(language))
         neuron = torch.cat(self[language])
-        unknown = np.full(len(neuron), np.nan)
-        probability = self.probability
-        return pd.DataFrame(
-            {
-                "language": pd.Series([language] * len(neuron), dtype="str"),
-                "layer": layer.numpy(),
-                "neuron": neuron.numpy(),
-                "lape": unknown if self.lape is None else self.lape[layer, neuron].numpy(),
-                "probability": unknown
-                if probability is None
-                else probability[position][layer, neuron].numpy(),
-            }
-        )
+        own = None if self.probability is None else self.probability[position]
+        evidence = {
+            name: np.full(len(neuron), np.nan) if grid is None else grid[layer, neuron].numpy()
+            for name, grid in ((self.score_name, self.scores), ("probability", own))
+        }
+        codes = pd.Series([language] * len(neuron), dtype="str")
+        places = dict(zip(_COLUMNS, (codes, layer.numpy(), neuron.numpy()), strict=True))
+        return pd.DataFrame(places | evidence)
 
 
 def _complete(values: Tensor | None) -> Tensor | None:
     """Drop values that are known for some neurons alone."""
     return None if values is None or values.isnan().any() else values
-
-
-def _combine(operation: Any, masks: Sequence[Tensor]) -> Tensor:
-    result = masks[0]
-    for mask in masks[1:]:
-        result = operation(result, mask)
-    return result

@@ -6,7 +6,17 @@ import pandas as pd
 from lse_interp.core.languages import LANGUAGES
 from lse_interp.neurons.sets import NeuronSets
 
-__all__ = ["depth_profile", "subnetwork_sizes"]
+__all__ = ["depth_profile", "size_report", "subnetwork_sizes"]
+
+_HEADINGS = {
+    "n_neurons": "neurons",
+    "n_trainable": "trainable",
+    "percent": "% of model",
+    "lower": "% lower",
+    "middle": "% middle",
+    "upper": "% upper third",
+    "median_layer": "median layer",
+}
 
 
 def subnetwork_sizes(neurons: NeuronSets) -> pd.DataFrame:
@@ -47,3 +57,17 @@ def depth_profile(neurons: NeuronSets) -> pd.DataFrame:
         layers = np.repeat(np.arange(len(n)), n)
         rows.append((language, *thirds, np.median(layers) if size else np.nan))
     return pd.DataFrame(rows, columns=["language", "lower", "middle", "upper", "median_layer"])
+
+
+def size_report(neurons: NeuronSets) -> str:
+    """Tabulate sizes and depths, and say how many neurons belong to some language."""
+    table = subnetwork_sizes(neurons).merge(depth_profile(neurons), on="language")
+    shares = dict.fromkeys(("% lower", "% middle", "% upper third"), "{:.0f}".format)
+    text = table.rename(columns=_HEADINGS).to_string(
+        index=False, formatters={"% of model": "{:.2f}".format, **shares}
+    )
+    n_union, n_all = int(neurons.union().sum()), neurons.model.n_layers * neurons.model.d_mlp
+    return (
+        f"{text}\n{neurons.model.name}: {n_union} of {n_all} neurons "
+        f"({100 * n_union / n_all:.2f} %) belong to at least one of {len(neurons)} languages"
+    )

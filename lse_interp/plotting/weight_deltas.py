@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lse_interp.analysis.weights.deltas import UNDETERMINED, WeightDeltas
 from lse_interp.analysis.weights.row_statistics import QUANTILES
+from lse_interp.artifacts.registry import writer_command
 from lse_interp.core.errors import LseError
 from lse_interp.plotting.style import (
     COLUMN_INCHES,
@@ -74,12 +75,15 @@ def density_frame(deltas: WeightDeltas) -> pd.DataFrame:
 
 
 def neuron_delta_frame(deltas: WeightDeltas) -> pd.DataFrame:
-    """List what `plot_neuron_deltas` draws: one row per selected neuron with a finite LAPE.
+    """List what `plot_neuron_deltas` draws: one row per selected neuron with a finite score.
 
-    Columns as in `WeightDeltas.neuron_frame`.
+    Columns as in `WeightDeltas.neuron_frame`; `attrs` say which is the score, and its axis label.
     """
     frame = deltas.neuron_frame()
-    return frame[np.isfinite(frame["lape"])].reset_index(drop=True)
+    frame = frame[np.isfinite(frame[deltas.score_name])].reset_index(drop=True)
+    unit = f" ({deltas.score_unit})" if deltas.score_unit else ""
+    frame.attrs |= {"score": deltas.score_name, "label": f"{deltas.score_label}{unit}"}
+    return frame
 
 
 @themed
@@ -201,7 +205,7 @@ def plot_delta_norms(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 @themed
 def plot_neuron_deltas(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw each neuron by its LAPE and how far its weights moved, coloured by layer.
+    """Draw each neuron by its score and how far its weights moved, coloured by layer.
 
     Args:
         frame: what `neuron_delta_frame` returns, of one result.
@@ -212,14 +216,14 @@ def plot_neuron_deltas(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """
     if frame.empty:
         raise LseError(
-            "No neuron with a known LAPE to draw. Measure with the neuron sets of the model, "
-            "which `python -m lse_interp.lape` writes."
+            "No neuron with a known score to draw. Measure with the neuron sets of the model, "
+            f"which `{writer_command('neuron_sets')}` writes."
         )
     _require_one(frame)
     if ax is None:
         _, ax = plt.subplots(figsize=(COLUMN_INCHES + 0.4, _HEIGHT))
     dots = ax.scatter(
-        frame["lape"],
+        frame[frame.attrs["score"]],
         frame["norm"],
         c=frame["layer"],
         cmap="viridis_r",
@@ -229,7 +233,7 @@ def plot_neuron_deltas(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         rasterized=len(frame) > 2000,
     )
     ax.set_ylim(bottom=0)
-    ax.set_xlabel("LAPE (nats)")
+    ax.set_xlabel(frame.attrs["label"])
     ax.set_ylabel("L2 of the neuron's change")
     bar = ax.figure.colorbar(dots, ax=ax, aspect=30, pad=0.02, label="Layer")
     assert bar.solids is not None

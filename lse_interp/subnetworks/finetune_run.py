@@ -207,7 +207,7 @@ class FinetuneRun:
         assert self.neurons is not None
         assert self.rows is not None
         assert self.base is not None
-        check_layers(self.language, self.neurons, self.model)
+        check_layers(self.neurons, self.model, of="`neurons`")
         for name, per_layer in (("rows", self.rows), ("base", self.base)):
             if len(per_layer) != self.model.n_layers:
                 raise LseError(

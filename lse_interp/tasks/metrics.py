@@ -35,7 +35,7 @@ from lse_interp.core.languages import lookup
 if TYPE_CHECKING:
     from sacrebleu.metrics import BLEU, CHRF
 
-__all__ = ["bleu_signature", "bleu_tokenizer", "chrf", "extract_letter", "sentence_bleu"]
+__all__ = ["bleu_tokenizer", "chrf", "extract_letter", "sentence_bleu"]
 
 _CHINESE = ("Hans", "Hant")
 _UNSPACED = ("Jpan", "Thai", "Laoo", "Khmr", "Mymr", "Tibt")
@@ -93,15 +93,6 @@ def bleu_tokenizer(language: str) -> str:
     return "char" if script in _UNSPACED else "13a"
 
 
-def bleu_signature(language: str) -> str:
-    """Return sacrebleu's signature: everything the score depends on, its version included.
-
-    Raises:
-        LseError: sacrebleu is not installed.
-    """
-    return str(_bleu(bleu_tokenizer(language)).get_signature())
-
-
 def extract_letter(text: str, letters: str) -> str | None:
     """Find the letter a text answers with, by the rules above.
 
@@ -143,10 +134,7 @@ def _bleu(tokenizer: str) -> "BLEU":
     _require_sacrebleu()
     from sacrebleu.metrics import BLEU
 
-    metric = BLEU(effective_order=True, tokenize=tokenizer)
-    # The signature names the number of references, which is known after a first score.
-    metric.sentence_score("", [""])
-    return metric
+    return BLEU(effective_order=True, tokenize=tokenizer)
 
 
 @cache

@@ -95,7 +95,7 @@ def test_read_neurons_takes_the_model_from_the_file_name_or_the_flag(tmp_path):
     assert masks(other, mask_model="llama-3.1-8b").model == LLAMA
     with pytest.raises(MismatchError, match="not known from its file name"):
         masks(other)
-    with pytest.raises(MismatchError, match="expected 40 layers"):
+    with pytest.raises(MismatchError, match="each of the 40 layers"):
         masks(other, mask_model="mistral-nemo-12b")
 
 
@@ -139,7 +139,9 @@ def test_main_ends_a_missing_artefact_in_one_line(tmp_path, capsys, monkeypatch)
     monkeypatch.chdir(tmp_path)
     assert main(["fig08"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: runs/embedded/neurons.safetensors does not exist. `make demo`")
+    assert error.startswith(
+        "error: runs/embedded/neurons/lape.safetensors does not exist. `make demo`"
+    )
     assert error.count("\n") == 1
 
 
@@ -401,9 +403,9 @@ def test_fig05_data_size_says_what_is_missing(trained, draw):
     root = trained / "runs"
     with pytest.raises(ArtifactError, match="None of the 2 runs .* budget is of method full"):
         draw("fig05", root=root, method="full")
-    with pytest.raises(LseError, match="No fine-tuning method 'ful'. Did you mean full"):
+    with pytest.raises(LseError, match="There is no fine-tuning method 'ful'. Did you mean full"):
         draw("fig05", root=root, method="ful")
-    with pytest.raises(ArtifactError, match=r"holds no .* with a token budget. .*--tokens 10000"):
+    with pytest.raises(ArtifactError, match=r"holds no .* with a token budget. .*--n-tokens 10000"):
         draw("fig05", root=trained / "none")
 
 

@@ -26,7 +26,7 @@ def second(tmp_path):
         method="lape",
         thresholds={"k": 0.05},
     )
-    return sets.save(tmp_path / "runs" / "second" / "neurons.safetensors")
+    return sets.save(tmp_path / "runs" / "second" / "neurons" / "lape.safetensors")
 
 
 @pytest.fixture

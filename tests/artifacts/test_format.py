@@ -230,7 +230,8 @@ def test_run_paths_give_each_model_one_folder(model, folder):
     assert paths.folder == Path("runs") / folder
     assert paths.counts("mlt") == paths.folder / "counts" / "mlt.safetensors"
     assert paths.alignment("mlt") == paths.folder / "alignment" / "mlt.safetensors"
-    assert paths.neurons.parent == paths.overlap.parent == paths.folder
+    assert paths.overlap.parent == paths.folder
+    assert paths.neurons == paths.neurons_of("lape") == paths.folder / "neurons/lape.safetensors"
 
 
 def test_provenance_holds_version_time_command_and_configuration():

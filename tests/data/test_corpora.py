@@ -1,3 +1,4 @@
+import csv
 import gzip
 import itertools
 import json
@@ -124,6 +125,15 @@ def test_load_corpus_reads_parquet_over_row_groups(tmp_path):
     path = write_parquet(tmp_path / "text.parquet", [*TEXTS, None, " "])
 
     assert pyarrow.parquet.ParquetFile(path).num_row_groups == 3
+    assert documents(path) == TEXTS
+
+
+@pytest.mark.parametrize(("suffix", "delimiter"), [("csv", ","), ("tsv", "\t")])
+def test_load_corpus_reads_the_cells_of_tables(tmp_path, suffix, delimiter):
+    path = tmp_path / f"mlt.{suffix}"
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream, delimiter=delimiter).writerows([("id", "text"), *enumerate(TEXTS)])
+
     assert documents(path) == TEXTS
 
 

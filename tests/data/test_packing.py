@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lse_interp.core.errors import CorpusError
 from lse_interp.data import embedded
-from lse_interp.data.packing import Block, batches, labels, pack, skip
+from lse_interp.data.packing import Block, batches, pack
 
 BOS, EOS = 0, 1
 LETTERS = {letter: 2 + i for i, letter in enumerate("abcdefgh")}
@@ -234,18 +234,6 @@ def test_batches_refuses_an_empty_batch():
         next(batches([], 0))
 
 
-@pytest.mark.parametrize("n", [0, 1, 4])
-def test_skip_continues_where_an_earlier_run_stopped(n):
-    whole = as_lists(pack(DOCUMENTS, TOKENIZER, block_size=4))
-
-    assert as_lists(skip(pack(DOCUMENTS, TOKENIZER, block_size=4), n)) == whole[n:]
-
-
-def test_skip_refuses_a_corpus_that_is_shorter_than_before():
-    with pytest.raises(CorpusError, match="cannot resume after block 5: the corpus has 4 blocks"):
-        skip(pack(DOCUMENTS, TOKENIZER, block_size=4), 5)
-
-
 def test_block_refuses_parts_of_unequal_length():
     # The shape checker objects first where it is on; without it the block does.
     with pytest.raises(Exception, match="pos|as many ids as is_text"):
@@ -255,10 +243,3 @@ def test_block_refuses_parts_of_unequal_length():
 def test_block_refuses_to_be_empty():
     with pytest.raises(CorpusError, match="at least one"):
         Block(torch.zeros(0, dtype=torch.int64), torch.ones(0, dtype=torch.bool), 0)
-
-
-def test_labels_ignore_padding_alone():
-    token_ids = torch.tensor([[5, 6, 0], [0, 7, 8]])
-    is_pad = torch.tensor([[False, False, True], [False, False, False]])
-
-    assert torch.equal(labels(token_ids, is_pad), torch.tensor([[5, 6, -100], [0, 7, 8]]))

@@ -56,7 +56,7 @@ def neurons():
         site="mlp.hook_act",
         method="lape",
         thresholds={"k": 0.25},
-        lape=random(2, 6),
+        scores=random(2, 6),
         probability=random(2, 2, 6),
     )
 

@@ -81,8 +81,14 @@ def words(root, corpus, plain):
         ["lape", *where, "--parquet"],
         ["alignment", *where, *figures, "--lang", "mlt", "--against", "kat", "--n-sentences", "4"],
         # TensorBoard writes to no other letters under an ASCII locale.
-        ["finetune", "--root", str(plain), "--neurons", str(root / "embedded/neurons.safetensors")]
-        + [*text, "--lang", "mlt", "--tokens", "600", "--block-size", "32"]
+        [
+            "finetune",
+            "--root",
+            str(plain),
+            "--neurons",
+            str(root / "embedded/neurons/lape.safetensors"),
+        ]
+        + [*text, "--lang", "mlt", "--n-tokens", "600", "--block-size", "32"]
         + ["--validation", "embedded", *training],
     ]
     return [word for stage in stages for word in ("then", *stage)][1:]
@@ -157,10 +163,11 @@ def test_counts_and_neurons_are_the_same(runs, variant):
             assert same(getattr(found, name), getattr(expected, name))
         assert 0 <= found.provenance["seconds"] < 600
     found, expected = (NeuronSets.load(p.neurons) for p in (paths, plain))
-    for name in ("indices", "thresholds", "lape", "probability"):
+    for name in ("indices", "thresholds", "scores", "probability"):
         assert same(getattr(found, name), getattr(expected, name))
     table, expected = (
-        NeuronSets.from_parquet(p.release / "neurons.parquet").to_frame() for p in (paths, plain)
+        NeuronSets.from_parquet(p.neurons.with_name("lape-release") / "neurons.parquet").to_frame()
+        for p in (paths, plain)
     )
     assert table.equals(expected)
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from lse_interp.artifacts.folder_checksums import write_sums
 from lse_interp.artifacts.format import save_artifact
 from lse_interp.core.errors import ArtifactError, LseError
 from lse_interp.lape import main as lape
@@ -73,18 +72,14 @@ def test_a_pickle_under_another_name_is_refused(tmp_path, trace, name):
         read(path)
 
 
-@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
-def test_a_checkpoint_with_code_is_refused(tmp_path, trace, name):
+def test_a_checkpoint_with_code_is_refused(tmp_path, trace):
     model = tiny_model()
     with stopped_at(model, 3):
         tune(model, folder=tmp_path / "run")
-    (checkpoint,) = (tmp_path / "run" / "checkpoints").glob("checkpoint-*")
-    torch.save(Bomb(trace), checkpoint / name)
-    with pytest.raises(ArtifactError, match=f"{name} was altered"):
-        tune(tiny_model(), folder=tmp_path / "run")
-    # Nor with checksums that fit.
-    write_sums(checkpoint)
-    with pytest.raises(LseError, match="cannot be read.*--overwrite"):
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert {path.suffix for path in checkpoints.iterdir()} == {".safetensors", ".json"}
+    torch.save(Bomb(trace), checkpoints / "last.safetensors")
+    with pytest.raises(ArtifactError, match="cannot be read.*--overwrite"):
         tune(tiny_model(), folder=tmp_path / "run")
 
 
@@ -133,10 +128,10 @@ def edited(path, folder, **changes):
 @pytest.mark.parametrize(
     ("listed", "message"),
     [
-        ([0, -1, 3, 1, 5], "got .*-1|has 0 to -1|ascend|-1"),
-        ([0, 6, 3, 1, 5], r"in \[0, 6\); mlt has 0 to 6 in layer 0"),
+        ([0, -1, 3, 1, 5], "got .*-1|ascend|-1"),
+        ([0, 6, 3, 1, 5], r"mlt in layer 0 must be indices in \[0, 6\)"),
         ([0, 2**40, 3, 1, 5], r"in \[0, 6\)"),
-        ([3, 0, 3, 1, 5], "ascend without repeats; those of mlt in layer 0"),
+        ([3, 0, 3, 1, 5], "mlt in layer 0 must be .*ascend without repeats"),
         ([3, 3, 3, 1, 5], "ascend without repeats"),
         ([0, 3, 3, 1], "holds 4 neuron indices; its sets should have 5"),
         ([0, 3, 3, 1, 5, 5], "holds 6 neuron indices; its sets should have 5"),
@@ -160,7 +155,7 @@ def test_edited_neurons_are_refused(tmp_path, capsys, listed, message):
         {"neurons": torch.tensor([0.0, 3.0, 3.0, 1.0, 5.0])},
         {"neurons": torch.tensor([[0, 3, 3, 1, 5]])},
         {
-            "lape": torch.zeros(2, 5, dtype=torch.float64),
+            "scores": torch.zeros(2, 5, dtype=torch.float64),
             "probability": torch.zeros(2, 2, 5, dtype=torch.float64),
         },
         {"probability": torch.full((2, 2, 6), -1.0, dtype=torch.float64)},

@@ -34,7 +34,9 @@ def make(lists=None, **changes):
             "selectivity_quantile": 0.9,
             "selectivity": 0.25,
         },
-        "lape": torch.rand(2, 10, dtype=torch.float64),
+        "scores": torch.rand(2, 10, dtype=torch.float64),
+        "score_name": "lape",
+        "score_unit": "nats",
         "probability": torch.rand(len(lists), 2, 10, dtype=torch.float64),
         "provenance": {
             "package_version": "0.1.0",
@@ -119,7 +121,7 @@ def test_dataset_card_says_unknown_where_nothing_is_known():
             site=None,
             method="masks",
             thresholds={},
-            lape=None,
+            scores=None,
             probability=None,
             provenance={},
         )

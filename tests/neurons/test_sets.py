@@ -52,7 +52,9 @@ def hand_made(**changes):
         "site": "mlp.hook_act",
         "method": "lape",
         "thresholds": {"k": 0.05, "activity": 0.25},
-        "lape": torch.rand(3, 40, dtype=torch.float64).where(torch.rand(3, 40) > 0.1, math.inf),
+        "scores": torch.rand(3, 40, dtype=torch.float64).where(torch.rand(3, 40) > 0.1, math.inf),
+        "score_name": "lape",
+        "score_unit": "nats",
         "probability": torch.rand(3, 3, 40, dtype=torch.float64),
         "provenance": {"n_tokens": {"mlt": 10}},
     }
@@ -148,19 +150,27 @@ def test_one_language_alone_is_exclusive():
         (
             {"indices": {"mlt": layers_of([], [7, 40], [])}},
             LseError,
-            r"in \[0, 40\); mlt has 7 to 40 in layer 1",
+            r"neurons of mlt in layer 1 must be indices in \[0, 40\).*got \[7, 40\]",
         ),
-        ({"indices": {"mlt": layers_of([-1], [], [])}}, LseError, "mlt has -1 to -1 in layer 0"),
-        ({"indices": {"mlt": layers_of([], [], [5, 3])}}, LseError, "ascend without repeats.*2 do"),
+        ({"indices": {"mlt": layers_of([-1], [], [])}}, LseError, r"mlt in layer 0 .* got \[-1\]"),
+        (
+            {"indices": {"mlt": layers_of([], [], [5, 3])}},
+            LseError,
+            r"layer 2 .*ascend without repeats; got \[5, 3\]",
+        ),
         ({"indices": {"mlt": layers_of([3, 3], [], [])}}, LseError, "ascend without repeats"),
-        ({"lape": torch.full((3, 40), math.nan).double()}, LseError, "`lape` must hold numbers"),
+        (
+            {"scores": torch.full((3, 40), math.nan).double()},
+            LseError,
+            "`scores` must hold numbers",
+        ),
         ({"probability": -torch.ones(3, 3, 40).double()}, LseError, r"at least 0; found -1\.0"),
         (
             {"probability": torch.ones(2, 3, 40).double()},
             LseError,
             r"`probability` must have shape \(3, 3, 40\); got \(2, 3, 40\)",
         ),
-        ({"lape": torch.ones(2, 40).double(), "probability": None}, LseError, r"shape \(3, 40\)"),
+        ({"scores": torch.ones(2, 40).double(), "probability": None}, LseError, r"shape \(3, 40\)"),
     ],
 )
 def test_neuron_sets_refuse_what_cannot_be(changes, error, message):
@@ -184,7 +194,7 @@ def test_to_frame_gives_each_neuron_its_evidence():
 
 
 def test_to_frame_marks_unknown_evidence():
-    frame = hand_made(lape=None, probability=None).to_frame()
+    frame = hand_made(scores=None, probability=None).to_frame()
     assert list(frame.columns) == ["language", "layer", "neuron", "lape", "probability"]
     assert frame[["lape", "probability"]].isna().all(axis=None)
 
@@ -197,16 +207,24 @@ def test_to_frame_of_empty_sets_keeps_its_columns():
 
 @pytest.mark.parametrize("known", [True, False])
 def test_save_and_load_round_trip(tmp_path, known):
-    neurons = hand_made() if known else hand_made(lape=None, probability=None, site=None)
+    neurons = hand_made() if known else hand_made(scores=None, probability=None, site=None)
     loaded = NeuronSets.load(neurons.save(tmp_path / "neurons.safetensors"))
     assert_same(loaded, neurons)
-    for field in ("model", "site", "method", "thresholds", "provenance"):
+    for field in (
+        "model",
+        "site",
+        "method",
+        "thresholds",
+        "score_name",
+        "score_unit",
+        "provenance",
+    ):
         assert getattr(loaded, field) == getattr(neurons, field)
     if known:
-        assert torch.equal(loaded.lape, neurons.lape)
+        assert torch.equal(loaded.scores, neurons.scores)
         assert torch.equal(loaded.probability, neurons.probability)
     else:
-        assert loaded.lape is None
+        assert loaded.scores is None
         assert loaded.probability is None
 
 
@@ -250,11 +268,19 @@ def test_to_parquet_writes_the_frame_and_says_what_it_is(tmp_path):
 
 @pytest.mark.parametrize("known", [True, False])
 def test_from_parquet_reads_what_to_parquet_wrote(tmp_path, known):
-    neurons = hand_made() if known else hand_made(lape=None, probability=None, site=None)
+    neurons = hand_made() if known else hand_made(scores=None, probability=None, site=None)
     path = neurons.to_parquet(tmp_path / "neurons.parquet")
     read = NeuronSets.from_parquet(path, model=model_info())
     assert_same(read, neurons)
-    for field in ("model", "site", "method", "thresholds", "provenance"):
+    for field in (
+        "model",
+        "site",
+        "method",
+        "thresholds",
+        "score_name",
+        "score_unit",
+        "provenance",
+    ):
         assert getattr(read, field) == getattr(neurons, field)
     pd.testing.assert_frame_equal(read.to_frame(), neurons.to_frame())
     again = read.to_parquet(tmp_path / "again.parquet")
@@ -287,7 +313,7 @@ def test_from_parquet_knows_the_evidence_of_listed_neurons_alone(tmp_path):
         own = neurons.mask(code)
         assert torch.equal(read.probability[position][own], neurons.probability[position][own])
         assert torch.equal(read.probability[position].isnan(), ~own)
-    only = hand_made(lape=None).to_parquet(tmp_path / "only.parquet")
+    only = hand_made(scores=None).to_parquet(tmp_path / "only.parquet")
     assert NeuronSets.from_parquet(only).lape is None
     assert NeuronSets.from_parquet(only).probability is not None
 
@@ -318,7 +344,7 @@ def test_neuron_sets_may_not_know_the_evidence_of_other_neurons_alone():
     unknown = neurons.probability.clone()
     unknown[:, 1] = math.nan
     hand_made(probability=unknown)
-    for name, place in (("probability", (2, 0, 5)), ("lape", (2, 39))):
+    for name, place in (("probability", (2, 0, 5)), ("scores", (2, 39))):
         values = getattr(neurons, name).clone()
         values[place] = math.nan
         with pytest.raises(LseError, match=f"`{name}` must hold numbers for the neurons of the"):
@@ -433,7 +459,7 @@ def test_from_masks_accepts_any_spelling_and_any_order_of_indices(tmp_path):
     assert_same(
         neurons,
         hand_made(
-            indices={"mlt": layers_of([2, 5], [0])}, model=model, lape=None, probability=None
+            indices={"mlt": layers_of([2, 5], [0])}, model=model, scores=None, probability=None
         ),
     )
 
@@ -442,11 +468,21 @@ def test_from_masks_accepts_any_spelling_and_any_order_of_indices(tmp_path):
     ("masks", "languages", "error", "message"),
     [
         ([[[0], [], []]] * 2, ["mlt"], MismatchError, r"holds 2 languages, 1 were named \(mlt\)"),
-        ([[[0], []]], ["mlt"], MismatchError, "expected 3 layers .*found 2 for mlt"),
-        ([[[0], [40], []]], ["mlt"], MismatchError, r"mlt, layer 1: .* in \[0, 40\); found 40"),
-        ([[[0], [-2], []]], ["mlt"], MismatchError, "found -2 to -2"),
-        ([[[0], [3, 3], []]], ["mlt"], ArtifactError, "layer 1: a neuron is listed twice"),
-        ([[[0], [0.5], []]], ["mlt"], ArtifactError, r"one-axis int64 .* found torch\.float32"),
+        (
+            [[[0], []]],
+            ["mlt"],
+            MismatchError,
+            "mlt must be listed for each of the 3 layers .*got 2",
+        ),
+        ([[[0], [40], []]], ["mlt"], MismatchError, r"mlt in layer 1 .* in \[0, 40\) .*got \[40\]"),
+        ([[[0], [-2], []]], ["mlt"], MismatchError, r"got \[-2\]"),
+        ([[[0], [3, 3], []]], ["mlt"], MismatchError, r"layer 1 .*without repeats; got \[3, 3\]"),
+        (
+            [[[0], [0.5], []]],
+            ["mlt"],
+            ArtifactError,
+            r"one-axis int64 tensor; found torch\.float32",
+        ),
         ([[[0], [], []]] * 2, ["mlt", "mt"], LanguageError, "named once; repeated: mlt"),
         ([[[0], [], []]], ["mtl"], LanguageError, "unknown language 'mtl'"),
         ([], ["mlt"], ArtifactError, "must hold a list"),
@@ -556,7 +592,7 @@ def test_random_like_by_activity_does_not_prefer_low_indices_among_ties():
     neurons = hand_made(
         indices={"mlt": layers_of([0, 1], [], [])},
         model=model_info(d_mlp=400),
-        lape=None,
+        scores=None,
         probability=torch.zeros(1, 3, 400, dtype=torch.float64),
     )
     drawn = [neurons.random_like(seed=s, match="activity")["mlt"][0] for s in range(100)]
@@ -569,7 +605,7 @@ def test_random_like_by_activity_prefers_exact_ties_to_neighbours():
     neurons = hand_made(
         indices={"mlt": layers_of(range(200, 210), [], [])},
         model=model_info(d_mlp=400),
-        lape=None,
+        scores=None,
         probability=probability,
     )
     drawn = [neurons.random_like(seed=s, match="activity").to_frame() for s in range(20)]

@@ -75,7 +75,9 @@ def make_deltas():
             "rest_l2": zeros.double(),
             "rest_max_abs": zeros.double(),
             "others": pd.DataFrame([("norm", 4, 0, 0.0, 0.0)], columns=list(OTHER_COLUMNS)),
-            "lape": scores if scored else None,
+            "scores": scores if scored else None,
+            "score_name": "lape",
+            "score_unit": "nats",
         }
         return WeightDeltas(**(fields | changes))
 
@@ -178,13 +180,15 @@ def test_plot_delta_norms_draws_relative_l2_and_decay(make_deltas):
 
 def test_plot_neuron_deltas_draws_a_dot_per_neuron_with_a_score(make_deltas):
     deltas = make_deltas()
-    deltas.lape[2][0] = torch.inf
+    deltas.scores[2][0] = torch.inf
     frame = neuron_delta_frame(deltas)
     assert len(frame) == 15
-    dots = plot_neuron_deltas(frame).collections[0]
+    ax = plot_neuron_deltas(frame)
+    assert ax.get_xlabel() == "LAPE (nats)"
+    dots = ax.collections[0]
     np.testing.assert_array_equal(dots.get_offsets(), frame[["lape", "norm"]])
     np.testing.assert_array_equal(dots.get_array(), frame["layer"])
-    with pytest.raises(LseError, match="No neuron with a known LAPE to draw"):
+    with pytest.raises(LseError, match="No neuron with a known score to draw"):
         plot_neuron_deltas(neuron_delta_frame(make_deltas(scored=False)))
 
 

@@ -197,19 +197,19 @@ def test_saving_again_replaces_the_run(tmp_path):
         ),
         (
             {"neurons": tuple(torch.tensor(n, dtype=torch.int64) for n in ([4, 1], [], [9]))},
-            "must ascend without repeats; those of mlt in layer 0",
+            r"`neurons` in layer 0 must be indices in \[0, 10\) \(tiny\) that .*got \[4, 1\]",
         ),
         (
             {"neurons": tuple(torch.tensor(n, dtype=torch.int64) for n in ([1, 1], [], [9]))},
-            "must ascend without repeats",
+            "`neurons` in layer 0 must be .*ascend",
         ),
         (
             {"neurons": tuple(torch.tensor(n, dtype=torch.int64) for n in ([1, 4], [], [10]))},
-            r"in \[0, 10\); mlt has 10 to 10 in layer 2",
+            r"`neurons` in layer 2 must be indices in \[0, 10\) \(tiny\) .*got \[10\]",
         ),
         (
             {"neurons": tuple(torch.tensor(n, dtype=torch.int64) for n in ([-1, 4], [], [9]))},
-            r"in \[0, 10\); mlt has -1 to 4 in layer 0",
+            "`neurons` in layer 0 must be .*ascend",
         ),
     ],
 )

@@ -34,6 +34,7 @@ from lse_interp.neurons.sets import NeuronSets
 from lse_interp.subnetworks.apply import apply_subnetwork, label
 from lse_interp.subnetworks.finetune_run import FinetuneRun
 from lse_interp.subnetworks.load_tuned import load_tuned
+from lse_interp.training.methods import method_of
 
 __all__ = ["Case", "case_of", "check_options", "is_of", "measure", "weight_deltas"]
 
@@ -51,8 +52,10 @@ class Case:
     method: str
     decay_factor: float | None
     neurons: _Layers
-    lape: _Layers | None
+    scores: _Layers | None
     probability: _Layers | None
+    score_name: str
+    score_unit: str
 
 
 def case_of(
@@ -69,7 +72,7 @@ def case_of(
     Args:
         base: the model before.
         tuned: a run that started from `base`, or the model after.
-        neurons: neuron sets that know the LAPE of each neuron.
+        neurons: neuron sets that know the score of each neuron.
         args: how to load the base again, to merge an adapter into it.
         selected: marks the neurons to look at; `language` takes those of the language in
             `neurons`; by default those that the run trained, or all.
@@ -98,11 +101,11 @@ def case_of(
             f"`selected` should mark neurons of {base.n_layers} layers of {base.d_mlp}; got shape "
             f"{tuple(selected.shape)} with {int(selected.sum())} neurons marked."
         )
-    lape = probability = None
+    scores = probability = None
     if neurons is not None:
         base.info.require_same(neurons.model, what="The file of neuron sets")
-        if neurons.lape is not None:
-            lape = _rows_of(neurons.lape, selected)
+        if neurons.scores is not None:
+            scores = _rows_of(neurons.scores, selected)
         if neurons.probability is not None and language in neurons:
             position = neurons.languages.index(language)
             probability = _rows_of(neurons.probability[position], selected)
@@ -113,8 +116,10 @@ def case_of(
         method="models" if run is None else run.method,
         decay_factor=None if run is None else _decay_factor(run),
         neurons=mask_to_indices(selected),
-        lape=lape,
+        scores=scores,
         probability=probability,
+        score_name="score" if neurons is None else neurons.score_name,
+        score_unit="" if neurons is None else neurons.score_unit,
     )
 
 
@@ -123,8 +128,8 @@ def _run_name(run: FinetuneRun) -> str:
 
 
 def _decay_factor(run: FinetuneRun) -> float | None:
-    # LoRA decays its two factors, not the weight that they are added to.
-    return None if run.method == "lora" else run.results.get("decay_factor")
+    decays = method_of(run.method).decays_weights
+    return run.results.get("decay_factor") if decays else None
 
 
 def _tuned_model(base: HookedModel, run: FinetuneRun, args: ModelArgs) -> HookedModel:
@@ -139,10 +144,10 @@ def _tuned_model(base: HookedModel, run: FinetuneRun, args: ModelArgs) -> Hooked
 
 
 def reload_args(base: HookedModel, tuned: FinetuneRun | HookedModel) -> ModelArgs:
-    """Say how a base model in memory is loaded anew, to merge an adapter into it."""
-    is_lora = isinstance(tuned, FinetuneRun) and tuned.method == "lora"
+    """Say how a base model in memory is loaded again, to add to it what a run trained."""
+    adds = isinstance(tuned, FinetuneRun) and method_of(tuned.method).builds_on_base
     # A model tuned as a whole keeps its own dtype, so that no change is rounded away.
-    dtype = str(base.dtype).removeprefix("torch.") if is_lora else None
+    dtype = str(base.dtype).removeprefix("torch.") if adds else None
     device = "auto" if is_spread(base.hf) else str(base.device)
     return ModelArgs(model=base.name, device=device, dtype=dtype)
 
@@ -196,8 +201,10 @@ def measure(base: HookedModel, case: Case) -> WeightDeltas:
         histogram=torch.stack(counts).unflatten(0, shape),
         limit=limit,
         others=_compare_others(base, case.model),
-        lape=case.lape,
+        scores=case.scores,
         probability=case.probability,
+        score_name=case.score_name,
+        score_unit=case.score_unit,
         provenance=provenance(),
         **{name: grid("selected", name) for name in ("mean", "std", "base_l2", "dot", "n_changed")},
         **{f"rest_{name}": grid("rest", name) for name in ("n_changed", "l2", "max_abs")},
@@ -206,14 +213,14 @@ def measure(base: HookedModel, case: Case) -> WeightDeltas:
 
 def is_of(deltas: WeightDeltas, base: HookedModel, case: Case) -> bool:
     """Say whether an artefact is of the same weights, neurons and scores."""
-    labels = ("language", "name", "method", "decay_factor")
+    labels = ("language", "name", "method", "decay_factor", "score_name", "score_unit")
     return (
         deltas.base.fingerprint == base.info.fingerprint
         and deltas.tuned.fingerprint == case.model.info.fingerprint
         and all(getattr(deltas, label) == getattr(case, label) for label in labels)
         and all(
             _same(getattr(deltas, name), getattr(case, name))
-            for name in ("neurons", "lape", "probability")
+            for name in ("neurons", "scores", "probability")
         )
     )
 
@@ -371,7 +378,7 @@ def weight_deltas(
         base: the model before; it stays as it is.
         tuned: a run that started from `base`, or the model after. A run without rows is read from
             its folder; a LoRA run also loads the base anew, by its name.
-        neurons: neuron sets that know the LAPE of each neuron.
+        neurons: neuron sets that know the score of each neuron.
         selected: marks the neurons to look at; by default those that the run trained, or all of
             them for a model or a run that chose none.
         language: the language trained, in any spelling that `lookup` knows; by default that of

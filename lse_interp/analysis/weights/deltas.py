@@ -2,9 +2,9 @@
 
 The selected entries are the gate rows, up rows and down columns of the selected neurons; the rest
 is every other entry of these matrices, and the others are all further parameters. File format
-`weight_deltas` 1: `neurons` and `n_neurons` [layer] (how to cut them), `neuron_norms`
+`weight_deltas` 2: `neurons` and `n_neurons` [layer] (how to cut them), `neuron_norms`
 [projection neuron], the arrays [layer projection ...] under their field names, and where known
-`lape` and `probability` [neuron].
+`scores` and `probability` [neuron].
 """
 
 import dataclasses
@@ -33,11 +33,13 @@ UNDETERMINED = "und"
 OTHER_COLUMNS = ("parameter", "n_entries", "n_changed", "l2", "max_abs")
 """Columns of `WeightDeltas.others`."""
 
-_KIND, _VERSION = "weight_deltas", 1
+_KIND, _VERSION = "weight_deltas", 2
+_LONGEST_ACRONYM = 5
 _OF_REST = ("rest_n_changed", "rest_l2", "rest_max_abs")
 _PER_CELL = ("mean", "std", "base_l2", "dot", "n_changed", *_OF_REST)
 _ARRAYS = ("quantiles", "histogram", *_PER_CELL)
-_LABELS = ("language", "name", "method", "decay_factor", "limit")
+_LABELS = ("language", "name", "method", "decay_factor", "limit", "score_name", "score_unit")
+_EVIDENCE = ("scores", "probability")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,8 +94,12 @@ class WeightDeltas:
     """Largest absolute change of an entry of an unselected neuron."""
     others: pd.DataFrame
     """One row per parameter outside gate, up and down: attention, embeddings, norms, biases."""
-    lape: tuple[Float64[Tensor, " _neuron"], ...] | None = None
-    """LAPE of the selected neurons, in nats; None where it is not known."""
+    scores: tuple[Float64[Tensor, " _neuron"], ...] | None = None
+    """What the selected neurons were chosen by, e.g. their LAPE; None where it is not known."""
+    score_name: str = "score"
+    """See `NeuronSets.score_name`."""
+    score_unit: str = ""
+    """See `NeuronSets.score_unit`."""
     probability: tuple[Float64[Tensor, " _neuron"], ...] | None = None
     """Their activation probability in `language`; None where it is not known."""
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -101,6 +107,12 @@ class WeightDeltas:
     def __post_init__(self) -> None:
         _check_shapes(self)
         _check_values(self)
+
+    @property
+    def score_label(self) -> str:
+        """The name of the score as a reader expects it: short names are acronyms."""
+        name = self.score_name
+        return name.upper() if len(name) <= _LONGEST_ACRONYM else name.replace("_", " ")
 
     @property
     def projections(self) -> tuple[str, ...]:
@@ -201,11 +213,11 @@ class WeightDeltas:
         return frame[[*order, *rest, *(f"q{q:g}" for q in QUANTILES)]]
 
     def neuron_frame(self) -> pd.DataFrame:
-        """List every selected neuron with its LAPE, its probability and how far it moved.
+        """List every selected neuron with its score, its probability and how far it moved.
 
-        Columns: language, name, layer, neuron, lape, probability, norm_gate, norm_up, norm_down
-        (L2 of the change of its row or column) and norm (of all of them together). NaN where
-        unknown, and norm_gate where there is no gate.
+        Columns: language, name, layer, neuron, the score under `score_name`, probability,
+        norm_gate, norm_up, norm_down (L2 of the change of its row or column) and norm (of all of
+        them together). NaN where unknown, and norm_gate where there is no gate.
         """
         layer = torch.arange(self.base.n_layers).repeat_interleave(self.n_neurons).numpy()
         norms = torch.cat(self.neuron_norms, dim=-1).numpy()
@@ -218,27 +230,30 @@ class WeightDeltas:
                 "name": pd.Series([about["name"]] * len(layer), dtype="str"),
                 "layer": layer,
                 "neuron": torch.cat(self.neurons).numpy(),
-                "lape": unknown if self.lape is None else torch.cat(self.lape).numpy(),
-                "probability": unknown
-                if self.probability is None
-                else torch.cat(self.probability).numpy(),
+                **{
+                    column: unknown if values is None else torch.cat(values).numpy()
+                    for column, values in (
+                        (self.score_name, self.scores),
+                        ("probability", self.probability),
+                    )
+                },
                 **{f"norm_{name}": each.get(name, unknown) for name in ("gate", "up", "down")},
                 "norm": np.sqrt(np.square(norms).sum(axis=0)),
             }
         )
 
     def correlation(self) -> dict[str, float]:
-        """Correlate how far a neuron moved with its LAPE: Spearman's rank correlation.
+        """Correlate how far a neuron moved with its score: Spearman's rank correlation.
 
         Layers differ in both, so the correlation over all neurons may be that of the layers; the
         one within layers averages the layers' own, weighted by their neurons. Neurons that never
-        fire (infinite LAPE) are left out.
+        fire (infinite score) are left out.
 
         Returns:
             `overall`, `within_layers` (both NaN where undefined) and `n_neurons`.
         """
-        frame = self.neuron_frame()[["layer", "lape", "norm"]]
-        frame = frame[np.isfinite(frame["lape"])]
+        frame = self.neuron_frame().rename(columns={self.score_name: "score"})
+        frame = frame[np.isfinite(frame["score"])]
         parts = [(_spearman(rows), len(rows)) for _, rows in frame.groupby("layer")]
         parts = [(rho, n) for rho, n in parts if np.isfinite(rho)]
         weight = sum(n for _, n in parts)
@@ -253,7 +268,7 @@ class WeightDeltas:
         tensors = {name: getattr(self, name) for name in _ARRAYS}
         tensors |= {"neurons": torch.cat(self.neurons), "n_neurons": self.n_neurons}
         tensors["neuron_norms"] = torch.cat(self.neuron_norms, dim=-1)
-        for name in ("lape", "probability"):
+        for name in _EVIDENCE:
             if (known := getattr(self, name)) is not None:
                 tensors[name] = torch.cat(known)
         meta = {name: getattr(self, name) for name in _LABELS}
@@ -273,7 +288,7 @@ class WeightDeltas:
         sizes = tensors["n_neurons"].tolist()
         fields: dict[str, Any] = {name: meta[name] for name in _LABELS}
         fields |= {name: tensors[name] for name in _ARRAYS}
-        for name in ("lape", "probability"):
+        for name in _EVIDENCE:
             if name in tensors:
                 fields[name] = tensors[name].split(sizes)
         return cls(
@@ -302,7 +317,7 @@ class WeightDeltas:
 
 def _spearman(frame: pd.DataFrame) -> float:
     """Correlate ranks; NaN where one column is constant or too short."""
-    ranks = frame[["lape", "norm"]].rank()
+    ranks = frame[["score", "norm"]].rank()
     return float(ranks.corr().iloc[0, 1]) if (ranks.nunique() > 1).all() else float("nan")
 
 
@@ -313,11 +328,11 @@ def _check_shapes(deltas: WeightDeltas) -> None:
         expected = (n_layers, width, *tails.get(name, ()))
         if (found := tuple(getattr(deltas, name).shape)) != expected:
             raise MismatchError(f"`{name}` should have shape {expected}; got {found}.")
+    check_layers(deltas.neurons, deltas.base, of="`neurons`", error=MismatchError)
     sizes = [len(layer) for layer in deltas.neurons]
-    check_layers(deltas.language, deltas.neurons, deltas.base)
     if not sum(sizes):
-        raise MismatchError("`neurons` should list at least one neuron.")
-    for name in ("neuron_norms", "lape", "probability"):
+        raise MismatchError("`neurons` should have at least one neuron; got 0 neurons.")
+    for name in ("neuron_norms", *_EVIDENCE):
         per_layer = getattr(deltas, name)
         if per_layer is not None and [layer.shape[-1] for layer in per_layer] != sizes:
             raise MismatchError(
@@ -420,10 +435,10 @@ def _about_rest(deltas: WeightDeltas) -> str:
 
 
 def _about_neurons(deltas: WeightDeltas) -> str:
-    if deltas.lape is None:
-        return "Change and LAPE: no scores known."
+    if deltas.scores is None:
+        return "Change and score: no scores known."
     found = deltas.correlation()
     return (
-        f"Change of a neuron and its LAPE: Spearman {found['overall']:.2f} over "
+        f"Change of a neuron and its {deltas.score_label}: Spearman {found['overall']:.2f} over "
         f"{found['n_neurons']} neurons, {found['within_layers']:.2f} within layers."
     )

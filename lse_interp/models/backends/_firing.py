@@ -9,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, cat, nn
 
 from lse_interp.core.errors import ActivationError
+from lse_interp.models.sites import parse_site
 
-__all__ = ["Firings", "HookFn", "StopForward", "apply_hook", "share_tensors"]
+__all__ = ["Firings", "HookFn", "StopForward", "apply_hook", "in_turn", "share_tensors"]
 
 HookFn = Callable[[Tensor, str], Any]
 """`fn(activation, site)`; returns None to leave the activation, or its replacement."""
@@ -119,6 +120,25 @@ def apply_hook(
     if part is None:
         return replacement
     return cat([value[..., : part[0]], replacement, value[..., part[1] :]], dim=-1)
+
+
+def in_turn(layers: Sequence[Mapping[str, HookFn]], *, stop_after: int | None) -> dict[str, HookFn]:
+    """Merge several sets of hooks into one: at each site, the functions run one after the other."""
+    merged: dict[str, HookFn] = {}
+    for layer in layers:
+        for site, fn in layer.items():
+            if stop_after is None or parse_site(site)[1] <= stop_after:
+                merged[site] = _chain(merged[site], fn) if site in merged else fn
+    return merged
+
+
+def _chain(first: HookFn, second: HookFn) -> HookFn:
+    def both(activation: Tensor, site: str) -> Any:
+        edited = first(activation, site)
+        replacement = second(activation if edited is None else edited, site)
+        return edited if replacement is None else replacement
+
+    return both
 
 
 def share_tensors(hf: nn.Module) -> nn.Module:

@@ -1,20 +1,22 @@
-"""The dataset card of released neurons: what stands beside the table on the Hugging Face hub.
+"""The dataset card of released neurons: the README next to the table on the Hugging Face hub.
 
-YAML front matter in the hub's vocabulary, then what a reader needs to use the table and to make it
-again. Everything is read from the neuron sets; what they do not say is said to be unknown.
+Everything in it is read from the neuron sets. What they do not say is given as unknown.
 """
 
-import json
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import DatasetCardData
+
 from lse_interp.artifacts.atomic import write_together
+from lse_interp.artifacts.paths import DEFAULT_SELECTOR
+from lse_interp.artifacts.registry import writer_command
 from lse_interp.core.errors import LseError
 from lse_interp.core.languages import LANGUAGES
-from lse_interp.neurons.formats.release_parquet import COLUMNS
+from lse_interp.neurons.selectors import SELECTORS, Selector, command_flags
 from lse_interp.neurons.sets import NeuronSets
 
 __all__ = ["CARD_NAME", "TABLE_NAME", "check_license", "dataset_card", "write_release"]
@@ -22,29 +24,12 @@ __all__ = ["CARD_NAME", "TABLE_NAME", "check_license", "dataset_card", "write_re
 CARD_NAME, TABLE_NAME = "README.md", "neurons.parquet"
 
 _NO_LICENSE = "unknown"
-_TAGS = ("interpretability", "multilingual", "language-neurons", "lape", "lse_interp")
 _ROWS = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"))
-_THRESHOLDS = {
-    "k": "share of all neurons that were chosen",
-    "activity_quantile": "share of all probabilities below the bar for being eligible",
-    "activity": "that quantile: the bar some language must pass",
-    "selectivity_quantile": "share of all probabilities below the bar for belonging to a language",
-    "selectivity": "that quantile: the bar the language itself must pass",
-}
 _CITATION = """\
 @misc{gurgurov2025sparse,
   title  = {Sparse Subnetwork Enhancement for Underrepresented Languages in Large Language Models},
   author = {Gurgurov, Daniil and van Genabith, Josef and Ostermann, Simon},
   year   = {2025}
-}
-@misc{tang2024language,
-  title  = {Language-Specific Neurons: The Key to Multilingual Capabilities in Large Language
-            Models},
-  author = {Tang, Tianyi and Luo, Wenyang and Huang, Haoyang and Zhang, Dongdong and Wang, Xiaolei
-            and Zhao, Xin and Wei, Furu and Wen, Ji-Rong},
-  year   = {2024},
-  eprint = {2402.16438},
-  archivePrefix = {arXiv}
 }"""
 
 
@@ -54,7 +39,7 @@ def write_release(folder: str | Path, neurons: NeuronSets, *, license: str | Non
     Other files in the folder stay.
 
     Args:
-        folder: where; made if need be.
+        folder: where; created if it is missing.
         neurons: the sets.
         license: see `dataset_card`.
 
@@ -81,27 +66,32 @@ def dataset_card(neurons: NeuronSets, *, license: str | None = None) -> str:
             where none was chosen.
 
     Raises:
-        LseError: what cannot be an identifier.
+        LseError: `license` cannot be an identifier.
     """
     if license is not None:
         check_license(license)
+    selector = SELECTORS[neurons.method] if neurons.method in SELECTORS else None  # noqa: SIM401
+    citations = [_CITATION, *([selector.citation] if selector and selector.citation else [])]
     sections = {
-        "": _summary(neurons),
-        "How they were found": _method(neurons),
+        "How they were found": _method(neurons, selector),
         "Languages": _languages(neurons),
-        "Columns": _columns(neurons),
+        "Columns": _columns(neurons, selector),
         "Loading": _loading(neurons),
-        "Making it again": _commands(neurons),
-        "Citation": f"```bibtex\n{_CITATION}\n```",
+        "Making it again": _commands(neurons, selector),
+        "Citation": "\n".join(["```bibtex", *citations, "```"]),
         "License": _license(license),
     }
-    parts = [f"## {title}\n\n{text}" if title else text for title, text in sections.items()]
-    title = f"# Language neurons of {neurons.model.name}"
-    return "\n\n".join([_front_matter(neurons, license or _NO_LICENSE), title, *parts]) + "\n"
+    parts = [
+        f"---\n{_front_matter(neurons, license or _NO_LICENSE).to_yaml()}\n---",
+        f"# Language neurons of {neurons.model.name}",
+        _summary(neurons),
+        *(f"## {title}\n\n{text}" for title, text in sections.items()),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def check_license(license: str) -> None:
-    """Refuse what cannot be one of the hub's license identifiers.
+    """Refuse a license that cannot be one of the hub's identifiers.
 
     Raises:
         LseError: it holds more than small letters, digits, dots and hyphens.
@@ -113,105 +103,60 @@ def check_license(license: str) -> None:
         )
 
 
-def _front_matter(neurons: NeuronSets, license: str) -> str:
+def _front_matter(neurons: NeuronSets, license: str) -> DatasetCardData:
     n_rows = sum(neurons.size(language) for language in neurons)
-    records = [LANGUAGES[code] for code in neurons if code in LANGUAGES]
     base = {record.code: record.iso639_1 or record.code for record in LANGUAGES.values()}
     # The hub knows languages; varieties have a field of their own.
-    varieties = [
-        base[record.iso639_3] + record.code.removeprefix(record.iso639_3)
-        for record in records
-        if record.code != record.iso639_3
-    ]
-    unlisted = [code for code in neurons if code not in LANGUAGES]
-    fields: dict[str, Any] = {
+    languages, varieties = set(), set()
+    for code in neurons:
+        record = LANGUAGES.get(code)
+        languages.add(base[record.iso639_3] if record else code)
+        if record and code != record.iso639_3:
+            varieties.add(base[record.iso639_3] + code.removeprefix(record.iso639_3))
+    about: dict[str, Any] = {
         "license": license,
         "pretty_name": f"Language neurons of {neurons.model.name}",
-        "language": sorted({base[record.iso639_3] for record in records} | set(unlisted)),
-        **({"language_bcp47": sorted(varieties)} if varieties else {}),
+        "language": sorted(languages),
+        "language_bcp47": sorted(varieties) or None,
         "multilinguality": ["multilingual"],
         "size_categories": [next((name for top, name in _ROWS if n_rows < top), "1M<n<10M")],
-        "tags": list(_TAGS),
+        "tags": ["interpretability", "multilingual", "language-neurons", neurons.method]
+        + ["lse_interp"],
         "configs": [
-            {
-                "config_name": "default",
-                "data_files": [{"split": "train", "path": TABLE_NAME}],
-            }
+            {"config_name": "default", "data_files": [{"split": "train", "path": TABLE_NAME}]}
         ],
     }
-    return "\n".join(["---", *_yaml(fields), "---"])
-
-
-def _yaml(value: Mapping[str, Any], *, indent: str = "") -> Iterator[str]:
-    """Write mappings, lists and text as YAML; JSON strings are YAML, and `no` stays Norwegian."""
-    for key, item in value.items():
-        if not isinstance(item, list):
-            yield f"{indent}{key}: {_scalar(item)}"
-        elif item and isinstance(item[0], Mapping):
-            yield f"{indent}{key}:"
-            for part in item:
-                first, *rest = _yaml(part, indent=indent + "  ")
-                yield f"{indent}- {first.lstrip()}"
-                yield from rest
-        else:
-            yield f"{indent}{key}:"
-            yield from (f"{indent}- {_scalar(part)}" for part in item)
-
-
-def _scalar(text: str) -> str:
-    plain = re.fullmatch(r"[a-z][\w.-]*", text) and text not in {"no", "yes", "on", "off", "null"}
-    return text if plain else json.dumps(text, ensure_ascii=False)
+    return DatasetCardData(**about)
 
 
 def _summary(neurons: NeuronSets) -> str:
     model, n_all = neurons.model, neurons.model.n_layers * neurons.model.d_mlp
     n_union = int(neurons.union().sum())
-    return "\n\n".join(
-        [
-            _fill(
-                f"Neurons of the feed-forward layers that `{model.name}` keeps for "
-                f"{len(neurons)} languages, one row of `{TABLE_NAME}` per language, layer and "
-                f"neuron. {n_union:,} of its {n_all:,} neurons ({_percent(n_union, n_all)} %) "
-                "belong to at least one language; a neuron may belong to several."
-            ),
-            _table(
-                ("", ""),
-                [
-                    ("model", f"`{model.name}`"),
-                    ("fingerprint of its weights", f"`{model.fingerprint or 'unknown'}`"),
-                    ("architecture", f"{model.architecture}, {model.n_parameters:,} parameters"),
-                    ("layers, neurons per layer", f"{model.n_layers}, {model.d_mlp:,}"),
-                    ("site of the activations", f"`{neurons.site or 'unknown'}`"),
-                    ("made", _made(neurons)),
-                ],
-            ),
-        ]
+    about = neurons.provenance
+    made = f"{about.get('created', 'at an unknown time')}, lse_interp"
+    text = _fill(
+        f"Neurons of the feed-forward layers that `{model.name}` keeps for {len(neurons)} "
+        f"languages, one row of `{TABLE_NAME}` per language, layer and neuron. {n_union:,} of its "
+        f"{n_all:,} neurons ({_percent(n_union, n_all)} %) belong to at least one language; a "
+        "neuron may belong to several."
     )
+    rows = [
+        ("model", f"`{model.name}`"),
+        ("fingerprint of its weights", f"`{model.fingerprint or 'unknown'}`"),
+        ("architecture", f"{model.architecture}, {model.n_parameters:,} parameters"),
+        ("layers, neurons per layer", f"{model.n_layers}, {model.d_mlp:,}"),
+        ("site of the activations", f"`{neurons.site or 'unknown'}`"),
+        ("made", f"{made} {about.get('package_version', 'unknown version')}"),
+    ]
+    return f"{text}\n\n{_table(('', ''), rows)}"
 
 
-def _made(neurons: NeuronSets) -> str:
-    version = neurons.provenance.get("package_version", "unknown version")
-    return f"{neurons.provenance.get('created', 'at an unknown time')}, lse_interp {version}"
-
-
-def _method(neurons: NeuronSets) -> str:
-    if neurons.method != "lape":
-        about = _fill(f"Method: `{neurons.method}`.")
-    else:
-        about = _fill(
-            "Language Activation Probability Entropy (LAPE): with p[k] the share of tokens of "
-            "language k at which a neuron is active (value > 0) and q[k] = p[k] / sum of p over "
-            "languages, its score is - sum of q[k] log q[k]. Chosen are the neurons of lowest "
-            "score among those that some language uses often; each belongs to every language that "
-            "uses it often. The scores depend on the whole set of languages."
-        )
-    known = neurons.thresholds
-    order = [name for name in _THRESHOLDS if name in known]
-    order += [name for name in known if name not in _THRESHOLDS]
-    rows = [(f"`{name}`", f"{known[name]:g}", _THRESHOLDS.get(name, "")) for name in order]
-    return "\n\n".join(
-        [about, _table(("threshold", "value", "meaning"), rows)] if rows else [about]
-    )
+def _method(neurons: NeuronSets, selector: Selector | None) -> str:
+    about = _fill(selector.about if selector else f"Method: `{neurons.method}`.")
+    known, meanings = neurons.thresholds, selector.thresholds if selector else {}
+    order = dict.fromkeys([name for name in meanings if name in known] + list(known))
+    rows = [(f"`{name}`", _number(known[name]), meanings.get(name, "")) for name in order]
+    return f"{about}\n\n{_table(('threshold', 'value', 'meaning'), rows)}" if rows else about
 
 
 def _languages(neurons: NeuronSets) -> str:
@@ -235,11 +180,21 @@ def _languages(neurons: NeuronSets) -> str:
     return f"{_table(header, rows, right=4)}\n\n{note}"
 
 
-def _columns(neurons: NeuronSets) -> str:
-    unknown = [name for name in ("lape", "probability") if getattr(neurons, name) is None]
-    rows = [(f"`{name}`", meaning) for name, meaning in COLUMNS.items()]
-    table = _table(("column", "meaning"), rows)
-    return f"{table}\n\nNot known here: {', '.join(unknown)}." if unknown else table
+def _columns(neurons: NeuronSets, selector: Selector | None) -> str:
+    title = selector.title if selector else "score"
+    unit = f", in {neurons.score_unit}" if neurons.score_unit else ""
+    score = neurons.score_name
+    meanings = {
+        "language": "code of the language: ISO 639-3, of a variety with its region or script",
+        "layer": "layer, from 0",
+        "neuron": "index of the neuron in the MLP of that layer, from 0",
+        score: f"{title} of the neuron over all languages{unit}",
+        "probability": "share of the language's tokens at which the neuron is active",
+    }
+    table = _table(("column", "meaning"), [(f"`{name}`", text) for name, text in meanings.items()])
+    grids = {score: neurons.scores, "probability": neurons.probability}
+    unknown = ", ".join(name for name, grid in grids.items() if grid is None)
+    return f"{table}\n\nNot known here: {unknown}." if unknown else table
 
 
 def _loading(neurons: NeuronSets) -> str:
@@ -265,8 +220,9 @@ def _loading(neurons: NeuronSets) -> str:
     )
 
 
-def _commands(neurons: NeuronSets) -> str:
-    if neurons.method != "lape" or "k" not in neurons.thresholds:
+def _commands(neurons: NeuronSets, selector: Selector | None) -> str:
+    asked = selector.defaults if selector else {}
+    if selector is None or not asked.keys() <= neurons.thresholds.keys():
         command = neurons.provenance.get("command")
         return f"Written by `{command}`." if command else "The command was not recorded."
     model = f"--model {neurons.model.name}"
@@ -277,15 +233,13 @@ def _commands(neurons: NeuronSets) -> str:
         source = (corpora.get(code) or "<your text>", n_tokens.get(code, 0))
         together.setdefault(source, []).append(code)
     lines = [
-        f"python -m lse_interp.activations {model} --corpus {_quoted(corpus)} --n-tokens {n} "
+        f"{writer_command('activation_counts')} {model} --corpus {_quoted(corpus)} --n-tokens {n} "
         f"--site {neurons.site} --langs {' '.join(codes)}"
         for (corpus, n), codes in together.items()
     ]
-    flags = [
-        f"--{name.replace('_', '-')} {neurons.thresholds[name]:g}"
-        for name in ("k", "activity_quantile", "selectivity_quantile")
-    ]
-    lines.append(f"python -m lse_interp.lape {model} {' '.join(flags)} --parquet")
+    choice = "" if selector.name == DEFAULT_SELECTOR else f" --selector {selector.name}"
+    flags = command_flags({name: neurons.thresholds[name] for name in asked})
+    lines.append(f"{writer_command('neuron_sets')} {model}{choice} {flags} --parquet")
     return "\n".join(["```bash", *map(_wrapped, lines), "```"])
 
 
@@ -303,6 +257,10 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: int =
     """Write a markdown table; the last `right` columns are numbers."""
     rule = ["---"] * (len(header) - right) + ["---:"] * right
     return "\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *rows])
+
+
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else f"{value}"
 
 
 def _percent(part: int, whole: int) -> str:

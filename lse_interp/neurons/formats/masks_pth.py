@@ -1,4 +1,4 @@
-"""Foreign formats of neuron sets: lists of indices saved with torch, and the files released so."""
+"""Neuron sets as lists of index tensors saved with torch, as in the paper's released files."""
 
 import io
 import warnings
@@ -13,16 +13,11 @@ from torch import Tensor
 
 from lse_interp.artifacts.atomic import write_atomic
 from lse_interp.core.errors import ArtifactError, LanguageError, MismatchError, near_misses
-from lse_interp.core.languages import RELEASED_LANGUAGES, lookup
+from lse_interp.core.languages import lookup
 from lse_interp.models.info import ModelInfo
+from lse_interp.neurons.indices import check_layers
 
-__all__ = [
-    "RELEASED_LANGUAGES",
-    "RELEASED_MODELS",
-    "read_masks",
-    "released_model",
-    "write_masks",
-]
+__all__ = ["RELEASED_MODELS", "read_masks", "released_model", "write_masks"]
 
 RELEASED_MODELS: Mapping[str, ModelInfo] = {
     "llama-3.1-5": ModelInfo(
@@ -81,7 +76,7 @@ def read_masks(
             f"({', '.join(codes)}). Name every language of the file, in its order."
         )
     return {
-        code: _sorted_layers(layers, path=path, language=code, model=model)
+        code: _sorted_layers(layers, where=f"{path}: the neurons of {code}", model=model)
         for code, layers in zip(codes, masks, strict=True)
     }
 
@@ -105,7 +100,7 @@ def _load(path: Path) -> list:
     try:
         _check_zip(path)
         with warnings.catch_warnings():
-            # What a damaged file holds makes the unpickler wonder aloud before it fails.
+            # The unpickler warns about the content of a damaged file before it fails.
             warnings.simplefilter("ignore")
             masks = torch.load(path, weights_only=True, map_location="cpu")
     # A damaged pickle raises whatever its opcodes run into.
@@ -140,29 +135,15 @@ def _codes(languages: Sequence[str]) -> list[str]:
 
 
 def _sorted_layers(
-    layers: Sequence[Any], *, path: str | Path, language: str, model: ModelInfo
-) -> tuple[Tensor, ...]:
-    if len(layers) != model.n_layers:
-        raise MismatchError(
-            f"{path} belongs to another model: expected {model.n_layers} layers ({model.name}), "
-            f"found {len(layers)} for {language}."
-        )
-    return tuple(
-        _sorted_indices(found, where=f"{path}, {language}, layer {layer}", model=model)
-        for layer, found in enumerate(layers)
-    )
-
-
-def _sorted_indices(found: Any, *, where: str, model: ModelInfo) -> Tensor:
-    if not isinstance(found, Tensor) or found.ndim != 1 or found.dtype != torch.int64:
-        kind = f"{found.dtype} {list(found.shape)}" if isinstance(found, Tensor) else type(found)
-        raise ArtifactError(f"{where}: expected a one-axis int64 tensor of indices, found {kind}.")
-    indices = found.sort().values
-    if len(indices) and (indices[0] < 0 or indices[-1] >= model.d_mlp):
-        raise MismatchError(
-            f"{where}: neuron indices of {model.name} are in [0, {model.d_mlp}); found "
-            f"{int(indices[0])} to {int(indices[-1])}. The file belongs to another model."
-        )
-    if (indices.diff() == 0).any():
-        raise ArtifactError(f"{where}: a neuron is listed twice.")
+    layers: Sequence[Any], *, where: str, model: ModelInfo
+) -> tuple[Int64[Tensor, " _neuron"], ...]:
+    for layer, found in enumerate(layers):
+        if not isinstance(found, Tensor) or found.ndim != 1 or found.dtype != torch.int64:
+            is_tensor = isinstance(found, Tensor)
+            kind = f"{found.dtype} {list(found.shape)}" if is_tensor else type(found)
+            raise ArtifactError(
+                f"{where} in layer {layer} must be a one-axis int64 tensor; found {kind}."
+            )
+    indices = tuple(found.sort().values for found in layers)
+    check_layers(indices, model, of=where, error=MismatchError)
     return indices

@@ -2,7 +2,7 @@
 
 What the rows are of (model, site, thresholds, languages with their number of neurons) is a JSON
 text in the schema metadata, under `lse_interp`; a checksum over that text and all columns is under
-`lse_interp_sha256`, so that a table is read whole and unchanged or not at all.
+`lse_interp_sha256`: a table that was cut or changed is refused.
 """
 
 import hashlib
@@ -20,20 +20,15 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from lse_interp.artifacts.atomic import write_atomic
+from lse_interp.artifacts.provenance import jsonable
+from lse_interp.artifacts.registry import writer_command
 from lse_interp.core.errors import ArtifactError
 from lse_interp.models.info import ModelInfo
 
-__all__ = ["COLUMNS", "read_release_table", "rows_to_grids", "rows_to_indices", "write_table"]
+__all__ = ["read_release_table", "rows_to_grids", "rows_to_indices", "write_table"]
 
-COLUMNS: Mapping[str, str] = {
-    "language": "code of the language: ISO 639-3, of a variety with its region or script",
-    "layer": "layer, from 0",
-    "neuron": "index of the neuron in the MLP of that layer, from 0",
-    "lape": "Language Activation Probability Entropy of the neuron over all languages, in nats",
-    "probability": "share of the language's tokens at which the neuron is active",
-}
-"""Column -> what it holds."""
-
+_VERSION = 2
+_REQUIRED = ("language", "layer", "neuron", "probability")
 _KEY, _CHECKSUM_KEY = b"lse_interp", b"lse_interp_sha256"
 
 
@@ -42,11 +37,11 @@ def write_table(path: str | Path, frame: pd.DataFrame, *, about: Mapping[str, An
 
     Args:
         path: the `.parquet` file.
-        frame: the columns of `COLUMNS`.
-        about: what the table is of, JSON-ready.
+        frame: columns language, layer, neuron, the score, probability.
+        about: what the table is of; dataclasses, paths and tuples are converted to JSON.
     """
-    table = pa.Table.from_pandas(frame[list(COLUMNS)], preserve_index=False)
-    text = json.dumps(about).encode()
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    text = json.dumps(jsonable({"version": _VERSION} | dict(about))).encode()
     described = {_KEY: text, _CHECKSUM_KEY: _checksum(table, text)}
     table = table.replace_schema_metadata((table.schema.metadata or {}) | described)
 
@@ -71,14 +66,14 @@ def read_release_table(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     path = Path(path)
     if not path.is_file():
         raise ArtifactError(
-            f"{path} is not a file. Give the neurons.parquet that `python -m lse_interp.lape "
-            "--parquet` wrote, or that was downloaded."
+            f"{path} is not a file. Give the neurons.parquet that "
+            f"`{writer_command('neuron_sets')} --parquet` wrote, or that was downloaded."
         )
     try:
         with path.open("rb") as file:
             table = pq.read_table(file)
         metadata = table.schema.metadata or {}
-        missing = [name for name in COLUMNS if name not in table.column_names]
+        missing = [name for name in _REQUIRED if name not in table.column_names]
     except (OSError, ValueError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
     if missing or not {_KEY, _CHECKSUM_KEY} <= set(metadata):
@@ -87,7 +82,7 @@ def read_release_table(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
             f"{path} is a parquet file but not a release table of lse_interp ({what}). Copies that "
             "other tools wrote lose the metadata; take the original file."
         )
-    table = table.select(list(COLUMNS)).replace_schema_metadata(None)
+    table = table.replace_schema_metadata(None)
     try:
         found = _checksum(table, metadata[_KEY])
     # TypeError: a column that an altered schema makes into one of bytes.
@@ -98,7 +93,14 @@ def read_release_table(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
             f"{path} was altered after it was written: its rows or its description do not have "
             "the checksum they were written with. Take the original file."
         )
-    return table.to_pandas(), json.loads(metadata[_KEY])
+    about = json.loads(metadata[_KEY])
+    if about.get("version") != _VERSION:
+        raise ArtifactError(
+            f"{path} has format version {about.get('version', 1)} of the release table; this "
+            f"package reads version {_VERSION}. Write it again, or install the version of the "
+            f"package that wrote it ({about['provenance'].get('package_version', 'unknown')})."
+        )
+    return table.to_pandas(), about
 
 
 def rows_to_indices(
@@ -113,30 +115,34 @@ def rows_to_indices(
 
 
 def rows_to_grids(
-    frame: pd.DataFrame, *, languages: Mapping[str, int], model: ModelInfo
+    frame: pd.DataFrame, *, score_name: str, languages: Mapping[str, int], model: ModelInfo
 ) -> tuple[Float64[Tensor, "layer neuron"] | None, Float64[Tensor, "lang layer neuron"] | None]:
-    """Put LAPE and probability into their places; NaN where the table does not list a neuron.
+    """Put scores and probabilities into their places; NaN where the table does not list a neuron.
 
     Returns:
-        LAPE and probability; None for a column without any number.
+        Scores and probabilities; None for a column without any number.
     """
     layer, neuron = (_tensor(frame[column], np.int64) for column in ("layer", "neuron"))
-    lape = probability = None
-    if frame["lape"].notna().any():
-        lape = torch.full((model.n_layers, model.d_mlp), torch.nan, dtype=torch.float64)
-        lape[layer, neuron] = _tensor(frame["lape"], np.float64)
-    if frame["probability"].notna().any():
-        place = {language: position for position, language in enumerate(languages)}
-        shape = (len(place), model.n_layers, model.d_mlp)
-        probability = torch.full(shape, torch.nan, dtype=torch.float64)
-        position = _tensor(frame["language"].map(place), np.int64)
-        probability[position, layer, neuron] = _tensor(frame["probability"], np.float64)
-    return lape, probability
+    order = {language: position for position, language in enumerate(languages)}
+    language = _tensor(frame["language"].map(order), np.int64)
+
+    def grid(column: str, *place: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+        if not frame[column].notna().any():
+            return None
+        values = torch.full(shape, torch.nan, dtype=torch.float64)
+        values[place] = _tensor(frame[column], np.float64)
+        return values
+
+    each = (model.n_layers, model.d_mlp)
+    return (
+        grid(score_name, layer, neuron, shape=each),
+        grid("probability", language, layer, neuron, shape=(len(languages), *each)),
+    )
 
 
 def _checksum(table: pa.Table, text: bytes) -> bytes:
     digest = hashlib.sha256(text)
-    for name in COLUMNS:
+    for name in table.column_names:
         column = table.column(name)
         digest.update(f"\n{name}:{column.type}:".encode())
         if name == "language":

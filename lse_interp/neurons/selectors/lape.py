@@ -1,26 +1,56 @@
-"""The rule behind LAPE: entropy over languages, thresholds, and who gets which neuron."""
+"""LAPE: entropy over languages, thresholds, and which language gets which neuron.
 
+Low entropy means that few languages use a neuron.
+
+Source: paper, section 3.1, and the method's released code where the paper leaves room: both
+thresholds are quantiles of all layer x neuron x language probabilities, compared with a strict >.
+"""
+
+import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from lse_interp.core.errors import LseError
+from lse_interp.neurons.selection import CheckedCounts, Selection, activation_probabilities
+from lse_interp.neurons.selectors import SELECTORS, Selector
 
-__all__ = ["Selection", "check_n_languages", "check_parameters", "lape_scores", "select"]
+__all__ = ["Parameters", "choose", "lape_scores", "select"]
 
 
-class Selection(NamedTuple):
-    """What `select` decides."""
+@dataclasses.dataclass(frozen=True)
+class Parameters:
+    """How many neurons LAPE chooses, and how active they must be.
 
-    member: Bool[Tensor, "lang layer neuron"]
-    """Whether a neuron belongs to a language."""
-    lape: Float64[Tensor, "layer neuron"]
-    """Entropy in nats."""
-    thresholds: dict[str, float]
-    """`k`, both quantiles, and the probabilities they came to: `activity`, `selectivity`."""
+    Raises:
+        LseError: A share or a quantile out of range.
+    """
+
+    k: float = 0.05
+    """Share of all neurons to choose, in (0, 1]."""
+    activity_quantile: float = 0.95
+    """A neuron is eligible if some language uses it more often than this share of all
+    (neuron, language) pairs; in (0, 1)."""
+    selectivity_quantile: float = 0.95
+    """A chosen neuron belongs to every language that uses it more often than this share of all
+    pairs; in (0, 1)."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.k <= 1:
+            raise LseError(f"`k` must be in (0, 1]; got {self.k}. Pass a fraction, e.g. 0.05.")
+        for name in ("activity_quantile", "selectivity_quantile"):
+            if not 0 < (value := getattr(self, name)) < 1:
+                raise LseError(
+                    f"`{name}` must be in (0, 1); got {value}. Pass a fraction, e.g. 0.95."
+                )
+
+
+def choose(counts: CheckedCounts, parameters: Parameters) -> Selection:
+    """Choose neurons by the activation probabilities of at least two languages; see `select`."""
+    _check_n_languages(len(counts))
+    return select(activation_probabilities(counts), parameters)
 
 
 def lape_scores(
@@ -52,11 +82,7 @@ def lape_scores(
 
 
 def select(
-    probability: Float64[Tensor, "lang layer neuron"],
-    *,
-    k: float = 0.05,
-    activity_quantile: float = 0.95,
-    selectivity_quantile: float = 0.95,
+    probability: Float64[Tensor, "lang layer neuron"], parameters: Parameters | None = None
 ) -> Selection:
     """Choose the language neurons and say which language each belongs to.
 
@@ -73,36 +99,31 @@ def select(
 
     Args:
         probability: share of tokens at which the neuron is active, in [0, 1].
-        k: share of all neurons to choose, in (0, 1].
-        activity_quantile: in (0, 1).
-        selectivity_quantile: in (0, 1).
+        parameters: by default those of the paper.
 
     Raises:
-        LseError: fewer than two languages, a parameter out of range, a probability that is not in
-            [0, 1], or `k` above the eligible share.
+        LseError: fewer than two languages, a probability that is not in [0, 1], or `k` above the
+            eligible share.
 
     Source: paper, section 3.1. The paper writes >= for both conditions; the strict > is that of
     the released code.
     """
-    check_parameters(
-        k=k, activity_quantile=activity_quantile, selectivity_quantile=selectivity_quantile
-    )
+    rule = parameters or Parameters()
     _check_probability(probability)
-    activity, selectivity = _quantiles(probability, (activity_quantile, selectivity_quantile))
-    lape = lape_scores(probability)
+    quantiles = (rule.activity_quantile, rule.selectivity_quantile)
+    activity, selectivity = _quantiles(probability, quantiles)
+    scores = lape_scores(probability)
     eligible = probability.amax(dim=0) > activity
-    chosen = _lowest(lape, eligible=eligible, k=k, activity=activity)
-    thresholds = {
-        "k": k,
-        "activity_quantile": activity_quantile,
-        "activity": activity,
-        "selectivity_quantile": selectivity_quantile,
-        "selectivity": selectivity,
-    }
-    return Selection((probability > selectivity) & chosen, lape, thresholds)
+    chosen = _lowest(scores, eligible=eligible, k=rule.k, activity=activity)
+    return Selection(
+        member=(probability > selectivity) & chosen,
+        scores=scores,
+        thresholds={"activity": activity, "selectivity": selectivity},
+        probability=probability,
+    )
 
 
-def check_n_languages(n_languages: int) -> None:
+def _check_n_languages(n_languages: int) -> None:
     """Refuse fewer than two languages: LAPE compares them."""
     if n_languages < 2:
         raise LseError(
@@ -122,7 +143,7 @@ def _quantiles(
 
 
 def _lowest(
-    lape: Float64[Tensor, "layer neuron"],
+    scores: Float64[Tensor, "layer neuron"],
     *,
     eligible: Bool[Tensor, "layer neuron"],
     k: float,
@@ -133,7 +154,7 @@ def _lowest(
     _check_room(k=k, n_chosen=n_chosen, n_eligible=len(candidates), n_all=n_all, activity=activity)
     # Rounded, so that the last bits of a vectorised log, which differ between processors, do not
     # decide; candidates ascend by (layer, neuron), so a stable sort breaks ties in that order.
-    order = lape.flatten()[candidates].round(decimals=12).argsort(stable=True)
+    order = scores.flatten()[candidates].round(decimals=12).argsort(stable=True)
     chosen = torch.zeros(n_all, dtype=torch.bool)
     chosen[candidates[order[:n_chosen]]] = True
     return chosen.view_as(eligible)
@@ -153,24 +174,46 @@ def _check_room(*, k: float, n_chosen: int, n_eligible: int, n_all: int, activit
         )
 
 
-def check_parameters(*, k: float, activity_quantile: float, selectivity_quantile: float) -> None:
-    """Refuse a share or a quantile that is out of range.
-
-    Raises:
-        LseError: names the parameter.
-    """
-    if not 0 < k <= 1:
-        raise LseError(f"`k` must be in (0, 1]; got {k}. Pass a fraction, e.g. 0.05.")
-    for name, value in (
-        ("activity_quantile", activity_quantile),
-        ("selectivity_quantile", selectivity_quantile),
-    ):
-        if not 0 < value < 1:
-            raise LseError(f"`{name}` must be in (0, 1); got {value}. Pass a fraction, e.g. 0.95.")
-
-
 def _check_probability(probability: Float64[Tensor, "lang layer neuron"]) -> None:
-    check_n_languages(len(probability))
+    _check_n_languages(len(probability))
     low, high = (float(value) for value in probability.aminmax())
     if not (low >= 0 and high <= 1):  # also catches NaN, which aminmax propagates
         raise LseError(f"A probability must be in [0, 1]; found {low} to {high}.")
+
+
+SELECTORS.register("lape")(
+    Selector(
+        name="lape",
+        title="Language Activation Probability Entropy",
+        score_name="lape",
+        score_unit="nats",
+        about=(
+            "Language Activation Probability Entropy (LAPE): with p[k] the share of tokens of "
+            "language k at which a neuron is active (value > 0) and q[k] = p[k] / sum of p over "
+            "languages, its score is - sum of q[k] log q[k]. Chosen are the neurons of lowest "
+            "score among those that some language uses often; each belongs to every language that "
+            "uses it often. The scores depend on the whole set of languages."
+        ),
+        Parameters=Parameters,
+        choose=choose,
+        thresholds={
+            "k": "share of all neurons that were chosen",
+            "activity_quantile": "share of all probabilities below the bar for being eligible",
+            "activity": "that quantile: the bar some language must pass",
+            "selectivity_quantile": (
+                "share of all probabilities below the bar for belonging to a language"
+            ),
+            "selectivity": "that quantile: the bar the language itself must pass",
+        },
+        citation="""\
+@misc{tang2024language,
+  title  = {Language-Specific Neurons: The Key to Multilingual Capabilities in Large Language
+            Models},
+  author = {Tang, Tianyi and Luo, Wenyang and Huang, Haoyang and Zhang, Dongdong and Wang, Xiaolei
+            and Zhao, Xin and Wei, Furu and Wen, Ji-Rong},
+  year   = {2024},
+  eprint = {2402.16438},
+  archivePrefix = {arXiv}
+}""",
+    )
+)

@@ -12,10 +12,12 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from lse_interp.artifacts.registry import writer_command
 from lse_interp.core.errors import LseError, MismatchError
 from lse_interp.models import HookedModel
 from lse_interp.models.mlp_weights import read_rows, write_rows
 from lse_interp.models.placement.dtensors import whole
+from lse_interp.neurons.indices import check_layers
 from lse_interp.training.sharded_leaves import by_kind, is_sharded
 
 __all__ = ["Engine", "NeuronRows", "attach", "clip_gradients", "frozen", "master_dtype"]
@@ -49,14 +51,19 @@ class NeuronRows(nn.Module):
         neurons: One ascending index tensor per layer.
 
     Raises:
-        MismatchError: Neurons for another number of layers, or out of range.
+        MismatchError: Neurons for another number of layers, out of range, or not ascending.
         LseError: No neuron at all.
     """
 
     def __init__(self, model: HookedModel, neurons: Iterable[Int64[Tensor, " _neuron"]]) -> None:
         super().__init__()
         self.neurons = tuple(neurons)
-        _check_neurons(self.neurons, model)
+        check_layers(self.neurons, model.info, of="The neurons to train", error=MismatchError)
+        if not self.layers:
+            raise LseError(
+                "There is no neuron to train. Choose a language with neurons, or identify more of "
+                f"them (a larger --k of `{writer_command('neuron_sets')}`)."
+            )
         # Not registered: the model is no part of this module.
         self._model = (model,)
         self.leaves = nn.ParameterDict()
@@ -148,22 +155,3 @@ def frozen(hf: nn.Module, trained: Mapping[str, nn.Parameter]) -> Callable[[], N
             weight.requires_grad_(flag)
 
     return restore
-
-
-def _check_neurons(neurons: tuple[Tensor, ...], model: HookedModel) -> None:
-    if len(neurons) != model.n_layers:
-        raise MismatchError(
-            f"Neurons should be listed for each of the {model.n_layers} layers of {model.name}; "
-            f"got {len(neurons)} lists."
-        )
-    if not any(len(chosen) for chosen in neurons):
-        raise LseError(
-            "There is no neuron to train. Choose a language with neurons, or identify more of them "
-            "(a larger --k of lse_interp.lape)."
-        )
-    for layer, chosen in enumerate(neurons):
-        if len(chosen) and (int(chosen.min()) < 0 or int(chosen.max()) >= model.d_mlp):
-            raise MismatchError(
-                f"Layer {layer} of {model.name} has neurons 0 to {model.d_mlp - 1}; got "
-                f"{int(chosen.min())} to {int(chosen.max())}."
-            )

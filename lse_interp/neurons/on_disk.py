@@ -1,0 +1,130 @@
+"""The counts of a run folder, and the neurons found in them: reused, or identified and saved."""
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lse_interp.artifacts.format import read_checksum
+from lse_interp.artifacts.paths import RunPaths
+from lse_interp.artifacts.provenance import jsonable
+from lse_interp.artifacts.registry import writer_command
+from lse_interp.artifacts.reuse import differences, refusal, reuse_or_make
+from lse_interp.core.errors import ArtifactError
+from lse_interp.core.languages import LANGUAGES, lookup
+from lse_interp.counting.counts import KIND, ActivationCounts
+from lse_interp.neurons.identify import identify
+from lse_interp.neurons.selectors import SELECTORS
+from lse_interp.neurons.sets import NeuronSets
+
+__all__ = ["CountsOnDisk", "identify_on_disk"]
+
+logger = logging.getLogger(__name__)
+
+
+class CountsOnDisk(Mapping[str, ActivationCounts]):
+    """The counts of a run folder by language, loaded on access and not kept.
+
+    Args:
+        paths: The run folder.
+        languages: Codes in any spelling; by default every language with counts.
+
+    Raises:
+        LanguageError: An unknown language.
+        ArtifactError: A language without counts.
+    """
+
+    def __init__(self, paths: RunPaths, languages: Sequence[str] = ()) -> None:
+        self._paths = paths
+        # By file name: the folder also holds unfinished counts.
+        found = tuple(code for code in LANGUAGES if paths.counts(code).exists())
+        self._languages = tuple(dict.fromkeys(lookup(code).code for code in languages)) or found
+        missing = [code for code in self._languages if code not in found]
+        if missing or not found:
+            raise ArtifactError(
+                f"No activation counts of {' '.join(missing) or 'any language'} in "
+                f"{paths.counts('*').parent}. Run `{writer_command(KIND)} --model {paths.model}` "
+                f"for them first. Found: {' '.join(found) or '(none)'}."
+            )
+
+    def __getitem__(self, language: str) -> ActivationCounts:
+        return ActivationCounts.load(self._paths.counts(language), totals=True)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._languages)
+
+    def __len__(self) -> int:
+        return len(self._languages)
+
+    def checksums(self) -> dict[str, str]:
+        """Return what tells counts from others, whatever the dates of their files."""
+        return {code: read_checksum(self._paths.counts(code), kind=KIND) for code in self}
+
+
+def identify_on_disk(
+    counts: CountsOnDisk,
+    *,
+    out: Path,
+    selector: str,
+    parameters: Mapping[str, Any],
+    overwrite: bool = False,
+    config: Any = None,
+) -> NeuronSets:
+    """Identify neurons and save them; reuse a finished file of the same counts and settings.
+
+    Args:
+        counts: Of all languages to tell apart.
+        out: The neuron file.
+        selector: See `identify`.
+        parameters: See `identify`.
+        overwrite: Identify them even if they are finished.
+        config: What the provenance records.
+
+    Raises:
+        LseError: See `identify`.
+        MismatchError: Finished neurons with other settings, and no `overwrite`.
+    """
+    values = dataclasses.asdict(SELECTORS[selector].parameters(parameters))
+    # The order of the languages changes nothing but the order of the output.
+    asked = {"selector": selector, "languages": " ".join(sorted(counts)), **values}
+
+    def matches(neurons: NeuronSets) -> bool:
+        found = {"selector": neurons.method, "languages": " ".join(sorted(neurons))}
+        known = {name: found.get(name, neurons.thresholds.get(name)) for name in asked}
+        if changed := differences(known, asked):
+            raise refusal(out, changed)
+        same = neurons.provenance.get("counts") == counts.checksums()
+        note = "reusing it" if same else "it is of other counts, so the neurons are found again"
+        logger.info("%s is finished; %s (--overwrite finds them again)", out, note)
+        return same
+
+    def make() -> NeuronSets:
+        neurons = identify(counts, selector=selector, **parameters)
+        about = {"config": jsonable(config), "counts": counts.checksums()}
+        neurons = dataclasses.replace(neurons, provenance=dict(neurons.provenance) | about)
+        neurons.save(out)
+        _warn_of_unequal_text(neurons.provenance["n_tokens"])
+        return neurons
+
+    return reuse_or_make(
+        out,
+        what="the neuron sets",
+        load=NeuronSets.load,
+        matches=matches,
+        make=make,
+        overwrite=overwrite,
+    )
+
+
+def _warn_of_unequal_text(n_tokens: Mapping[str, int]) -> None:
+    fewest, most = (choose(n_tokens, key=n_tokens.__getitem__) for choose in (min, max))
+    if n_tokens[fewest] < n_tokens[most]:
+        logger.warning(
+            "the languages were counted on unequal text, from %s tokens (%s) to %s (%s): the less "
+            "text, the noisier a language's probabilities",
+            f"{n_tokens[fewest]:,}",
+            fewest,
+            f"{n_tokens[most]:,}",
+            most,
+        )
