@@ -239,7 +239,7 @@ def _draw_method(ax: Axes, rows: pd.DataFrame, *, trained: pd.DataFrame, zorder:
             ax.plot(*_xy(one), zorder=zorder, **thin)
     mean, own = _mean_curve(rows), _mean_curve(trained)
     ax.plot(*_xy(mean), label=method_label(method), zorder=zorder, **method_line(method))
-    look = dot(size=4) | {"markeredgecolor": "white", "markeredgewidth": 0.6}
+    look = dot(size=4.0) | {"markeredgecolor": "white", "markeredgewidth": 0.6}
     look["color"] = method_color(method)
     lowest = mean[mean["step"] == own.loc[own["loss"].idxmin(), "step"]]
     ax.plot(*_xy(lowest), zorder=zorder + 0.5, **look)
