@@ -34,6 +34,7 @@ _PUBLIC = {
     "finetune_language": "training.finetune_language",
     "identify": "neurons.identify",
     "lape_scores": "neurons.selectors.lape",
+    "load": "artifacts.registry",
     "load_corpus": "data.corpora",
     "load_model": "models.loading",
     "load_parallel": "data.parallel",
