@@ -6,7 +6,7 @@ For the neurons S of a language, the rows S of gate and up and the columns S of 
 
 and every other weight stays the same, to the bit. AdamW makes one pass over the text, the loss is
 validated every so many steps, and the weights of the best validation loss are kept. Source: paper,
-sections 3.2, 4.1; baselines: section 4.3.
+sections 3.2, 4.1, 4.3.
 
     python -m lse_interp.finetune --lang mlt --method target
     python -m lse_interp.finetune --lang mlt --method random --random-match layer
@@ -24,17 +24,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from lse_interp.core.cli import CONFIG_FLAT, CorpusArgs, ModelArgs, main_for
 from lse_interp.core.languages import lookup
 from lse_interp.training.hyperparameters import Hyperparameters
 from lse_interp.training.methods import METHODS
-
-if TYPE_CHECKING:
-    MethodName = str
-else:
-    MethodName = METHODS.choice
 
 __all__ = ["Config", "main", "run"]
 
@@ -45,9 +40,8 @@ class Config:
 
     lang: str
     """The language to train, e.g. `mlt`."""
-    method: MethodName = "target"
-    """`target`: the language's neurons; `random`: as many random ones; `ffn`: gate, up and down
-    whole; `full`: every weight; `lora`: LoRA."""
+    method: METHODS.choice = "target"  # type: ignore[name-defined]
+    """The language's neurons, as many random ones, all of gate, up and down, all weights, LoRA."""
     model: CONFIG_FLAT[ModelArgs] = ModelArgs()
     text: CONFIG_FLAT[CorpusArgs] = CorpusArgs()
     n_tokens: tuple[int, ...] = ()
@@ -61,8 +55,8 @@ class Config:
     neurons: Path | None = None
     """A neuron file; by default `root/<model>/neurons/lape.safetensors`."""
     random_match: Literal["size", "layer", "activity"] | None = None
-    """What random neurons have in common with the language's: number (the default), number per
-    layer, or activation probability too."""
+    """What random neurons share with the language's: number (the default), also per layer, or also
+    activation probability."""
     training: CONFIG_FLAT[Hyperparameters] = Hyperparameters()
     name: str | None = None
     """Folder of the run; by default made of method, match, tokens and seed."""
@@ -74,11 +68,10 @@ class Config:
 
 
 def run(config: Config) -> list[Any]:
-    """Train, once per token budget; finished runs are reused. Returns `FinetuneRun`s.
+    """Train, once per token budget, and return the `FinetuneRun`s; finished ones are reused.
 
     Raises:
-        LseError: See `finetune_language`, `load_model`, `load_corpus`; flags that contradict each
-            other; a finished run with other settings.
+        LseError: Flags that contradict each other, or as `finetune_language` and `load_model`.
     """
     from lse_interp.artifacts.paths import RunPaths
     from lse_interp.core.processes import Processes
@@ -94,16 +87,15 @@ def run(config: Config) -> list[Any]:
     check_flags(config, launch)
     device = Processes.find().device(config.model.device)
     paths, language = RunPaths(config.root, config.model.model), lookup(config.lang).code
-    with (
-        launch.hidden(),
-        Processes.find().joined(trains_on=device) as processes,
-        processes.together(),
-    ):
+    joined = Processes.find().joined(trains_on=device)
+    with launch.hidden(), joined as processes, processes.together():
         neurons = NeuronSets.load(config.neurons or paths.neurons) if method.needs_neurons else None
         corpus = training_corpus(config.text, language)
-        languages = dict.fromkeys((language, *(lookup(code).code for code in config.against)))
+        others = (lookup(code).code for code in config.against)
         validation = validation_texts(
-            config.validation, corpus=config.text.corpus, languages=languages
+            config.validation,
+            corpus=config.text.corpus,
+            languages=dict.fromkeys((language, *others)),
         )
         if not processes.is_main:
             logging.disable(logging.WARNING)
@@ -112,25 +104,22 @@ def run(config: Config) -> list[Any]:
             name = RunName(method, config.random_match, config.training.profile, n_tokens, seed)
             folder = paths.finetune(language, config.name or str(name))
             processes.require_one_folder(folder)
-            # A cycle may hold the model of the run before, which leaves no room for another.
-            gc.collect()
-            runs.append(
-                finetune_language(
-                    # Loaded for each run, which so starts from the bits on disk.
-                    launch.load(replace(config.model, device=device)),
-                    corpus,
-                    language=language,
-                    validation=validation,
-                    method=config.method,
-                    neurons=neurons,
-                    random_match=config.random_match,
-                    n_tokens=n_tokens,
-                    options=config.training,
-                    folder=folder,
-                    overwrite=config.overwrite,
-                )
+            gc.collect()  # A cycle may hold the model of the run before, and so its memory.
+            found = finetune_language(
+                launch.load(replace(config.model, device=device)),
+                corpus,
+                language=language,
+                validation=validation,
+                method=config.method,
+                neurons=neurons,
+                random_match=config.random_match,
+                n_tokens=n_tokens,
+                options=config.training,
+                folder=folder,
+                overwrite=config.overwrite,
             )
-            report(runs[-1])
+            report(found)
+            runs.append(found)
     return runs
 
 

@@ -3,7 +3,7 @@
 What FSDP2 does by itself: it gathers a block where it computes, and reduces the gradients of
 weights that are trained in parts. What is left: gradients of leaves that every process holds whole
 are averaged, norms and optimizer steps keep the two kinds apart, and checkpoints hold whole
-tensors, so that a run goes on whichever way the model is held.
+tensors, so a run can be resumed whichever way the model is held.
 """
 
 from collections.abc import Iterable, Mapping
@@ -129,7 +129,7 @@ def make_moments(
     for full_name in names:
         name, key = full_name.rsplit("/", 1)
         leaf = leaves[name]
-        # AdamW counts steps in a number beside each leaf.
+        # AdamW counts the steps of each leaf in a number.
         is_number = key == "step"
         optimizer.state[leaf][key] = (
             torch.zeros((), device=leaf.device) if is_number else torch.zeros_like(leaf)
