@@ -35,12 +35,11 @@ from lse_interp.core.errors import LseError, MismatchError
 from lse_interp.core.languages import PAPER_LANGUAGES
 from lse_interp.counting.count_settings import CountSettings
 from lse_interp.tasks.harness import require_harness
+from lse_interp.training.methods import method_looks
 
 __all__ = ["Config", "main", "run"]
 
 logger = logging.getLogger(__name__)
-
-_ALL_METHODS = ("target", "random:layer", "random:size", "lora", "ffn", "full")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Config:
     """The language to train, and whose alignment is measured."""
     methods: tuple[str, ...] | None = None
     """How it is trained, what random neurons match behind a colon; by default all six ways for the
-    embedded model, and `target` and `random:layer` for any other."""
+    embedded model, and the first two for any other: `target` and `random:layer`."""
     n_tokens: int | None = None
     """Text tokens per language; see `python -m lse_interp.activations --help`."""
     n_questions: int = 42
@@ -88,7 +87,8 @@ def run(config: Config) -> list[Path]:
     overlap.run(overlap.Config(model=name, **where))
     _say(4, "switch each language's neurons off and measure the loss in every language")
     ablation.run(ablation.Config(model=config.model, parallel=config.parallel, **where))
-    methods = config.methods or (_ALL_METHODS if name == "embedded" else _ALL_METHODS[:2])
+    compared = [label for label, look in method_looks().items() if look.compared]
+    methods = config.methods or (compared if name == "embedded" else compared[:2])
     _say(5, f"train {config.lang}: {', '.join(methods)}")
     for method in methods:
         _finetune(config, method)

@@ -5,7 +5,7 @@ python -m analyses.evaluation_results --langs mlt isl
 python -m analyses.evaluation_results --collect
 
 Evaluates the finished runs of `python -m analyses.run_all_methods`, and those with a token budget
-(`python -m lse_interp.finetune --tokens`). Writes docs/evaluation.csv and
+(`python -m lse_interp.finetune --n-tokens`). Writes docs/evaluation.csv and
 docs/evaluation_sizes.csv. A model is asked each question once, so several processes may share the
 languages. `--collect` then writes the tables from existing results, and the averages between the
 markers in docs/results.md.

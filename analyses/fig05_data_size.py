@@ -1,6 +1,6 @@
 """Figure 5: what more training text brings, from runs with several token budgets.
 
-python -m lse_interp.finetune --lang mlt --tokens 10000 20000 40000
+python -m lse_interp.finetune --lang mlt --n-tokens 10000 20000 40000
 python -m analyses fig05
 python -m analyses fig05_scores
 

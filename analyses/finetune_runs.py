@@ -1,6 +1,5 @@
 """Which fine-tuning runs the pictures show."""
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -8,13 +7,9 @@ from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import ArtifactError
 from lse_interp.subnetworks.find import finished_runs
 from lse_interp.subnetworks.finetune_run import FinetuneRun
+from lse_interp.training.run_name import RunName
 
 __all__ = ["default_runs", "describe_runs", "read_runs"]
-
-
-_NAME = re.compile(
-    r"(target|random-(size|layer|activity)|ffn|full|lora)(?P<tokens>-\d+)?(-seed\d+)?"
-)
 
 
 def default_runs(paths: RunPaths, *, swept: bool) -> dict[str, FinetuneRun]:
@@ -33,11 +28,13 @@ def default_runs(paths: RunPaths, *, swept: bool) -> dict[str, FinetuneRun]:
     chosen = []
     for language in sorted(path.name for path in root.glob("*")):
         for name, folder in finished_runs(paths, language).items():
-            match = _NAME.fullmatch(name)
-            if match is not None and (match["tokens"] is not None) == swept:
+            parsed = RunName.parse(name)
+            if parsed is None or parsed.profile != "fixed":
+                continue
+            if (parsed.n_tokens is not None) == swept:
                 chosen.append(folder)
     if not chosen:
-        flags = "--lang mlt --tokens 10000 20000 40000" if swept else "--lang mlt"
+        flags = "--lang mlt --n-tokens 10000 20000 40000" if swept else "--lang mlt"
         raise ArtifactError(
             f"{root} holds no finished fine-tuning run {'with' if swept else 'without'} a token "
             f"budget. `python -m lse_interp.finetune {flags}` makes some."

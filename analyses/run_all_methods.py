@@ -31,6 +31,7 @@ from lse_interp.core.languages import LANGUAGES, PAPER_TARGETS
 from lse_interp.plotting.method_tables import methods_frame
 from lse_interp.plotting.style import method_label, method_order
 from lse_interp.training.hyperparameters import Hyperparameters
+from lse_interp.training.methods import method_looks
 
 __all__ = ["Config", "main", "run"]
 
@@ -46,8 +47,10 @@ class Config:
 
     langs: tuple[str, ...] = PAPER_TARGETS
     """Languages to train."""
-    methods: tuple[str, ...] = ("target", "random:layer", "random:size", "lora", "ffn", "full")
-    """Methods; what random neurons match stands behind the colon."""
+    methods: tuple[str, ...] = tuple(
+        label for label, look in method_looks().items() if look.compared
+    )
+    """Methods, with what random neurons match behind the colon."""
     seeds: tuple[int, ...] = (0,)
     """One run per seed."""
     collect: bool = False

@@ -172,9 +172,9 @@ def _jobs(config: Config) -> tuple[Job, Job]:
     training = Job(
         words=(
             "lse_interp.finetune",
-            *("--lang", "mlt", "--tokens", "6000", "--validate-every", "4", "--device", "cpu"),
+            *("--lang", "mlt", "--n-tokens", "6000", "--validate-every", "4", "--device", "cpu"),
         ),
-        begun="embedded/finetune/mlt/*/checkpoints/checkpoint-*",
+        begun="embedded/finetune/mlt/*/checkpoints/last.safetensors",
         same=_same_run,
     )
     return counting, training

@@ -15,7 +15,8 @@ from lse_interp.models.mlp_weights import row_slices
 from lse_interp.training.engines.base import Engine, NeuronRows, frozen, master_dtype
 from lse_interp.training.engines.compact import CompactRows
 from lse_interp.training.engines.masked_gradients import MaskedGradients
-from lse_interp.training.methods.baselines import DenseMasters, add_lora, trained_weights
+from lse_interp.training.methods.dense import DenseMasters
+from lse_interp.training.methods.lora import add_lora
 
 __all__ = ["METHODS", "Method", "Neurons"]
 
@@ -151,14 +152,15 @@ def shira(model: HookedModel, neurons: Neurons) -> Engine:
 
 def dense(which: str) -> Callable[[HookedModel, Neurons], Engine]:
     """Train whole matrices: `full` or `ffn`."""
-    return lambda model, neurons: DenseMasters(model.hf, trained_weights(model, which))
+    weights_of = {"ffn": ffn_weights, "full": every_weight}[which]
+    return lambda model, neurons: DenseMasters(model.hf, weights_of(model))
 
 
 def _compact(model: HookedModel, neurons: Neurons) -> Engine:
     return CompactRows(NeuronRows(model, neurons))
 
 
-def _hooks(model: HookedModel, neurons: Neurons) -> Engine:
+def _masked(model: HookedModel, neurons: Neurons) -> Engine:
     return MaskedGradients(NeuronRows(model, neurons))
 
 
@@ -166,7 +168,7 @@ METHODS: tuple[Method, ...] = (
     Method("clone and scatter", ClonedWeights, same_rows=True),
     Method("compact", _compact, same_rows=True),
     Method("compact, chunked loss", _compact, chunked=True, same_rows=True),
-    Method("hooks", _hooks, same_rows=True),
+    Method("masked", _masked, same_rows=True),
     Method("PEFT LoRA, r = 62", lora, autocast=True),
     Method("PEFT SHiRA", shira, autocast=True),
     Method("FFN only", dense("ffn")),

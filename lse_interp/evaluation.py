@@ -1,10 +1,8 @@
 r"""Ask a model and its fine-tuned versions the same questions: what training gained, what it cost.
 
 Tasks run in lm-evaluation-harness with the paper's prompts (appendix C.2) and generation settings
-(C.3). Translations are scored by sentence BLEU, also by chrF, and by BLEU against the reference of
-another question. Questions with options are scored by the letter in the generated answer, also by
-the likeliest letter, and by how often there is no letter. Every model is compared with the base,
-question by question: McNemar's exact test, or a paired bootstrap.
+(C.3). Every model is compared with the base, question by question: McNemar's exact test, or a
+paired bootstrap. docs/evaluation.md lists the tasks and scores.
 
 Source: paper, section 4.2, Tables 2 to 26, appendix C.
 
@@ -13,10 +11,8 @@ Source: paper, section 4.2, Tables 2 to 26, appendix C.
     python -m lse_interp.evaluation --langs mlt --tasks paper --data-dir benchmarks \
         --model meta-llama/Llama-3.1-8B --dtype bfloat16 --device cuda
 
-writes `runs/<model>/evaluation/<lang>.safetensors`, and scores and answers of each model into
-`runs/<model>/evaluation/models/`, in a folder named by the hash of its weights. Models that were
-asked the same questions before stay in the table; other questions need a table of their own
-(`--name`).
+writes `runs/<model>/evaluation/<lang>.safetensors`, and the answers of each model into
+`runs/<model>/evaluation/models/<hash of its weights>/`.
 """
 
 import dataclasses
@@ -79,78 +75,57 @@ class Config:
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Ask every model, one in memory at a time; write the artefacts and report.
+    """Ask the models, write a table per language and report.
 
     No model is asked the same question twice: an interrupted run resumes with the next task. Models
-    that are in the table but not in `runs` stay in it. If the base model was trained again, its
-    table is made again.
+    that are in a table but not in `runs` stay in it; other questions need a table of their own
+    (`name`). If the base model was trained again, its table is made again.
 
     Returns:
         Language -> `EvaluationTable` of the models asked for.
 
     Raises:
-        MismatchError: See `update_table`.
-        LseError: See `questions_of`, `load_parallel` and `load_model`; or two runs of one method
-            and seed, which cannot be averaged over languages.
-        CorpusError: None of the tasks exists in a language; no folder at `data_dir`.
-        ArtifactError: No such run, or an earlier artefact that cannot be read.
+        LseError: See `update_table`, `questions_of`, `load_parallel` and `load_model`; or two runs
+            of one method and seed, which cannot be averaged over languages.
     """
     if Path(config.name).name != config.name or config.name in ("..", _MODELS):
         raise LseError(
-            f"`name` must be the name of one folder, and not {_MODELS}, which holds the answers; "
-            f"got {config.name!r}. Tables elsewhere need another --root."
+            f"`name` must be the name of one folder, other than {_MODELS}; got {config.name!r}. "
+            "Tables elsewhere need another --root."
         )
-    codes = list(dict.fromkeys(lookup(code).code for code in config.langs))
+    codes = tuple(dict.fromkeys(lookup(code).code for code in config.langs))
+    texts: dict[str, Any] = {"data_dir": config.data_dir, "prompt_style": config.prompt_style}
     if config.task_files is not None:
-        from lse_interp.tasks.benchmarks import tasks_of
-        from lse_interp.tasks.yaml_export import write_task_files
+        from lse_interp.tasks.yaml_export import export_tasks
 
-        tasks = (task for code in codes for task in tasks_of(code, config.tasks or ("paper",)))
-        write_task_files(
-            config.task_files,
-            list(dict.fromkeys(tasks)),
-            data_dir=config.data_dir,
-            prompt_style=config.prompt_style,
-        )
+        export_tasks(config.task_files, codes, tasks=config.tasks or ("paper",), **texts)
         return {}
     from lse_interp.artifacts.paths import RunPaths
     from lse_interp.models.loading import read_defaults
-    from lse_interp.subnetworks.find import model_choices
     from lse_interp.tasks.evaluation import sentences_for
     from lse_interp.tasks.harness import require_harness
     from lse_interp.tasks.questions import questions_of
-    from lse_interp.tasks.table_update import Asking, choices_on_all_text, update_table
-    from lse_interp.tasks.tables import averages_report, language_report
+    from lse_interp.tasks.table_update import Asking, choose_models, update_table
+    from lse_interp.tasks.tables import averages_report
 
     require_harness()
     defaults = read_defaults(config.model.model)
+    tasks, spec = config.tasks or defaults.tasks, config.parallel or defaults.parallel
     paths = RunPaths(config.root, config.model.model)
     tables = {}
     for code in codes:
-        where: dict[str, Any] = {"paths": paths, "language": code}
-        if config.runs is None:
-            choices = choices_on_all_text(config.model, **where)
-        else:
-            choices = model_choices(config.model, runs=config.runs, **where)
         path = paths.evaluation(code)
+        choices = choose_models(config.model, runs=config.runs, paths=paths, language=code)
         asking = Asking(
             language=code,
-            questions=questions_of(
-                code,
-                tasks=config.tasks or defaults.tasks,
-                data_dir=config.data_dir,
-                prompt_style=config.prompt_style,
-                limit=config.limit,
-            ),
-            parallel=sentences_for(code, config.parallel or defaults.parallel, limit=config.limit),
+            questions=questions_of(code, tasks=tasks, limit=config.limit, **texts),
+            parallel=sentences_for(code, spec, limit=config.limit),
             batch_size=config.batch_size,
             answers=path.parent / _MODELS,
             overwrite=config.overwrite,
         )
         out = path.parent / config.name / path.name
         tables[code] = update_table(out, choices, asking, config=config)
-        logger.info("%s", language_report(tables[code]))
-        logger.info("wrote %s; the answers are in %s", out, asking.answers)
     if len(tables) > 1:
         logger.info("%s", averages_report(list(tables.values())))
     return tables

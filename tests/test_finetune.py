@@ -1,6 +1,5 @@
 """The fine-tuning stage: every method, reuse, seeds, kill and resume, processes, bad input."""
 
-import json
 import logging
 import subprocess
 import sys
@@ -13,12 +12,15 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from lse_interp.core.errors import CorpusError, LanguageError, LseError, MismatchError
-from lse_interp.finetune import _require_kinds, finetune_language, main
+from lse_interp.finetune import main
 from lse_interp.models import load_model
 from lse_interp.models.mlp_weights import read_rows
 from lse_interp.neurons.sets import NeuronSets
 from lse_interp.subnetworks.apply import apply_subnetwork
 from lse_interp.subnetworks.finetune_run import FinetuneRun
+from lse_interp.training.checkpoints import CheckpointStore, State
+from lse_interp.training.finetune_language import finetune_language
+from lse_interp.training.text_sources import require_kinds
 from tests.tiny_models import tiny_hf
 from tests.training.tiny_runs import (
     NEURONS,
@@ -31,7 +33,14 @@ from tests.training.tiny_runs import (
     tiny_text,
     tune,
 )
-from tests.training.tiny_stage import Place, environment, kill, start, wait_for_checkpoint
+from tests.training.tiny_stage import (
+    Place,
+    environment,
+    kill,
+    last_checkpoint,
+    start,
+    wait_for_checkpoint,
+)
 
 DENSE_FFN = tuple(
     f"mlp.{name}.{part}"
@@ -59,9 +68,9 @@ def test_one_text_does_not_pass_for_many(changes, message):
 
 def test_arguments_of_other_kinds_are_named():
     with pytest.raises(LseError, match="`validation` must map languages to .* got list"):
-        _require_kinds([], ["text"], None)
+        require_kinds([], ["text"], None)
     with pytest.raises(LseError, match="`neurons` must be NeuronSets, .* got tuple"):
-        _require_kinds([], {}, ())
+        require_kinds([], {}, ())
 
 
 def weights(model):
@@ -88,7 +97,7 @@ def validation_text():
     return tiny_text(tiny_model(), OPTIONS).validation["mlt"]
 
 
-@pytest.mark.parametrize("engine", ["compact", "hooks"])
+@pytest.mark.parametrize("engine", ["compact", "masked"])
 @pytest.mark.parametrize("method", ["target", "random"])
 def test_neuron_methods_leave_rows_and_the_model_as_it_was(
     tmp_path, method, engine, validation_text
@@ -96,7 +105,7 @@ def test_neuron_methods_leave_rows_and_the_model_as_it_was(
     model = tiny_model()
     before = weights(model)
     flags = [weight.requires_grad for weight in model.hf.parameters()]
-    run = tune(model, method=method, engine=engine, tokens=150, folder=tmp_path)
+    run = tune(model, method=method, engine=engine, n_tokens=150, folder=tmp_path)
     assert same_weights(weights(model), before) == []
     assert [weight.requires_grad for weight in model.hf.parameters()] == flags
     assert not model.hf.training
@@ -141,7 +150,7 @@ def _only_chosen_changed(before, after, neurons):
 def test_dense_methods_leave_a_plain_model(tmp_path, method, validation_text):
     model = tiny_model()
     before = weights(model)
-    run = tune(model, method=method, tokens=150, folder=tmp_path)
+    run = tune(model, method=method, n_tokens=150, folder=tmp_path)
     assert same_weights(weights(model), before) == []
     assert not run.is_subnetwork and run.neurons is None
     tuned = load_model(str(tmp_path / "model"), device="cpu")
@@ -164,7 +173,7 @@ def test_lora_leaves_an_adapter(tmp_path, validation_text):
     before = weights(model)
     flags = [weight.requires_grad for weight in model.hf.parameters()]
     modules = [type(module) for module in model.hf.modules()]
-    run = tune(model, method="lora", lora_rank=3, tokens=150, folder=tmp_path)
+    run = tune(model, method="lora", lora_rank=3, n_tokens=150, folder=tmp_path)
     assert same_weights(weights(model), before) == []
     assert [type(module) for module in model.hf.modules()] == modules
     assert [weight.requires_grad for weight in model.hf.parameters()] == flags
@@ -201,7 +210,7 @@ def test_random_neurons_follow_the_seed_and_the_match():
     model = tiny_model()
 
     def drawn(**changes):
-        run = tune(model, method="random", tokens=40, **changes)
+        run = tune(model, method="random", n_tokens=40, **changes)
         return run.method, [layer.tolist() for layer in run.neurons]
 
     first = drawn()
@@ -215,7 +224,7 @@ def test_random_neurons_follow_the_seed_and_the_match():
 def test_bfloat16_models_keep_their_dtype():
     model = tiny_model(dtype=torch.bfloat16)
     before = weights(model)
-    run = tune(model, tokens=100)
+    run = tune(model, n_tokens=100)
     assert same_weights(weights(model), before) == []
     assert {rows.dtype for rows in run.rows} == {torch.bfloat16}
 
@@ -226,7 +235,7 @@ def test_a_method_that_changes_matrices_needs_a_folder():
 
 
 def test_stage_reuses_what_is_finished(place, caplog):
-    command = place.arguments("--tokens", "60", "120", runs="reused")
+    command = place.arguments("--n-tokens", "60", "120", runs="reused")
     assert main(command) == 0
     folders = [place.run(f"target-{n}", runs="reused") for n in (60, 120)]
     runs = [FinetuneRun.load(folder) for folder in folders]
@@ -242,7 +251,7 @@ def test_stage_reuses_what_is_finished(place, caplog):
 
 
 def test_stage_refuses_a_finished_run_with_other_settings(place, capsys):
-    flags = {"name": "mine", "runs": "named", "tokens": 60}
+    flags = {"name": "mine", "runs": "named", "n_tokens": 60}
     assert main(place.arguments(**flags)) == 0
     assert main(place.arguments(**flags | {"lr": 0.02})) == 2
     error = capsys.readouterr().err
@@ -256,10 +265,10 @@ def test_stage_refuses_a_finished_run_with_other_settings(place, capsys):
 
 
 def test_stage_names_runs_by_what_they_are(place):
-    assert main(place.arguments(method="random", seed=3, tokens=40, random_match="layer")) == 0
+    assert main(place.arguments(method="random", seed=3, n_tokens=40, random_match="layer")) == 0
     run = FinetuneRun.load(place.run("random-layer-40-seed3"))
     assert (run.method, run.settings["seed"]) == ("random:layer", 3)
-    assert main(place.arguments(profile="authors", tokens=40)) == 0
+    assert main(place.arguments(profile="authors", n_tokens=40)) == 0
     assert FinetuneRun.load(place.run("target-authors-40")).settings["profile"] == "authors"
 
 
@@ -272,7 +281,7 @@ def test_stage_trains_the_embedded_model_with_its_defaults(tmp_path):
         site="mlp.hook_act",
         method="hand",
     ).save(neurons)
-    words = ["--lang", "maltese", "--tokens", "600", "--neurons", str(neurons)]
+    words = ["--lang", "maltese", "--n-tokens", "600", "--neurons", str(neurons)]
     assert main([*words, "--root", str(tmp_path), "--device", "cpu"]) == 0
     run = FinetuneRun.load(tmp_path / "embedded/finetune/mlt/target-600", model=model.info)
     assert run.settings["lr"] == 1e-3
@@ -289,7 +298,7 @@ def test_killed_run_goes_on_as_if_nothing_had_happened(place, caplog):
     wait_for_checkpoint(process, folder)
     kill(process)
     assert not FinetuneRun.exists(folder)
-    done = max(int(path.name.split("-")[1]) for path in folder.glob("checkpoints/checkpoint-*"))
+    done = last_checkpoint(folder)
     with caplog.at_level(logging.INFO):
         assert main(command) == 0
     found = FinetuneRun.load(folder)
@@ -304,7 +313,7 @@ def test_killed_run_goes_on_as_if_nothing_had_happened(place, caplog):
 @pytest.mark.slow
 def test_two_processes_train_as_one_with_twice_the_batch(place):
     # Whole steps: 8 and 12 blocks, of which the last is padded.
-    budgets = ("--tokens", "120", "176")
+    budgets = ("--n-tokens", "120", "176")
     alone = place.arguments(*budgets, batch_size=4, runs="alone")
     together = place.arguments(*budgets, batch_size=2, runs="together")
     launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
@@ -374,22 +383,22 @@ def test_main_refuses_text_that_is_missing_or_empty(refused, tmp_path):
     assert "nowhere" in refused(corpus=tmp_path / "nowhere.txt")
     (tmp_path / "empty.txt").write_text("\n\n", encoding="utf-8")
     assert "no text" in refused(corpus=tmp_path / "empty.txt")
-    assert "1,000,000 text tokens were asked for" in refused(tokens=10**6)
+    assert "1,000,000 text tokens were asked for" in refused(n_tokens=10**6)
 
 
 def test_main_refuses_leakage(place, refused):
-    error = refused(validation=place.root / "train.{lang}.jsonl", also="mlt")
+    error = refused(validation=place.root / "train.{lang}.jsonl", against="mlt")
     assert "Validation text of mlt is also training text, so its loss would say nothing" in error
 
 
 def test_main_refuses_checkpoints_of_another_run(place, refused):
     folder = place.run("target", runs="refused") / "checkpoints"
-    folder.mkdir(parents=True)
-    (folder / "settings.json").write_text(json.dumps({"lr": 0.5}), encoding="utf-8")
+    store = CheckpointStore(folder, {"lr": 0.5})
+    store.save({}, state=State(step=2))
     error = refused()
-    assert f"{folder} holds an unfinished run with other settings: " in error
+    assert f"{folder.parent} holds an unfinished run with other settings: " in error
     assert "lr was 0.5, now 0.01" in error
-    (folder / "settings.json").unlink()
+    store.clear()
 
 
 def test_main_refuses_a_block_longer_than_the_context(refused):
@@ -399,17 +408,17 @@ def test_main_refuses_a_block_longer_than_the_context(refused):
 
 def test_main_refuses_contradictions_all_at_once_before_any_work(place, refused):
     error = refused(
-        "--tokens", "10", "0", method="full", random_match="layer", name="x", dtype="float16",
-        engine="hooks", lora_rank=3, batch_size=0, model="no/such-model",
+        "--n-tokens", "10", "0", method="full", random_match="layer", name="x", dtype="float16",
+        engine="masked", lora_rank=3, batch_size=0, model="no/such-model",
     )  # fmt: skip
     for part in (
         "--random-match needs --method random; got full.",
-        "--neurons needs --method target or random; got full.",
-        "--name fits one run; --tokens asks for several.",
-        "--tokens must be at least 1; got 10, 0.",
+        "--neurons is of no use to --method full. Leave it out.",
+        "--name fits one run; --n-tokens asks for several.",
+        "--n-tokens must be at least 1; got 10, 0.",
         "--dtype float16 overflows in training",
-        "`engine` hooks trains chosen neurons; method full chooses none.",
-        "`lora_rank` and `lora_alpha` need method lora; got full.",
+        "`engine` masked is of no use to method full. Leave it out.",
+        "`lora_rank` 3 is of no use to method full. Leave it out.",
         "`batch_size` must be at least 1; got 0.",
     ):
         assert part in error
@@ -418,7 +427,7 @@ def test_main_refuses_contradictions_all_at_once_before_any_work(place, refused)
 
 def test_main_refuses_an_unknown_language(refused):
     assert "unknown language 'mtl'" in refused(lang="mtl")
-    assert "unknown language 'enk'" in refused(also="enk")
+    assert "unknown language 'enk'" in refused(against="enk")
 
 
 def test_finetune_refuses_what_does_not_fit(tmp_path):
@@ -432,16 +441,16 @@ def test_finetune_refuses_what_does_not_fit(tmp_path):
         finetune_language(model, TRAINING, language="mlt", validation=VALIDATION)
     with pytest.raises(LanguageError, match="unknown language"):
         finetune_language(model, TRAINING, language="mtl", validation=VALIDATION)
-    with pytest.raises(LseError, match="`method` must be one of target, random, ffn, full, lora"):
+    with pytest.raises(LseError, match="There is no fine-tuning method 'all'"):
         tune(model, method="all", folder=tmp_path)
 
 
 def test_finetune_takes_any_spelling_and_any_iterable():
-    by_code = tune(tiny_model(), tokens=60)
+    by_code = tune(tiny_model(), n_tokens=60)
     model = tiny_model()
     spelled = finetune_language(
         model, (text for text in TRAINING), language="Maltese",
         validation={"en": VALIDATION["eng"], "mt": iter(VALIDATION["mlt"])},
-        neurons=neuron_sets(model), options=OPTIONS, tokens=60,
+        neurons=neuron_sets(model), options=OPTIONS, n_tokens=60,
     )  # fmt: skip
     same_run(spelled, by_code)

@@ -22,7 +22,7 @@ from lse_interp.artifacts.provenance import jsonable
 from lse_interp.artifacts.registry import WRITERS
 from lse_interp.core.errors import ArtifactError, LseError
 
-__all__ = ["load_artifact", "read_checksum", "read_meta", "save_artifact"]
+__all__ = ["load_artifact", "read_checksum", "read_kind", "read_meta", "save_artifact"]
 
 
 _META_KEY = "lse_interp"
@@ -129,6 +129,18 @@ def read_checksum(path: str | Path, *, kind: str) -> str:
         return _header(path, file).get(_CHECKSUM_KEY, "")
 
 
+def read_kind(path: str | Path) -> str:
+    """Read which kind of artefact a file holds.
+
+    Raises:
+        ArtifactError: missing, truncated, or no artefact.
+    """
+    path = Path(path)
+    with _opened(path, kind="") as file:
+        header = _header(path, file)
+    return _parsed(path, header)["kind"]
+
+
 def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Bring tensors to the host; copy those that share memory, which safetensors refuses."""
     arrays: dict[str, Tensor] = {}
@@ -165,12 +177,7 @@ def _header(path: Path, file: Any) -> dict[str, str]:
 
 
 def _described(path: Path, header: Mapping[str, str], *, kind: str, version: int) -> dict:
-    try:
-        description = json.loads(header[_META_KEY])
-    except json.JSONDecodeError as error:
-        raise _unreadable(path, error) from error
-    if not isinstance(description, dict) or not {"kind", "version", "meta"} <= set(description):
-        raise _unreadable(path, LseError("its header does not name kind, version and meta"))
+    description = _parsed(path, header)
     if unknown := set(header) - {_META_KEY, _CHECKSUM_KEY, _META_CHECKSUM_KEY}:
         raise ArtifactError(
             f"{path} was altered after it was written: its header has {', '.join(sorted(unknown))}."
@@ -192,6 +199,16 @@ def _described(path: Path, header: Mapping[str, str], *, kind: str, version: int
             f"version {version}. Make it again, or install the version of the package that wrote "
             f"it ({description['meta'].get('provenance', {}).get('package_version', 'unknown')})."
         )
+    return description
+
+
+def _parsed(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        description = json.loads(header[_META_KEY])
+    except json.JSONDecodeError as error:
+        raise _unreadable(path, error) from error
+    if not isinstance(description, dict) or not {"kind", "version", "meta"} <= set(description):
+        raise _unreadable(path, LseError("its header does not name kind, version and meta"))
     return description
 
 

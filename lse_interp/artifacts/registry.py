@@ -1,6 +1,10 @@
-"""Which command writes each kind of artefact."""
+"""All kinds of artefact: the class that reads one, and the command that writes it."""
 
-__all__ = ["WRITERS", "writer_command"]
+import importlib
+from pathlib import Path
+from typing import Any
+
+__all__ = ["CLASSES", "WRITERS", "load", "writer_command"]
 
 WRITERS = {
     "ablation_matrix": "ablation",
@@ -13,7 +17,41 @@ WRITERS = {
     "overlap_matrix": "overlap",
     "weight_deltas": "deltas",
 }
-"""Kind of artefact -> the stage that makes it."""
+"""Kind of artefact -> the command that writes it."""
+
+CLASSES = {
+    "ablation_matrix": "analysis.ablation.AblationMatrix",
+    "activation_counts": "counting.counts.ActivationCounts",
+    "alignment_curves": "analysis.alignment.AlignmentCurves",
+    "evaluation_table": "tasks.results.EvaluationTable",
+    "finetune_run": "subnetworks.finetune_run.FinetuneRun",
+    "loss_comparison": "analysis.losses.LossComparison",
+    "neuron_sets": "neurons.sets.NeuronSets",
+    "overlap_matrix": "analysis.overlap.OverlapMatrix",
+    "weight_deltas": "analysis.weights.deltas.WeightDeltas",
+}
+"""Kind of artefact -> its class, in a module of this package that is imported when it is needed."""
+
+
+def load(path: str | Path) -> Any:
+    """Read an artefact of any kind, as the class that wrote it.
+
+    Args:
+        path: The file, or the folder of a fine-tuning run.
+
+    Raises:
+        ArtifactError: Missing, truncated, altered, or of an unknown kind or version.
+    """
+    from lse_interp.artifacts.format import read_kind
+    from lse_interp.core.errors import ArtifactError, near_misses
+
+    kind = "finetune_run" if Path(path).is_dir() else read_kind(path)
+    if kind not in CLASSES:
+        raise ArtifactError(
+            f"{path} holds `{kind}`, of no known kind. {near_misses(kind, CLASSES)}"
+        )
+    module, _, name = CLASSES[kind].rpartition(".")
+    return getattr(importlib.import_module(f"lse_interp.{module}"), name).load(path)
 
 
 def writer_command(kind: str) -> str:

@@ -32,6 +32,7 @@ AXES: dict[str, str] = {
     "other": "neurons of another set",
     "common": "neurons that two sets share",
     "pos_so_far": "positions read before",
+    "resample": "draws of a bootstrap",
     "pos_out": "positions written",
 }
 """Axis -> what it runs over."""

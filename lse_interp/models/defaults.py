@@ -61,3 +61,15 @@ class ModelDefaults:
                 raise LseError(f"{path} has the entry {name!r}, which is no default. {near}")
         lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
         return cls(**values | lists)
+
+    def write(self, folder: str | Path) -> None:
+        """Write the defaults into the folder of a model; nothing if they are the general ones."""
+        general = ModelDefaults()
+        values = {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if value != getattr(general, name)
+        }
+        if values:
+            text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+            (Path(folder) / FILE_NAME).write_text(text, encoding="utf-8")

@@ -196,8 +196,8 @@ def plot_data_size_scores_panels(frame: pd.DataFrame) -> list[Axes]:
 def _budget(name: str, run: FinetuneRun) -> int:
     if run.settings.get("tokens") is None:
         raise LseError(
-            f"Run {name} has no token budget. Give runs of `python -m lse_interp.finetune --tokens`"
-            " with several values."
+            f"Run {name} has no token budget. Give runs of "
+            "`python -m lse_interp.finetune --n-tokens` with several values."
         )
     return int(run.settings["tokens"])
 

@@ -8,7 +8,12 @@ import pandas as pd
 
 from lse_interp.core.errors import LseError
 from lse_interp.core.languages import family_order
-from lse_interp.plotting.style import METHOD_STYLES, language_label, method_label, method_order
+from lse_interp.plotting.style import (
+    language_label,
+    method_label,
+    method_order,
+)
+from lse_interp.training.methods import method_looks
 
 __all__ = [
     "RESULT_COLUMNS",
@@ -58,7 +63,7 @@ def methods_frame(results: pd.DataFrame) -> pd.DataFrame:
         .reset_index()
     )
     frame = pd.concat([means, _unpaired(means)], ignore_index=True)
-    order = {method: at for at, method in enumerate(METHOD_STYLES)}
+    order = {method: at for at, method in enumerate(method_looks())}
     place = {code: at for at, code in enumerate(family_order(frame["language"].unique()))}
     # The first key is the last to decide.
     sort = np.lexsort(

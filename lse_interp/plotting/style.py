@@ -25,11 +25,11 @@ from lse_interp.core.cli import quiet
 from lse_interp.core.errors import LseError, near_misses
 from lse_interp.core.languages import LANGUAGES
 from lse_interp.models.info import ModelInfo
+from lse_interp.training.methods import Look, method_looks
 
 __all__ = [
     "COLUMN_INCHES",
     "LANGUAGE_STYLES",
-    "METHOD_STYLES",
     "PAGE_INCHES",
     "PROJECTION_COLORS",
     "figure_stem",
@@ -52,20 +52,6 @@ PAGE_INCHES = 7.0
 
 PROJECTION_COLORS: Mapping[str, str] = {"gate": "#0072b2", "up": "#e69f00", "down": "#cc3377"}
 """One hue per projection of the MLP."""
-
-METHOD_STYLES: Mapping[str, tuple[str, str, int]] = {
-    "target": ("Target", "#d00516", 0),
-    "random:layer": ("Random (layer)", "#222222", 1),
-    "random:size": ("Random (size)", "#6d6d6d", 2),
-    "random:activity": ("Random (activity)", "#c0c0c0", 3),
-    "lora": ("LoRA", "#777ce7", 2),
-    "ffn": ("FFN only", "#09ab5b", 1),
-    "full": ("Full", "#91b6eb", 0),
-}
-"""Fine-tuning method, in the order of every figure -> label, colour, position of its dash.
-
-Any two colours differ by at least 25 in CIELAB under normal, protanopic and deuteranopic vision.
-"""
 
 _DASHES = ("-", (0, (4, 1.5)), (0, (5, 1.2, 1, 1.2)), (0, (1, 1.1)))
 
@@ -181,38 +167,38 @@ def method_label(method: str) -> str:
     """Return how a fine-tuning method reads in a figure.
 
     Raises:
-        LseError: not one of `METHOD_STYLES`.
+        LseError: There is no such method.
 
     >>> method_label("random:layer")
     'Random (layer)'
     """
-    return _method(method)[0]
+    return _method(method).label
 
 
 def method_color(method: str) -> str:
     """Return the colour of a fine-tuning method, as hex; the same in every figure.
 
     Raises:
-        LseError: not one of `METHOD_STYLES`.
+        LseError: There is no such method.
     """
-    return _method(method)[1]
+    return _method(method).color
 
 
 def method_line(method: str) -> dict[str, Any]:
     """Return matplotlib's `color` and `linestyle` of a fine-tuning method.
 
     Raises:
-        LseError: not one of `METHOD_STYLES`.
+        LseError: There is no such method.
     """
-    _, color, dash = _method(method)
-    return {"color": color, "linestyle": _DASHES[dash]}
+    look = _method(method)
+    return {"color": look.color, "linestyle": _DASHES[look.dash]}
 
 
 def method_order(methods: Iterable[str]) -> list[str]:
-    """Sort fine-tuning methods, each once, as they stand in every figure.
+    """Sort fine-tuning methods, each once, into the order of every figure.
 
     Raises:
-        LseError: one that is not in `METHOD_STYLES`.
+        LseError: There is no such method.
 
     >>> method_order(["full", "target", "full"])
     ['target', 'full']
@@ -220,7 +206,7 @@ def method_order(methods: Iterable[str]) -> list[str]:
     found = set(methods)
     for method in sorted(found):
         _method(method)
-    return [method for method in METHOD_STYLES if method in found]
+    return [method for method in method_looks() if method in found]
 
 
 def figure_stem(folder: Path, name: str, model: ModelInfo) -> Path:
@@ -293,10 +279,11 @@ def _style(code: str) -> tuple[str, int]:
     return mpl.colors.to_hex(color), letters // 360 % len(_DASHES)
 
 
-def _method(method: str) -> tuple[str, str, int]:
-    if method not in METHOD_STYLES:
-        raise LseError(f"No fine-tuning method {method!r}. {near_misses(method, METHOD_STYLES)}")
-    return METHOD_STYLES[method]
+def _method(method: str) -> Look:
+    looks = method_looks()
+    if method not in looks:
+        raise LseError(f"There is no fine-tuning method {method!r}. {near_misses(method, looks)}")
+    return looks[method]
 
 
 def _source_line(figure: Figure, source: str) -> Any:

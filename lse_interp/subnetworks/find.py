@@ -1,6 +1,7 @@
 """Find fine-tuning runs and other models by the names that a command line gives them."""
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from lse_interp.models.info import ModelInfo
 from lse_interp.models.loading import load_from_args
 from lse_interp.subnetworks.finetune_run import FinetuneRun, RunRecord
 from lse_interp.subnetworks.load_tuned import load_tuned
+from lse_interp.training.methods import METHODS
+from lse_interp.training.run_name import RunName
 
 __all__ = [
     "ModelChoice",
@@ -22,9 +25,6 @@ __all__ = [
     "model_choices",
     "require_runs_of",
 ]
-
-
-_ORDER = ("target", "random", "lora", "ffn", "full")
 
 
 def finished_runs(paths: RunPaths, language: str) -> dict[str, Path]:
@@ -75,15 +75,13 @@ def load_run(paths: RunPaths, language: str | None, run: str | Path) -> Finetune
 
 def _flags(name: str) -> str:
     """Spell the flags that give a run its default name; none for other names."""
-    method, _, match = name.partition("-")
-    if method not in _ORDER:
-        return ""
-    return f" --method {method}" + (f" --random-match {match}" if method == "random" else "")
+    found = RunName.parse(name)
+    return "" if found is None else f" {found.flags}"
 
 
-def _place(name: str) -> tuple[int, str]:
+def _place(name: str) -> tuple[float, str]:
     method = name.split("-")[0]
-    return (_ORDER.index(method) if method in _ORDER else len(_ORDER), name)
+    return (float(METHODS[method].rank) if method in METHODS else math.inf, name)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,8 +34,9 @@ from lse_interp.tasks.base import digest
 from lse_interp.tasks.evaluation import ask, loss_measures, measure_losses, one_model
 from lse_interp.tasks.questions import Questions
 from lse_interp.tasks.results import EvaluationTable, Measure, measures_of
+from lse_interp.tasks.tables import language_report
 
-__all__ = ["Asking", "choices_on_all_text", "update_table"]
+__all__ = ["Asking", "choose_models", "update_table"]
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class Asking:
 def update_table(
     path: Path, choices: Sequence[ModelChoice], asking: Asking, *, config: Any
 ) -> EvaluationTable:
-    """Ask every model, one in memory at a time, and write the table.
+    """Ask every model, one in memory at a time, write the table and report.
 
     Args:
         path: The table.
@@ -123,18 +124,26 @@ def update_table(
         about = provenance(config)
         table = dataclasses.replace(EvaluationTable.concat(parts), provenance=about)
         dataclasses.replace(union(earlier, table), provenance=about).save(path)
+    logger.info("%s", language_report(table))
+    logger.info("wrote %s; the answers are in %s", path, asking.answers)
     return table
 
 
-def choices_on_all_text(
-    base: ModelArgs, *, paths: RunPaths, language: str
+def choose_models(
+    base: ModelArgs, *, runs: Sequence[str] | None, paths: RunPaths, language: str
 ) -> tuple[ModelChoice, ...]:
-    """Return the base model and its finished runs without a token budget."""
+    """Return the base model and runs of it; None takes the finished ones without a token budget.
+
+    Raises:
+        ArtifactError: See `model_choices`.
+    """
+    if runs is not None:
+        return model_choices(base, runs=runs, paths=paths, language=language)
     names = tuple(finished_runs(paths, language))
     choices = model_choices(base, runs=names, paths=paths, language=language)
-    runs = [c for c in choices if c.run is not None and c.run.settings.get("tokens") is None]
-    if runs:
-        return choices[0], *runs
+    kept = [c for c in choices if c.run is not None and c.run.settings.get("tokens") is None]
+    if kept:
+        return choices[0], *kept
     logger.info("no finished run of %s: the base model alone is asked", language)
     return model_choices(base, paths=paths, language=language)
 

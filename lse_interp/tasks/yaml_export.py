@@ -33,12 +33,12 @@ from lse_interp.artifacts.atomic import write_atomic
 from lse_interp.core.errors import LseError
 from lse_interp.core.languages import lookup
 from lse_interp.tasks.base import Document, Task
-from lse_interp.tasks.benchmarks import BENCHMARKS, Reading, load_documents
+from lse_interp.tasks.benchmarks import BENCHMARKS, Reading, load_documents, tasks_of
 from lse_interp.tasks.generation import generation_settings
 from lse_interp.tasks.kinds import continuations, kind_of, score
 from lse_interp.tasks.kinds.translation import STYLES, Style
 
-__all__ = ["options", "read_documents", "score_results", "write_task_files"]
+__all__ = ["export_tasks", "options", "read_documents", "score_results", "write_task_files"]
 
 logger = logging.getLogger(__name__)
 
@@ -93,13 +93,30 @@ def write_task_files(
     texts[f"{_MODULE}.py"] = _PYTHON
     for name, text in texts.items():
         _write(folder / name, text)
+    return [folder / name for name in texts]
+
+
+def export_tasks(
+    folder: Path,
+    languages: Sequence[str],
+    *,
+    tasks: Sequence[str],
+    data_dir: Path | None,
+    prompt_style: Style,
+) -> None:
+    """Write the tasks of several languages, and say how to run them; see `write_task_files`.
+
+    Raises:
+        LseError: An unknown task or language.
+    """
+    found = dict.fromkeys(task for code in languages for task in tasks_of(code, tasks))
+    written = write_task_files(folder, list(found), data_dir=data_dir, prompt_style=prompt_style)
     logger.info(
         "wrote %d files; run them with\n  lm-eval run --include_path %s --tasks lse_interp "
         "--model vllm --model_args pretrained=...",
-        len(texts),
+        len(written),
         folder,
     )
-    return [folder / name for name in texts]
 
 
 def read_documents(

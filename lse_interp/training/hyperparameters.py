@@ -4,12 +4,13 @@ import dataclasses
 from typing import Any, Literal
 
 from lse_interp.core.errors import LseError
+from lse_interp.models.defaults import ModelDefaults
+from lse_interp.training.methods import Method
 
-__all__ = ["DENSE_METHODS", "METHODS", "NEURON_METHODS", "Hyperparameters", "Profile"]
+__all__ = ["PROFILES", "Hyperparameters", "Profile"]
 
-METHODS = ("target", "random", "ffn", "full", "lora")
-NEURON_METHODS = ("target", "random")
-DENSE_METHODS = ("ffn", "full")
+_OF_SOME_METHODS = ("engine", "lora_rank", "lora_alpha")
+"""Fields that only methods with the flag of that name read."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,14 +22,14 @@ class Profile:
     reencode: bool = False
     """Blocks are decoded to text and encoded again."""
     rebuild_optimizer: bool = False
-    """AdamW starts afresh, without momenta, at every new best validation loss."""
+    """AdamW forgets its momenta at every new best validation loss."""
     lora_rank: int = 62
     lora_alpha: float = 32.0
     lora_down: bool = False
     """LoRA on the down projection as well."""
 
 
-_PROFILES = {
+PROFILES = {
     "fixed": Profile(),
     "authors": Profile(
         padding_is_label=True,
@@ -46,8 +47,8 @@ class Hyperparameters:
     """How a method is trained. Source of the defaults: paper, sections 4.1 and 4.3."""
 
     lr: float | None = None
-    """Learning rate; by default 1e-4, and 1e-5 for `ffn` and `full`. For the embedded model, whose
-    text is a thousandth of the paper's, ten times that."""
+    """Learning rate; by default 1e-4, and 1e-5 for `ffn` and `full`, times the factor of the
+    model's defaults (10 for the embedded model, whose text is a thousandth of the paper's)."""
     weight_decay: float = 0.01
     """Decay of AdamW, on trained weights alone."""
     batch_size: int = 2
@@ -55,7 +56,8 @@ class Hyperparameters:
     accumulation: int = 1
     """Forward passes per step."""
     block_size: int | None = None
-    """Tokens per block; by default 512, and 128 for the embedded model, as in its training."""
+    """Tokens per block; by default that of the model's defaults: 512, and 128 for the embedded
+    model, as in its training."""
     epochs: int = 1
     """Passes over the text."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -65,19 +67,21 @@ class Hyperparameters:
     max_grad_norm: float = 1.0
     """Gradients are clipped to this norm, over all trained weights together."""
     validate_every: int | None = None
-    """Steps between validations and checkpoints; by default 500, and 20 for the embedded model."""
-    engine: Literal["compact", "hooks"] = "compact"
+    """Steps between validations and checkpoints; by default that of the model's defaults: 500, and
+    20 for the embedded model."""
+    engine: Literal["compact", "masked"] = "compact"
     """How chosen neurons are trained: gradients of their rows alone, or masked dense gradients."""
     loss_chunk: int | None = None
     """Take the loss in chunks of so many positions: less memory for a large vocabulary."""
     checkpointing: bool = False
     """Recompute activations in the backward pass instead of keeping them."""
     lora_rank: int | None = None
-    """Rank of `lora`; by default 62, and 32 with `--profile authors`. For the embedded model 1: as
-    many weights as a subnetwork has, which is how the paper came to 62."""
+    """Rank of `lora`; by default 62, or that of the model's defaults: 1 for the embedded model, for
+    as many weights as a subnetwork has, which is how the paper came to 62. With `--profile authors`
+    32."""
     lora_alpha: float | None = None
-    """Scale of `lora`; by default 32, and 64 with `--profile authors`. For the embedded model 0.5,
-    which is 32 / 62 of its rank."""
+    """Scale of `lora`; by default 32, or that of the model's defaults: 0.5 for the embedded model,
+    which is 32 / 62 of its rank. With `--profile authors` 64."""
     profile: Literal["fixed", "authors"] = "fixed"
     """`authors` repeats the choices of the released code; see docs/method.md."""
     seed: int = 0
@@ -86,43 +90,45 @@ class Hyperparameters:
     @property
     def switches(self) -> Profile:
         """What the profile stands for, with the LoRA flags applied."""
-        chosen = _PROFILES[self.profile]
+        chosen = PROFILES[self.profile]
         given: dict[str, Any] = {"lora_rank": self.lora_rank, "lora_alpha": self.lora_alpha}
         return dataclasses.replace(chosen, **{k: v for k, v in given.items() if v is not None})
 
-    def completed(self, method: str, *, embedded: bool) -> "Hyperparameters":
-        """Fill in what depends on the method and the model.
+    def with_defaults(self, method: Method, defaults: ModelDefaults) -> "Hyperparameters":
+        """Fill in what depends on the method and the model; `None` nowhere means anything else.
 
         Raises:
-            LseError: values out of range or that contradict each other; all of them are named.
+            LseError: See `check`.
         """
-        self._check(method)
-        lr = 1e-5 if method in DENSE_METHODS else 1e-4
-        defaults: dict[str, Any] = {
-            "lr": 10 * lr if embedded else lr,
-            "block_size": 128 if embedded else 512,
-            "validate_every": 20 if embedded else 500,
+        self.check(method)
+        values: dict[str, Any] = {
+            "lr": method.lr * defaults.lr_factor,
+            "block_size": defaults.block_size,
+            "validate_every": defaults.validate_every,
         }
-        if embedded and method == "lora" and self.profile == "fixed":
-            defaults |= {"lora_rank": 1, "lora_alpha": 0.5}
-        missing = {k: v for k, v in defaults.items() if getattr(self, k) is None}
+        if self.profile == "fixed":
+            lora = {"lora_rank": defaults.lora_rank, "lora_alpha": defaults.lora_alpha}
+            values |= {name: value for name, value in lora.items() if name in method.flags}
+        missing = {name: value for name, value in values.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)
 
-    def describe(self, method: str) -> dict[str, Any]:
+    def check(self, method: Method) -> None:
+        """Refuse values out of range or that contradict each other.
+
+        Raises:
+            LseError: Names all of them.
+        """
+        if faults := [*self._out_of_range(), *self._contradictions(method)]:
+            raise LseError("\n".join(faults))
+
+    def describe(self, method: Method) -> dict[str, Any]:
         """List what the result depends on; how it is computed is left out."""
-        entries = dataclasses.asdict(self)
-        for name in ("checkpointing", "loss_chunk", "lora_rank", "lora_alpha"):
-            del entries[name]
-        if method not in NEURON_METHODS:
-            del entries["engine"]
-        if method == "lora":
+        left_out = {"checkpointing", "loss_chunk", *_OF_SOME_METHODS} - set(method.flags)
+        values = dataclasses.asdict(self)
+        entries = {name: value for name, value in values.items() if name not in left_out}
+        if "lora_rank" in method.flags:
             entries |= {k: v for k, v in dataclasses.asdict(self.switches).items() if "lora" in k}
         return entries
-
-    def _check(self, method: str) -> None:
-        faults = [*self._out_of_range(), *self._contradictions(method)]
-        if faults:
-            raise LseError("\n".join(faults))
 
     def _out_of_range(self) -> list[str]:
         faults = []
@@ -148,16 +154,15 @@ class Hyperparameters:
             faults.append(f"`block_size` must be at least 2; got {self.block_size}.")
         return faults
 
-    def _contradictions(self, method: str) -> list[str]:
+    def _contradictions(self, method: Method) -> list[str]:
         faults = []
-        if method not in METHODS:
-            return [f"`method` must be one of {', '.join(METHODS)}; got {method!r}."]
-        if self.engine == "hooks" and method not in NEURON_METHODS:
-            faults.append(
-                f"`engine` hooks trains chosen neurons; method {method} chooses none. Leave it out."
-            )
-        if method != "lora" and (self.lora_rank is not None or self.lora_alpha is not None):
-            faults.append(f"`lora_rank` and `lora_alpha` need method lora; got {method}.")
+        plain = Hyperparameters()
+        for name in _OF_SOME_METHODS:
+            value = getattr(self, name)
+            if name not in method.flags and value != getattr(plain, name):
+                faults.append(
+                    f"`{name}` {value} is of no use to method {method.name}. Leave it out."
+                )
         if self.lr is not None and self.lr * self.weight_decay >= 1:
             faults.append(
                 f"`lr` x `weight_decay` must be below 1, or decay alone turns weights around; got "

@@ -3,19 +3,21 @@
 Replicas (DDP): every process holds the model, and gradients are averaged. Shards (FSDP2): every
 process holds a part of each block (see `models.placement.fsdp`), of one model or, with a
 parallelism config, of one of several replicas, such as one per machine. This package shards the
-model itself, before Trainer sees it: the plugin of accelerate would rebuild parameters that the
-engines hold, and save the whole model with every checkpoint. What its configuration asks for is
-done or refused.
+model itself: the plugin of accelerate would rebuild parameters that the engines hold. What its
+configuration asks for is done or refused.
 """
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 
+from lse_interp.core.cli import ModelArgs
 from lse_interp.core.processes import Processes
+from lse_interp.models import HookedModel, load_from_args
+from lse_interp.models.placement.fsdp import load_sharded
 
 __all__ = ["Launch"]
 
@@ -32,7 +34,7 @@ _FIRST_TORCH = (2, 7)
 """Since then, `fully_shard` takes parameters to leave alone."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Launch:
     """What a launch asks of training.
 
@@ -72,6 +74,17 @@ class Launch:
                 "each process takes a GPU of its own."
             )
         return faults
+
+    def load(self, args: ModelArgs) -> HookedModel:
+        """Load a model: whole on this process's device, or this process's part of it."""
+        if not self.sharded:
+            return load_from_args(args)
+        return load_sharded(
+            lambda: load_from_args(dataclasses.replace(args, device="cpu")),
+            device=torch.device(args.device or "cpu"),
+            replicas=self.replicas,
+            reshard_after_forward=self.reshard_after_forward,
+        )
 
     @contextlib.contextmanager
     def hidden(self) -> Iterator[None]:

@@ -1,32 +1,53 @@
-"""The training loop: transformers' Trainer, over the leaves of an engine.
+"""The training loop: AdamW over the leaves of an engine, on one process or several.
 
-Trainer does what it is good at: accumulation, schedules, mixed devices, DDP, logging, state and
-resuming; `trainer.py` says what differs here. A sharded model (FSDP2) is trained as it is.
+The optimizer sees the leaves alone, every block is read once per epoch, the loss is exact over
+accumulation and processes, the validation loss is a mean over tokens, and a loss that is not a
+number stops the run before it reaches the weights. At every validation the run is saved, so that
+it can be resumed bit by bit.
 """
 
+import contextlib
+import logging
 import math
-import pickle
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 import torch
-from transformers import PrinterCallback, TrainingArguments
+from torch import Tensor, distributed
+from torch.nn.parallel import DistributedDataParallel
 
-from lse_interp.core.errors import ArtifactError
+from lse_interp.core.errors import ActivationError
 from lse_interp.core.processes import Processes
 from lse_interp.models.architectures import HFModel
-from lse_interp.training.checkpoints import CheckpointStore
-from lse_interp.training.engines.base import Engine
+from lse_interp.subnetworks.finetune_run import CURVE_COLUMNS
+from lse_interp.training.batch_order import batches_of_epoch, n_batches, take
+from lse_interp.training.checkpoints import CheckpointStore, State
+from lse_interp.training.engines.base import Engine, attach, clip_gradients
 from lse_interp.training.hyperparameters import Hyperparameters
-from lse_interp.training.progress import Progress, curves_from, peak_memory, tensorboard
-from lse_interp.training.sharded_leaves import is_sharded, shard_root
-from lse_interp.training.token_blocks import TokenBlocks
-from lse_interp.training.trainer import RowTrainer, Trainee, set_leaves
+from lse_interp.training.progress import Scalars, peak_memory, progress_bar, tensorboard
+from lse_interp.training.schedule import decay_factor, lr_scale
+from lse_interp.training.sharded_leaves import (
+    average_gradients,
+    by_kind,
+    gathered,
+    hand_out,
+    is_sharded,
+    make_moments,
+    moments,
+    release,
+)
+from lse_interp.training.token_blocks import Text, TokenBlocks
+from lse_interp.training.trainee import Trainee, over_processes, recomputed
 
-__all__ = ["Trained", "checkpoint_activations", "train"]
+__all__ = ["Trained", "train"]
+
+logger = logging.getLogger(__name__)
+
+_LEAF, _MOMENT, _RANDOM = "leaf/", "adamw/", "random/"
 
 
 @dataclass(frozen=True)
@@ -43,12 +64,11 @@ def train(
     hf: HFModel,
     engine: Engine,
     *,
-    training: TokenBlocks,
-    validation: Mapping[str, TokenBlocks],
+    text: Text,
     options: Hyperparameters,
     language: str,
     store: CheckpointStore,
-    resume_from: Path | None = None,
+    resume_from: State | None = None,
     log_folder: Path | None = None,
 ) -> Trained:
     """Train the leaves of an engine, and leave the best of them in the model.
@@ -56,143 +76,294 @@ def train(
     Args:
         hf: A transformers model, or a peft model around one; its blocks may be sharded.
         engine: What is trained.
-        training: Text to train on.
-        validation: Language -> text; the first language decides which weights are best.
-        options: Completed hyper-parameters (see `Hyperparameters.completed`).
-        language: Of the training text, as the curves name it.
+        text: Text to train on, and to validate on.
+        options: Hyper-parameters with all defaults filled in.
+        language: Of the training text; its validation loss decides which weights are best.
         store: Where checkpoints go.
-        resume_from: A checkpoint of the same run to go on from.
+        resume_from: The state of the checkpoint in `store` to resume from; None begins.
         log_folder: Where TensorBoard logs go; None writes none.
 
     Raises:
         ActivationError: A loss or its gradient stopped being a number; says at which step.
+        ArtifactError: The checkpoint is damaged.
         LseError: A checkpoint could not be written.
         UnsupportedModelError: `loss_chunk` with a model that scales or caps its logits.
     """
     trainee = Trainee(hf, engine, loss_chunk=options.loss_chunk)
-    if is_sharded(hf.parameters()):
-        shard_root(trainee, "require_chunkable")
-        # To accelerate: otherwise it would ask DDP to hold whole what is in parts.
-        trainee._is_accelerate_prepared = True
-    if options.loss_chunk is not None:
+    is_training = contextlib.ExitStack()
+    with is_training:
+        is_training.enter_context(torch.random.fork_rng())
+        torch.manual_seed(options.seed)
+        with store.guarded("the TensorBoard logs", folder=log_folder):
+            scalars = is_training.enter_context(tensorboard(log_folder))
+        loop = _Loop(
+            trainee, engine, text=text, options=options, language=language, store=store,
+            scalars=scalars, log_folder=log_folder,
+        )  # fmt: skip
+        is_training.callback(attach(engine, loop.optimizer))
+        is_training.enter_context(recomputed(hf, wanted=options.checkpointing))
+        loop.run(resume_from)
+    return loop.result()
+
+
+class _Loop:
+    def __init__(
+        self,
+        trainee: Trainee,
+        engine: Engine,
+        *,
+        text: Text,
+        options: Hyperparameters,
+        language: str,
+        store: CheckpointStore,
+        scalars: Scalars,
+        log_folder: Path | None,
+    ) -> None:
+        assert options.lr is not None
+        assert options.validate_every is not None
+        self.engine, self.text, self.options, self.store = engine, text, options, store
+        self.language, self.scalars, self.log_folder = language, scalars, log_folder
+        self.processes = Processes.find()
+        self.is_sharded = is_sharded(trainee.parameters())
+        self.trainee, self.model = trainee, over_processes(trainee)
         trainee.require_chunkable()
-    if options.checkpointing:
-        checkpoint_activations(hf)
-    progress = Progress()
-    with store.guarded("the TensorBoard logs", folder=log_folder):
-        callbacks = [progress, *tensorboard(log_folder)]
-    trainer = RowTrainer(
-        model=trainee,
-        args=_arguments(options, store.folder, device=next(hf.parameters()).device),
-        train_dataset=training,
-        eval_dataset=dict(validation),
-        callbacks=callbacks,
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.set_up(engine, options=options, store=store, log_folder=log_folder)
-    trainer.args.eval_on_start = resume_from is None
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    try:
-        trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
-    except pickle.UnpicklingError as error:
-        raise ArtifactError(
-            f"{resume_from} cannot be read: it holds more than tensors, which may be code; it was "
-            "not run. Start the run afresh with --overwrite."
-        ) from error
-    finally:
-        trainer.detach()
-        if options.checkpointing:
-            _checkpointing(hf, "disable")()
-    result = _result(trainer, engine, language=language, seconds=progress.seconds)
-    # The main process may delete the checkpoints once all have read the best.
-    Processes.find().wait()
-    return result
-
-
-def checkpoint_activations(hf: HFModel) -> None:
-    """Recompute activations in the backward pass, without asking for gradients of the input.
-
-    transformers makes the embeddings require gradients along with it, which would force the
-    backward pass through every layer below the lowest that is trained.
-    """
-    _checkpointing(hf, "enable")({"use_reentrant": False})
-    hf.disable_input_require_grads()
-
-
-def _checkpointing(hf: HFModel, change: Literal["enable", "disable"]) -> Callable[..., None]:
-    # transformers below 5.23 speaks of gradients, and 6 of activations alone.
-    return getattr(hf, f"activation_checkpointing_{change}", None) or getattr(
-        hf, f"gradient_checkpointing_{change}"
-    )
-
-
-def _arguments(
-    options: Hyperparameters, folder: Path, *, device: torch.device
-) -> TrainingArguments:
-    assert options.validate_every is not None
-    assert options.lr is not None
-    schedule: str = options.schedule
-    if schedule == "constant" and options.warmup_steps:
-        schedule = "constant_with_warmup"
-    args = TrainingArguments(
-        output_dir=str(folder),
-        learning_rate=options.lr,
-        weight_decay=options.weight_decay,
-        per_device_train_batch_size=options.batch_size,
-        per_device_eval_batch_size=options.batch_size,
-        gradient_accumulation_steps=options.accumulation,
-        num_train_epochs=options.epochs,
-        lr_scheduler_type=schedule,
-        warmup_steps=options.warmup_steps,
-        max_grad_norm=options.max_grad_norm,
-        eval_strategy="steps",
-        eval_steps=options.validate_every,
-        save_strategy="steps",
-        save_steps=options.validate_every,
-        save_total_limit=None,
-        logging_strategy="steps",
+        self.device = next(trainee.hf.parameters()).device
+        self.lr, self.validate_every = options.lr, options.validate_every
         # A divisor, so that a checkpoint never falls between two entries of the log.
-        logging_steps=math.gcd(options.validate_every, max(1, options.validate_every // 10)),
-        logging_nan_inf_filter=False,
-        metric_for_best_model="eval_loss",
-        greater_is_better=False,
-        seed=options.seed,
-        data_seed=options.seed,
-        use_cpu=device.type == "cpu",
-        remove_unused_columns=False,
-        report_to=[],
-        disable_tqdm=True,
-        ddp_find_unused_parameters=False,
-    )
-    # One process trains on one device; Trainer would spread the batch over all it sees.
-    args._n_gpu = min(args.n_gpu, 1)
-    return args
+        self.log_every = math.gcd(self.validate_every, max(1, self.validate_every // 10))
+        self.n_batches = n_batches(
+            len(text.training), batch_size=options.batch_size, world=self.processes.world
+        )
+        self.steps_per_epoch = math.ceil(self.n_batches / options.accumulation)
+        self.n_steps = options.epochs * self.steps_per_epoch
+        self.optimizer = torch.optim.AdamW(
+            [{"params": kind} for kind in by_kind(engine.leaves().values())],
+            lr=self.lr,
+            weight_decay=options.weight_decay,
+            fused=True,
+        )
+        self.state = State()
+        self.logged_loss = torch.tensor(0.0, device=self.device)
+        self.seconds, self.n_tokens = 0.0, 0
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+
+    def run(self, resume_from: State | None) -> None:
+        """Take all steps that are left."""
+        if resume_from is None:
+            self._validate()
+        else:
+            self._restore(resume_from)
+        self.trainee.train()
+        done, is_main = self.state.step, self.processes.is_main
+        with contextlib.closing(progress_bar(self.n_steps, done=done, is_main=is_main)) as bar:
+            for batches in self._steps():
+                began = time.perf_counter()
+                norm = self._step(batches)
+                self.seconds += time.perf_counter() - began
+                bar.update()
+                step = self.state.step
+                if step % self.log_every == 0:
+                    self._log(norm)
+                if step % self.validate_every == 0 or step == self.n_steps:
+                    self._validate()
+                    self._save()
+
+    def result(self) -> Trained:
+        """Put the best weights into the model; return what was found on the way."""
+        state = self.state
+        best = self.store.load_best() if self.processes.is_main else None
+        hand_out(best, self.engine.leaves())
+        self.engine.after_step()
+        curves = pd.DataFrame(state.curves, columns=list(CURVE_COLUMNS))
+        validated = curves[curves["split"] == "validation"]
+        at_best, at_start = (validated[validated["step"] == s] for s in (state.best_step, 0))
+        results = {
+            "step": state.best_step,
+            "tokens": int(at_best["tokens"].iloc[0]),
+            "validation_loss": dict(zip(at_best["language"], at_best["loss"], strict=True)),
+            "base_validation_loss": dict(zip(at_start["language"], at_start["loss"], strict=True)),
+            "decay_factor": decay_factor(
+                state.best_step, n_steps=self.n_steps, options=self.options
+            ),
+            "tokens_per_second": self.n_tokens / max(self.seconds, 1e-9),
+            "peak_memory_bytes": peak_memory(),
+        }
+        # The main process may delete the checkpoints once all have read the best.
+        self.processes.wait()
+        return Trained(curves, results)
+
+    def _steps(self) -> Iterator[list[TokenBlocks]]:
+        """Yield the batches of every step that is left."""
+        n_parts = self.options.accumulation
+        for epoch in range(self.state.step // self.steps_per_epoch, self.options.epochs):
+            batches = batches_of_epoch(
+                len(self.text.training),
+                batch_size=self.options.batch_size,
+                seed=self.options.seed,
+                epoch=epoch,
+                rank=self.processes.rank,
+                world=self.processes.world,
+            )
+            done = self.state.step - epoch * self.steps_per_epoch
+            for start in range(done * n_parts, len(batches), n_parts):
+                parts = batches[start : start + n_parts]
+                yield [take(self.text.training, indices) for indices in parts]
+
+    def _step(self, batches: list[TokenBlocks]) -> Tensor:
+        """Take one step; return the norm of its gradient."""
+        world = self.processes.world
+        n_tokens = torch.tensor(sum(b.n_labels for b in batches), device=self.device)
+        if world > 1:
+            distributed.all_reduce(n_tokens)
+        for at, batch in enumerate(batches):
+            with self._reducing(wanted=at == len(batches) - 1):
+                # The gradients of the processes are averaged, hence the factor.
+                loss = self.model(*_on(batch, self.device)) / n_tokens * world
+                loss.backward()
+            self._require_number(loss.detach(), "The loss")
+            self.logged_loss += loss.detach()
+        if self.is_sharded:
+            self.engine.before_step()
+            average_gradients(self.engine.leaves().values())
+        norm = clip_gradients(self.engine, self.options.max_grad_norm)
+        self._require_number(norm, "The norm of the gradient")
+        scale = lr_scale(self.state.step, n_steps=self.n_steps, options=self.options)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * scale
+        self.optimizer.step()
+        self.trainee.zero_grad()
+        self.state.step += 1
+        self.state.tokens += int(n_tokens)
+        self.n_tokens += int(n_tokens)
+        return norm
+
+    def _reducing(self, *, wanted: bool) -> contextlib.AbstractContextManager[None]:
+        """Reduce gradients over processes once per step; FSDP2 does so in every backward pass."""
+        if wanted or not isinstance(self.model, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self.model.no_sync()
+
+    def _log(self, norm: Tensor) -> None:
+        total = self.logged_loss.clone()
+        self.logged_loss.zero_()
+        if self.processes.world > 1:
+            distributed.all_reduce(total)
+        loss = (total / self.processes.world).item() / self.log_every
+        state = self.state
+        state.curves.append((state.step, state.tokens, "train", self.language, loss))
+        lr = self.optimizer.param_groups[0]["lr"]
+        self._write({"loss": loss, "grad_norm": float(norm), "learning_rate": lr}, prefix="train/")
+
+    def _validate(self) -> None:
+        """Measure nats per token in every language, and keep the weights if they are the best."""
+        state, first = self.state, self.language
+        losses = {
+            code: _mean_loss(self.trainee, blocks, self.options.batch_size, device=self.device)
+            for code, blocks in self.text.validation.items()
+        }
+        if self.is_sharded:
+            release(self.trainee)
+        # Devices of different kinds differ in the last bits, and all must agree on what is best.
+        losses = self.processes.decide(lambda: losses)
+        for code, loss in losses.items():
+            self._require_finite(
+                loss, f"The validation loss of {code} is {loss} after step {state.step}."
+            )
+        for code in sorted(losses, key=lambda code: (code != first, code)):
+            state.curves.append((state.step, state.tokens, "validation", code, losses[code]))
+        self._write(
+            {"loss": losses[first]} | {f"loss_{code}": loss for code, loss in losses.items()},
+            prefix="eval/",
+        )
+        if self.processes.is_main:
+            shown = "  ".join(f"{code} {loss:.4f}" for code, loss in losses.items())
+            tokens = f"{state.tokens:,}"
+            logger.info("step %4d  %9s tokens  validation %s", state.step, tokens, shown)
+        if state.step and losses[first] < state.best_loss:
+            state.best_step, state.best_loss = state.step, losses[first]
+            leaves = gathered(self.engine.leaves(), keep=self.processes.is_main)
+            if self.processes.is_main:
+                self.store.save_best(leaves, step=state.step)
+            if self.options.switches.rebuild_optimizer:
+                self.optimizer.state.clear()
+
+    def _save(self) -> None:
+        is_main = self.processes.is_main
+        leaves = self.engine.leaves()
+        held: dict[str, Tensor] = {_LEAF + name: leaf for name, leaf in leaves.items()}
+        held |= {_MOMENT + name: value for name, value in moments(self.optimizer, leaves).items()}
+        tensors = gathered(held, keep=is_main)
+        for rank, states in enumerate(self.processes.gather(_random_states())):
+            tensors |= {f"{_RANDOM}{rank}/{kind}": value for kind, value in states.items()}
+        if is_main:
+            self.store.save(tensors, state=self.state)
+        self.processes.wait()
+
+    def _restore(self, state: State) -> None:
+        tensors = self.store.load() if self.processes.is_main else None
+        names = self.processes.decide(lambda: list(tensors or ()))
+        leaves = self.engine.leaves()
+        held = {_LEAF + name: leaf.detach() for name, leaf in leaves.items()}
+        wanted = [name.removeprefix(_MOMENT) for name in names if name.startswith(_MOMENT)]
+        made = make_moments(self.optimizer, leaves, wanted)
+        hand_out(tensors, held | {_MOMENT + name: value for name, value in made.items()})
+        self.engine.after_step()
+        random = self.processes.decide(
+            lambda: {n: v for n, v in (tensors or {}).items() if n.startswith(_RANDOM)}
+        )
+        own = f"{_RANDOM}{self.processes.rank}/"
+        _set_random_states({n.removeprefix(own): v for n, v in random.items() if n.startswith(own)})
+        self.state = state
+
+    def _write(self, values: Mapping[str, float], *, prefix: str) -> None:
+        values = {prefix + name: value for name, value in values.items()}
+        with self.store.guarded("the TensorBoard logs", folder=self.log_folder):
+            self.scalars(values | {"train/tokens": self.state.tokens}, self.state.step)
+
+    def _require_number(self, value: Tensor, what: str) -> None:
+        number = float(value)
+        self._require_finite(
+            number,
+            f"{what} is {number} at step {self.state.step + 1}. The weights are those before that "
+            "step.",
+        )
+
+    def _require_finite(self, value: float, what: str) -> None:
+        if not math.isfinite(value):
+            left = self.store.what_is_left()
+            raise ActivationError(
+                f"{what} {left[0].upper()}{left[1:]}. Lower --lr, or train in bfloat16 or float32."
+            )
 
 
-def _result(trainer: RowTrainer, engine: Engine, *, language: str, seconds: float) -> Trained:
-    history = trainer.state.log_history
-    store, is_main = trainer.store, trainer.args.should_save
-    step = store.best_step()
-    set_leaves(engine, store.load_best() if is_main else None)
-    curves = curves_from(history, language=language)
-    at_best = curves[(curves["split"] == "validation") & (curves["step"] == step)]
-    at_start = curves[(curves["split"] == "validation") & (curves["step"] == 0)]
-    n_new = trainer.state.num_input_tokens_seen - trainer._initial_num_input_tokens_seen
-    results = {
-        "step": step,
-        "tokens": int(at_best["tokens"].iloc[0]),
-        "validation_loss": dict(zip(at_best["language"], at_best["loss"], strict=True)),
-        "base_validation_loss": dict(zip(at_start["language"], at_start["loss"], strict=True)),
-        "decay_factor": _decay_factor(trainer, step),
-        "tokens_per_second": n_new / max(seconds, 1e-9),
-        "peak_memory_bytes": peak_memory(),
-    }
-    return Trained(curves, results)
+def _on(blocks: TokenBlocks, device: torch.device) -> tuple[Tensor, Tensor]:
+    return blocks.ids.long().to(device), blocks.labels.long().to(device)
 
 
-def _decay_factor(trainer: RowTrainer, step: int) -> float:
-    """Multiply what weight decay leaves of a weight in each of the first `step` steps."""
-    scale = trainer.lr_scheduler.lr_lambdas[0]
-    decay = trainer.args.learning_rate * trainer.args.weight_decay
-    return math.prod(1.0 - decay * scale(taken) for taken in range(step))
+@torch.no_grad()
+def _mean_loss(
+    model: Trainee, blocks: TokenBlocks, batch_size: int, *, device: torch.device
+) -> float:
+    was_training = model.training
+    model.eval()
+    total = 0.0
+    for start in range(0, len(blocks), batch_size):
+        part = slice(start, start + batch_size)
+        batch = TokenBlocks(blocks.ids[part], blocks.labels[part])
+        total += float(model(*_on(batch, device)))
+    model.train(was_training)
+    return total / blocks.n_labels
+
+
+def _random_states() -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _set_random_states(states: Mapping[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])

@@ -1,119 +1,92 @@
-"""What a training says while it runs, and about itself afterwards."""
+"""What a training says while it runs, and afterwards."""
 
+import contextlib
 import logging
 import os
 import resource
 import sys
-import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import torch
 from tqdm.auto import tqdm
-from transformers import TrainerCallback
-from transformers.integrations import TensorBoardCallback
 
 from lse_interp.artifacts.provenance import readable
 from lse_interp.core.errors import LseError
-from lse_interp.subnetworks.finetune_run import CURVE_COLUMNS
+from lse_interp.core.languages import lookup
+from lse_interp.subnetworks.finetune_run import FinetuneRun
 
-__all__ = ["Progress", "curves_from", "peak_memory", "tensorboard"]
+__all__ = ["Scalars", "peak_memory", "progress_bar", "report", "tensorboard"]
 
 logger = logging.getLogger(__name__)
 
-_LOSS = "eval_loss_"
+Scalars = Callable[[Mapping[str, float], int], None]
+"""Writes numbers by name, for a step."""
 
 
-class Progress(TrainerCallback):
-    """One bar over the steps, one line per validation, and the time the steps took."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._began = 0.0
-        self._bar: tqdm | None = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Open the bar."""
-        disable = True if os.environ.get("CI") or not state.is_world_process_zero else None
-        self._bar = tqdm(
-            total=state.max_steps,
-            initial=state.global_step,
-            desc="training",
-            unit="step",
-            leave=False,
-            disable=disable,
-        )
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the clock."""
-        self._began = time.perf_counter()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop the clock and move the bar."""
-        self.seconds += time.perf_counter() - self._began
-        if self._bar is not None:
-            self._bar.update()
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Log the losses."""
-        if not state.is_world_process_zero:
-            return
-        metrics: dict[str, float] = kwargs["metrics"]
-        losses = {name: value for name, value in metrics.items() if name.startswith(_LOSS)}
-        logger.info(
-            "step %4d  %9s tokens  validation %s",
-            state.global_step,
-            f"{state.num_input_tokens_seen:,}",
-            "  ".join(f"{name.removeprefix(_LOSS)} {value:.4f}" for name, value in losses.items()),
-        )
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Close the bar."""
-        if self._bar is not None:
-            self._bar.close()
+def progress_bar(n_steps: int, *, done: int, is_main: bool) -> tqdm:
+    """Return a bar over the steps; silent in CI and in other processes than the main one."""
+    disable = True if os.environ.get("CI") or not is_main else None
+    return tqdm(
+        total=n_steps, initial=done, desc="training", unit="step", leave=False, disable=disable
+    )
 
 
-def tensorboard(folder: Path | None) -> list[TrainerCallback]:
-    """Return the callback that writes TensorBoard logs into a folder; none for None.
+@contextlib.contextmanager
+def tensorboard(folder: Path | None) -> Iterator[Scalars]:
+    """Open TensorBoard logs in a folder; yields what writes into them, nothing for None.
 
     Raises:
-        LseError: The folder has letters that the locale of this process does not.
+        LseError: The path has letters that the locale of this process lacks.
     """
     if folder is None:
-        return []
+        yield lambda values, step: None
+        return
     from torch.utils.tensorboard import SummaryWriter
 
     try:
-        return [TensorBoardCallback(SummaryWriter(log_dir=str(folder)))]
+        writer = SummaryWriter(log_dir=str(folder))
     except UnicodeEncodeError as error:
         raise LseError(
             f"TensorBoard cannot write into {readable(str(folder))} under a locale that lacks its "
             f"letters ({sys.getfilesystemencoding()}). Set PYTHONUTF8=1, or a UTF-8 locale."
         ) from error
 
+    def write(values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            writer.add_scalar(name, value, step)
+        writer.flush()
 
-def curves_from(history: list[dict[str, float]], *, language: str) -> pd.DataFrame:
-    """Turn the log of Trainer into loss curves.
-
-    `language` is that of the training text; its validation loss comes first, the others follow by
-    code. Trainer's own order is another after resuming.
-    """
-    rows = []
-    for entry in history:
-        at = (entry["step"], entry["tokens"])
-        if "loss" in entry:
-            rows.append((*at, "train", language, entry["loss"]))
-        rows += [
-            (*at, "validation", name.removeprefix(_LOSS), value)
-            for name, value in sorted(entry.items(), key=lambda item: _place(item[0], language))
-            if name.startswith(_LOSS)
-        ]
-    return pd.DataFrame(rows, columns=list(CURVE_COLUMNS))
+    try:
+        yield write
+    finally:
+        writer.close()
 
 
-def _place(name: str, language: str) -> tuple[bool, str]:
-    return name != f"{_LOSS}{language}", name
+def report(result: FinetuneRun) -> None:
+    """Log what was trained and what that gained."""
+    before, after = (result.results[k] for k in ("base_validation_loss", "validation_loss"))
+    lines = [
+        f"{lookup(code).name}: {before[code]:.4f} -> {loss:.4f} ({loss - before[code]:+.4f})"
+        for code, loss in after.items()
+    ]
+    logger.info(
+        "%s, %s: %s of %s weights trained (%.2f %%); best at step %d, %s tokens\n"
+        "validation loss, nats per token: %s\n%s tokens/s, peak memory %.2f GB\nwrote %s",
+        lookup(result.language).name,
+        result.method,
+        f"{result.results['n_trainable']:,}",
+        f"{result.model.n_parameters:,}",
+        100 * result.results["n_trainable"] / result.model.n_parameters,
+        result.results["step"],
+        f"{result.results['tokens']:,}",
+        "; ".join(lines),
+        f"{result.results['tokens_per_second']:,.0f}",
+        result.results["peak_memory_bytes"] / 1e9,
+        result.folder,
+    )
+    if after[result.language] >= before[result.language]:
+        logger.warning("no validation was better than the base model; training did not help here")
 
 
 def peak_memory() -> int:

@@ -7,7 +7,6 @@ tensors, so that a run goes on whichever way the model is held.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -19,10 +18,11 @@ from lse_interp.models.placement.dtensors import assign, whole
 __all__ = [
     "average_gradients",
     "by_kind",
-    "gathered_state",
+    "gathered",
     "hand_out",
     "is_sharded",
-    "own_state",
+    "make_moments",
+    "moments",
     "release",
     "shard_root",
 ]
@@ -75,79 +75,63 @@ def average_gradients(leaves: Iterable[nn.Parameter]) -> None:
 
 
 @torch.no_grad()
-def hand_out(values: Mapping[str, Tensor] | None, leaves: Mapping[str, nn.Parameter]) -> None:
-    """Give the leaves of all processes the values that the main process has.
+def gathered(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+    """Return whole tensors on the host. Every process has to call this.
+
+    Args:
+        tensors: Tensors by name.
+        keep: Whether this process wants them; otherwise it only lends its parts.
+    """
+    found = {}
+    for name, tensor in tensors.items():
+        value = whole(tensor.detach())
+        if keep:
+            found[name] = value.cpu()
+    return found
+
+
+@torch.no_grad()
+def hand_out(values: Mapping[str, Tensor] | None, tensors: Mapping[str, Tensor]) -> None:
+    """Give the tensors of all processes the values that the main process has.
 
     Args:
         values: Whole tensors by name; None in the other processes.
-        leaves: What they belong to.
+        tensors: Where each process keeps them, or its part of them.
     """
-    for name, leaf in leaves.items():
+    for name, tensor in tensors.items():
         if not distributed.is_initialized():
             assert values is not None
-            leaf.copy_(values[name])
+            tensor.copy_(values[name])
             continue
         if values is None:
-            value = torch.empty(leaf.shape, dtype=leaf.dtype, device=leaf.device)
+            value = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
         else:
-            value = values[name].to(leaf.device, leaf.dtype)
+            value = values[name].to(tensor.device, tensor.dtype)
         distributed.broadcast(value, src=0)
-        assign(leaf.detach(), value)
+        assign(tensor.detach(), value)
 
 
-def gathered_state(
-    optimizer: torch.optim.Optimizer, leaves: Mapping[str, nn.Parameter], *, keep: bool
-) -> dict[str, Any]:
-    """Return an optimizer's state in whole tensors, on the host, by the names of its leaves.
-
-    Every process has to call this. What is returned does not depend on how leaves are held, nor
-    on how the optimizer groups them, which `by_kind` does by how they are held.
-
-    Args:
-        optimizer: The optimizer; all its groups have the same options.
-        leaves: What it steps, by name.
-        keep: Whether this process wants the state; otherwise it only lends its parts.
-    """
-    found, names = optimizer.state_dict(), _names(optimizer, leaves)
-    state: dict[str, dict[str, Any]] = {}
-    for index, entries in found["state"].items():
-        gathered = {name: _gathered(value) for name, value in entries.items()}
-        if keep:
-            state[names[index]] = gathered
-    group = found["param_groups"][0]
-    return {"state": state, "options": {key: group[key] for key in group if key != "params"}}
-
-
-def own_state(
-    optimizer: torch.optim.Optimizer, leaves: Mapping[str, nn.Parameter], state: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Cut what `gathered_state` returned into what this process's optimizer holds.
-
-    Returns:
-        As `optimizer.load_state_dict` takes it.
-    """
-    own = {
-        index: {key: _own(value, leaves[name]) for key, value in state["state"][name].items()}
-        for index, name in enumerate(_names(optimizer, leaves))
-        if name in state["state"]
+def moments(
+    optimizer: torch.optim.Optimizer, leaves: Mapping[str, nn.Parameter]
+) -> dict[str, Tensor]:
+    """Return the state of an optimizer by the name of the leaf and the state: `0/exp_avg`."""
+    return {
+        f"{name}/{key}": value
+        for name, leaf in leaves.items()
+        for key, value in optimizer.state.get(leaf, {}).items()
     }
-    groups = optimizer.state_dict()["param_groups"]
-    return {"state": own, "param_groups": [{**group, **state["options"]} for group in groups]}
 
 
-def _names(optimizer: torch.optim.Optimizer, leaves: Mapping[str, nn.Parameter]) -> list[str]:
-    """List the leaves in the optimizer's order."""
-    names = {leaf: name for name, leaf in leaves.items()}
-    return [names[leaf] for group in optimizer.param_groups for leaf in group["params"]]
-
-
-def _gathered(value: Any) -> Any:
-    return whole(value).cpu() if isinstance(value, Tensor) else value
-
-
-def _own(value: Any, leaf: nn.Parameter) -> Any:
-    if not isinstance(leaf, DTensor) or not isinstance(value, Tensor) or value.ndim == 0:
-        return value
-    part = torch.empty_like(leaf, dtype=value.dtype)
-    assign(part.detach(), value)
-    return part.detach()
+def make_moments(
+    optimizer: torch.optim.Optimizer, leaves: Mapping[str, nn.Parameter], names: Iterable[str]
+) -> dict[str, Tensor]:
+    """Make room in an optimizer for the state that `moments` named; return it, all zeros."""
+    for full_name in names:
+        name, key = full_name.rsplit("/", 1)
+        leaf = leaves[name]
+        # AdamW counts steps in a number beside each leaf.
+        is_number = key == "step"
+        optimizer.state[leaf][key] = (
+            torch.zeros((), device=leaf.device) if is_number else torch.zeros_like(leaf)
+        )
+    return moments(optimizer, leaves)

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Int32, Int64
+from jaxtyping import Int32
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from lse_interp.core.errors import CorpusError, LseError
 from lse_interp.data import Block, pack
@@ -55,8 +54,8 @@ class Packing:
 
 
 @dataclass(frozen=True, eq=False)
-class TokenBlocks(Dataset):
-    """Blocks of one length, as `Trainer` reads them.
+class TokenBlocks:
+    """Blocks of one length.
 
     Attributes:
         ids: Token ids; 0 where `labels` pads.
@@ -69,9 +68,6 @@ class TokenBlocks(Dataset):
 
     def __len__(self) -> int:
         return len(self.ids)
-
-    def __getitem__(self, index: int) -> dict[str, Int64[Tensor, " pos"]]:
-        return {"input_ids": self.ids[index].long(), "labels": self.labels[index].long()}
 
     @property
     def n_labels(self) -> int:
@@ -102,7 +98,7 @@ def pack_text(
     validation: Mapping[str, Iterable[str]],
     *,
     language: str,
-    tokens: int | None,
+    n_tokens: int | None,
     options: Hyperparameters,
 ) -> Text:
     """Pack training and validation text for a model, after checking that they are apart.
@@ -112,8 +108,8 @@ def pack_text(
         documents: Opens the training text, which is read twice.
         validation: Language -> documents, that of `language` among them.
         language: The language trained.
-        tokens: Text tokens to train on; None takes all, up to the paper's 100 million.
-        options: Completed hyper-parameters.
+        n_tokens: Text tokens to train on; None takes all, up to the paper's 100 million.
+        options: Hyper-parameters with all defaults filled in.
 
     Raises:
         CorpusError: No text, too little, none to validate on, or the same on both sides.
@@ -138,7 +134,7 @@ def pack_text(
         )
     return Text(
         training=pack_training(
-            documents(), model.tokenizer, packing, n_tokens=tokens, at_most=_PAPER_TOKENS
+            documents(), model.tokenizer, packing, n_tokens=n_tokens, at_most=_PAPER_TOKENS
         ),
         validation={
             code: token_blocks(held_out[code], model.tokenizer, packing)
@@ -252,7 +248,7 @@ def _packing(model: HookedModel, options: Hyperparameters) -> Packing:
         )
     assert options.block_size is not None
     check_block_size(model, options.block_size)
-    bos = "document" if model.name == "embedded" else auto_bos(model)
+    bos = model.defaults.bos if model.defaults.bos != "auto" else auto_bos(model)
     separator: Separator = "none" if model.tokenizer.eos_token_id is None else "eos"
     return Packing(block_size=options.block_size, bos=bos, separator=separator)
 
@@ -264,7 +260,7 @@ def _with_labels(
     predicts = (labels != IGNORE).any(dim=1)
     if not predicts.any():
         raise CorpusError(
-            "The text is too short to predict any token of it. Give more text, or more --tokens."
+            "The text is too short to predict any token of it. Give more text, or more --n-tokens."
         )
     return TokenBlocks(ids[predicts], labels[predicts])
 

@@ -403,9 +403,9 @@ def test_fig05_data_size_says_what_is_missing(trained, draw):
     root = trained / "runs"
     with pytest.raises(ArtifactError, match="None of the 2 runs .* budget is of method full"):
         draw("fig05", root=root, method="full")
-    with pytest.raises(LseError, match="No fine-tuning method 'ful'. Did you mean full"):
+    with pytest.raises(LseError, match="There is no fine-tuning method 'ful'. Did you mean full"):
         draw("fig05", root=root, method="ful")
-    with pytest.raises(ArtifactError, match=r"holds no .* with a token budget. .*--tokens 10000"):
+    with pytest.raises(ArtifactError, match=r"holds no .* with a token budget. .*--n-tokens 10000"):
         draw("fig05", root=trained / "none")
 
 

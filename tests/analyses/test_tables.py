@@ -213,7 +213,9 @@ def test_read_scores_says_what_is_missing(tmp_path, monkeypatch):
     with pytest.raises(LseError, match=r"none.csv has no headline score"):
         read_scores(Path("none.csv"))
     made_up().assign(method="targt").to_csv("typo.csv", index=False)
-    with pytest.raises(LseError, match=r"No fine-tuning method 'targt'. Did you mean target"):
+    with pytest.raises(
+        LseError, match=r"There is no fine-tuning method 'targt'. Did you mean target"
+    ):
         read_scores(Path("typo.csv"))
 
 

@@ -88,7 +88,7 @@ def words(root, corpus, plain):
             "--neurons",
             str(root / "embedded/neurons/lape.safetensors"),
         ]
-        + [*text, "--lang", "mlt", "--tokens", "600", "--block-size", "32"]
+        + [*text, "--lang", "mlt", "--n-tokens", "600", "--block-size", "32"]
         + ["--validation", "embedded", *training],
     ]
     return [word for stage in stages for word in ("then", *stage)][1:]

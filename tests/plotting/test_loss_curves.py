@@ -19,8 +19,9 @@ from lse_interp.plotting.loss_curves import (
     plot_dynamics_panels,
     plot_small_dynamics,
 )
-from lse_interp.plotting.style import METHOD_STYLES, language_color, method_color
+from lse_interp.plotting.style import language_color, method_color
 from lse_interp.subnetworks.finetune_run import FinetuneRun
+from lse_interp.training.methods import method_looks
 
 INFO = ModelInfo("embedded", "abc", "LlamaForCausalLM", 2, 4, 10, 1000)
 
@@ -169,7 +170,7 @@ def test_plot_dynamics_refuses_what_it_cannot_compare():
     with pytest.raises(LseError, match="Several runs are of method target and seed 0: a, b. Their"):
         plot_dynamics(frame)
     frame = dynamics_frame({"a": make_run("dora")})
-    with pytest.raises(LseError, match="No fine-tuning method 'dora'. Did you mean lora"):
+    with pytest.raises(LseError, match="There is no fine-tuning method 'dora'. Did you mean lora"):
         plot_dynamics(frame)
 
 
@@ -216,7 +217,7 @@ def test_data_size_frame_is_base_less_loss_of_the_weights_kept():
 
 
 def test_data_size_frame_refuses_a_run_without_a_budget():
-    with pytest.raises(LseError, match=r"Run a has no token budget. Give runs of .* --tokens"):
+    with pytest.raises(LseError, match=r"Run a has no token budget. Give runs of .* --n-tokens"):
         data_size_frame({"a": make_run()})
 
 
@@ -252,6 +253,6 @@ def test_plot_data_size_refuses_another_value_and_several_methods():
 
 
 def test_method_styles_name_every_method():
-    assert list(METHOD_STYLES) == [
+    assert list(method_looks()) == [
         *("target", "random:layer", "random:size", "random:activity", "lora", "ffn", "full")
     ]

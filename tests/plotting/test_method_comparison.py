@@ -107,7 +107,10 @@ def test_methods_frame_averages_seeds(changes):
     [
         (lambda t: t.drop(columns="low"), "needs the columns .* n_sentences; low missing"),
         (lambda t: t.iloc[:0], "has no rows"),
-        (lambda t: t.assign(method="loar"), "No fine-tuning method 'loar'. Did you mean lora"),
+        (
+            lambda t: t.assign(method="loar"),
+            "There is no fine-tuning method 'loar'. Did you mean lora",
+        ),
         (lambda t: pd.concat([t, t]), "has two rows of mlt, target, 0, mlt, base"),
         (lambda t: t.assign(difference=-t["difference"]), "`difference` should be loss - base; m"),
     ],

@@ -100,7 +100,9 @@ def test_frames_refuse_tables_with_nothing_to_average():
         improvements_frame(table()[lambda frame: frame["method"] == "base"])
     with pytest.raises(LseError, match="no headline score in points or percent"):
         scores_frame(table().assign(unit="nats"))
-    with pytest.raises(LseError, match="No fine-tuning method 'targt'. Did you mean target"):
+    with pytest.raises(
+        LseError, match="There is no fine-tuning method 'targt'. Did you mean target"
+    ):
         scores_frame(table().replace("target", "targt"))
 
 

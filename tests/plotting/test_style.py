@@ -13,6 +13,7 @@ from PIL import Image
 from lse_interp.core.errors import LseError
 from lse_interp.core.languages import LANGUAGES, PAPER_LANGUAGES
 from lse_interp.plotting import style
+from lse_interp.training.methods import method_looks
 
 # Machado et al. 2009, severity 1, on linear RGB.
 VISIONS = {
@@ -101,19 +102,21 @@ def test_projection_colors_name_the_three_projections():
 
 @pytest.mark.parametrize("vision", VISIONS)
 def test_method_color_tells_any_two_methods_apart_for_the_colour_blind(vision):
-    seen = [cielab(style.method_color(name), VISIONS[vision]) for name in style.METHOD_STYLES]
+    seen = [cielab(style.method_color(name), VISIONS[vision]) for name in method_looks()]
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 25
 
 
 def test_method_color_is_no_color_of_a_projection():
     normal = VISIONS["normal"]
-    for method, color in itertools.product(style.METHOD_STYLES, style.PROJECTION_COLORS.values()):
+    for method, color in itertools.product(method_looks(), style.PROJECTION_COLORS.values()):
         own = cielab(style.method_color(method), normal)
         assert np.linalg.norm(own - cielab(color, normal)) > 25
 
 
 def test_method_label_of_another_method_lists_what_there_is():
-    with pytest.raises(LseError, match="No fine-tuning method 'random'. Did you mean random:"):
+    with pytest.raises(
+        LseError, match="There is no fine-tuning method 'random'. Did you mean random:"
+    ):
         style.method_label("random")
 
 

@@ -16,7 +16,7 @@ from tests.tiny_models import CONFIGS, VOCAB
 N_STEPS, ACCUMULATION = 20, 2
 LR, DECAY, MAX_NORM = 1e-2, 0.1, 0.01
 TOLERANCE = 1e-10
-ENGINES = {"hooks": MaskedGradients, "compact": CompactRows}
+ENGINES = {"masked": MaskedGradients, "compact": CompactRows}
 # The shared Llama has biases in its MLPs. The width of `llama_odd` does not halve.
 LLAMAS = {
     "llama_plain": {"mlp_bias": False},

@@ -21,9 +21,9 @@ from lse_interp.training.engines.base import NeuronRows, attach, clip_gradients
 from lse_interp.training.engines.compact import CompactRows
 from lse_interp.training.engines.masked_gradients import MaskedGradients
 from lse_interp.training.sharded_leaves import average_gradients, shard_root
-from lse_interp.training.trainer import Trainee
+from lse_interp.training.trainee import Trainee
 
-ENGINES = {"hooks": MaskedGradients, "compact": CompactRows}
+ENGINES = {"masked": MaskedGradients, "compact": CompactRows}
 
 
 def train(job, *, folder, strategy, engine, deferred):
@@ -75,7 +75,7 @@ def replicated(rows, *, engine):
 def sharded(rows, *, engine):
     """Return the same under FSDP2 by hand; the leaves of `compact` are sharded with the rest."""
     hf = rows.model.hf
-    if engine == "hooks":
+    if engine == "masked":
         root = shard(hf, model=rows.model)
         opened = ENGINES[engine](rows)
         return opened, Trainee(hf, opened), root
@@ -114,7 +114,7 @@ def backward(trainee, step, *, root, deferred):
     for i, part in enumerate(step):
         mine = part[dist.get_rank() :: dist.get_world_size()]
         synchronise(root, not deferred or i == len(step) - 1)
-        loss = trainee(mine, mine, num_items_in_batch=n_tokens)["loss"]
+        loss = trainee(mine, mine) / n_tokens
         loss.backward()
         total += loss.detach()
     dist.all_reduce(total)

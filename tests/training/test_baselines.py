@@ -1,7 +1,10 @@
+"""Whole matrices and LoRA, against AdamW by hand."""
+
 import pytest
 import torch
 
-from lse_interp.training.methods.baselines import DenseMasters, add_lora, trained_weights
+from lse_interp.training.methods.dense import DenseMasters, every_weight, ffn_weights
+from lse_interp.training.methods.lora import add_lora
 
 from .conftest import (
     FAMILIES,
@@ -14,6 +17,8 @@ from .conftest import (
     train_by_hand,
     weights_of,
 )
+
+WEIGHTS = {"ffn": ffn_weights, "full": every_weight}
 
 # Biases of the MLPs, by family: gate, up, down as far as they exist.
 BIASES = {
@@ -37,7 +42,7 @@ def test_ffn_trains_the_mlps_with_their_biases_and_nothing_else(family):
     if family in BIASES:
         expected |= {name.removesuffix("weight") + "bias" for name in places}
         assert all(any(bias in name for name in expected) for bias in BIASES[family])
-    found = trained_weights(model, "ffn")
+    found = ffn_weights(model)
     assert set(found) == expected
     assert all(weight is model.hf.get_parameter(name) for name, weight in found.items())
 
@@ -45,7 +50,7 @@ def test_ffn_trains_the_mlps_with_their_biases_and_nothing_else(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_full_trains_every_weight_once(family):
     model = tiny(family)
-    found = trained_weights(model, "full")
+    found = every_weight(model)
     assert {id(w) for w in found.values()} == {id(w) for w in model.hf.parameters()}
     assert len(found) == len(list(model.hf.parameters()))
 
@@ -56,10 +61,10 @@ def test_full_trains_every_weight_once(family):
 def test_dense_methods_match_adamw_by_hand(family, method):
     steps = batches()
     by_hand = tiny(family)
-    expected = train_by_hand(by_hand.hf, all_true(trained_weights(by_hand, method)), steps)
+    expected = train_by_hand(by_hand.hf, all_true(WEIGHTS[method](by_hand)), steps)
     model = tiny(family)
     before = weights_of(model.hf)
-    weights = trained_weights(model, method)
+    weights = WEIGHTS[method](model)
     engine = DenseMasters(model.hf, weights)
     assert engine.leaves() == weights, "float64 weights need no masters"
     found = train(model.hf, engine, steps)
@@ -74,7 +79,7 @@ def test_dense_masters_are_float32_and_the_model_holds_them_rounded(dtype):
     model = tiny("llama", dtype=dtype)
     before = weights_of(model.hf)
     flags = [weight.requires_grad for weight in model.hf.parameters()]
-    weights = trained_weights(model, "ffn")
+    weights = ffn_weights(model)
     engine = DenseMasters(model.hf, weights)
 
     def check():
@@ -95,7 +100,7 @@ def test_float32_masters_follow_what_bfloat16_weights_lose():
     def change(dtype, *, masters=True):
         model = tiny("llama_plain", dtype=torch.bfloat16)
         model.hf.to(dtype)
-        weights = trained_weights(model, "ffn")
+        weights = ffn_weights(model)
         engine = DenseMasters(model.hf, weights)
         if not masters:
             engine.leaves().update(weights)

@@ -1,28 +1,26 @@
 """Every process reads its share of the blocks, and no block is read twice."""
 
-import math
-
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lse_interp.data.packing import IGNORE
-from lse_interp.training.batch_order import BatchesInTurn, training_batches
+from lse_interp.training.batch_order import batches_of_epoch, n_batches, take
 from lse_interp.training.token_blocks import TokenBlocks
 
 
 def batches(n_blocks, *, epoch=0, seed=5, batch_size=2, rank=0, world=1):
-    return BatchesInTurn(
-        n_blocks, batch_size=batch_size, seed=seed, epoch=lambda: epoch, rank=rank, world=world
+    return batches_of_epoch(
+        n_blocks, batch_size=batch_size, seed=seed, epoch=epoch, rank=rank, world=world
     )
 
 
 def test_batches_of_two_processes_by_hand():
     order = torch.randperm(5, generator=torch.Generator().manual_seed(5 + 3)).tolist()
     a, b, c, d, e = order
-    assert list(batches(5, epoch=3)) == [[a, b], [c, d], [e]]
-    assert list(batches(5, epoch=3, rank=0, world=2)) == [[a, b], [e, 5]]
-    assert list(batches(5, epoch=3, rank=1, world=2)) == [[c, d], [5, 5]]
+    assert batches(5, epoch=3) == [[a, b], [c, d], [e]]
+    assert batches(5, epoch=3, rank=0, world=2) == [[a, b], [e, 5]]
+    assert batches(5, epoch=3, rank=1, world=2) == [[c, d], [5, 5]]
 
 
 @given(
@@ -32,13 +30,13 @@ def test_batches_of_two_processes_by_hand():
     epoch=st.integers(0, 3),
 )
 def test_processes_take_together_what_one_takes_alone(n_blocks, batch_size, world, epoch):
-    alone = list(batches(n_blocks, batch_size=batch_size * world, epoch=epoch))
+    alone = batches(n_blocks, batch_size=batch_size * world, epoch=epoch)
     shared = [
         batches(n_blocks, batch_size=batch_size, epoch=epoch, rank=rank, world=world)
         for rank in range(world)
     ]
     assert {len(share) for share in shared} == {len(alone)}
-    assert len(alone) == math.ceil(n_blocks / (batch_size * world))
+    assert len(alone) == n_batches(n_blocks, batch_size=batch_size, world=world)
     steps = zip(*shared, strict=True)
     together = [[i for batch in step for i in batch if i < n_blocks] for step in steps]
     assert together == alone
@@ -46,21 +44,13 @@ def test_processes_take_together_what_one_takes_alone(n_blocks, batch_size, worl
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
-    orders = [list(batches(30, epoch=e, seed=s)) for e, s in ((0, 5), (1, 5), (0, 6), (0, 5))]
+    orders = [batches(30, epoch=e, seed=s) for e, s in ((0, 5), (1, 5), (0, 6), (0, 5))]
     assert orders[0] == orders[3]
     assert orders[0] != orders[1] != orders[0] != orders[2]
 
 
 def test_an_empty_block_predicts_nothing():
     ids = torch.arange(6, dtype=torch.int32).view(2, 3)
-    blocks = TokenBlocks(ids, ids)
-    (batch,) = training_batches(
-        blocks, batches(2, rank=0, world=1, batch_size=3), collate=list, pin_memory=False
-    )
-    assert sorted(block["labels"].tolist() for block in batch) == [[0, 1, 2], [3, 4, 5]]
-    (batch,) = training_batches(
-        blocks, batches(2, rank=1, world=2, batch_size=2), collate=list, pin_memory=False
-    )
-    for block in batch:
-        assert block["input_ids"].tolist() == [0, 0, 0]
-        assert block["labels"].tolist() == [IGNORE] * 3
+    found = take(TokenBlocks(ids, ids), [1, 2, 0])
+    assert found.ids.tolist() == [[3, 4, 5], [0, 0, 0], [0, 1, 2]]
+    assert found.labels.tolist() == [[3, 4, 5], [IGNORE] * 3, [0, 1, 2]]

@@ -1,100 +1,70 @@
 """Checkpoints: whole or not at all, of one run alone, and a disk that is full."""
 
-import json
 import logging
 import resource
 
 import pytest
 import torch
 
-from lse_interp.core.errors import LseError, MismatchError
+from lse_interp.core.errors import ArtifactError, LseError, MismatchError
 from lse_interp.finetune import main
 from lse_interp.subnetworks.finetune_run import FinetuneRun
-from lse_interp.training.checkpoints import CheckpointStore
+from lse_interp.training.checkpoints import Checkpoint, CheckpointStore, State
+from lse_interp.training.training_run import Finished, next_step
 from tests.full_disk import largest_file
 
 from .tiny_runs import same_run, stopped_at, tiny_model, tune
-from .tiny_stage import Place, start, wait_for_checkpoint
+from .tiny_stage import Place, last_checkpoint, start, wait_for_checkpoint
 
 SETTINGS = {"lr": 0.1, "text": {"mlt": "abc"}, "neurons": None}
 
 
 @pytest.fixture
 def store(tmp_path):
-    store = CheckpointStore(tmp_path / "checkpoints", SETTINGS)
-    assert store.open(overwrite=False) is None
-    return store
+    return CheckpointStore(tmp_path / "checkpoints", SETTINGS)
 
 
-def write(store, step, content="x"):
-    with store.staged(step) as folder:
-        (folder / f"checkpoint-{step}").mkdir()
-        (folder / f"checkpoint-{step}" / "file").write_text(content)
+def write(store, step, value=1.0):
+    store.save({"leaf/0": torch.tensor([value])}, state=State(step=step))
 
 
 def files(store):
     return sorted(path.name for path in store.folder.iterdir())
 
 
-def test_open_claims_the_folder(store):
-    again = CheckpointStore(store.folder, SETTINGS)
-    assert again.open(overwrite=False) is None
-    write(store, 2)
-    assert again.open(overwrite=False) == store.folder / "checkpoint-2"
-    found = json.loads((store.folder / "settings.json").read_text(encoding="utf-8"))
-    assert found == SETTINGS
+def test_a_checkpoint_comes_back_as_it_was_saved(store):
+    assert store.found() is None
+    state = State(step=4, tokens=99, best_step=2, best_loss=0.1 + 0.2)
+    state.curves.append((2, 50, "validation", "mlt", 1 / 3))
+    store.overwrites = "abc"
+    store.save({"leaf/0": torch.arange(3.0)}, state=state)
+    found = CheckpointStore(store.folder, {}).found()
+    assert found == Checkpoint(SETTINGS, "abc", state)
+    assert torch.equal(store.load()["leaf/0"], torch.arange(3.0))
 
 
-def test_open_refuses_checkpoints_of_another_run(store):
-    write(store, 2)
-    other = SETTINGS | {"lr": 0.2, "text": {"mlt": "xyz"}}
-    with pytest.raises(MismatchError) as caught:
-        CheckpointStore(store.folder, other).open(overwrite=False)
-    message = str(caught.value)
-    assert "lr was 0.1, now 0.2, text was {'mlt': 'abc'}, now {'mlt': 'xyz'}. Repeat" in message
-    assert str(store.folder) in message and "--overwrite" in message
-    assert store.last() is not None
-    with pytest.raises(MismatchError, match="n_processes was None, now 2"):
-        CheckpointStore(store.folder, SETTINGS | {"n_processes": 2}).open(overwrite=False)
-
-
-def test_open_with_overwrite_starts_afresh(store):
-    write(store, 2)
-    other = CheckpointStore(store.folder, SETTINGS | {"lr": 0.2})
-    assert other.open(overwrite=True, is_main=False) is None
-    assert store.last() is not None  # the main process alone deletes
-    assert other.open(overwrite=True) is None
-    assert files(store) == ["overwrites.json", "settings.json"]
-    assert other.open(overwrite=False) is None
-
-
-def test_staged_keeps_the_newest_alone(store):
+def test_save_keeps_the_newest_alone(store):
     for step in (9, 10, 100):
-        write(store, step)
-        assert store.last() == store.folder / f"checkpoint-{step}"
-    assert files(store) == ["checkpoint-100", "settings.json"]
-    write(store, 100, "again")
-    assert (store.folder / "checkpoint-100/file").read_text() == "again"
+        write(store, step, value=float(step))
+        assert store.found().state.step == step
+    assert files(store) == ["last.json", "last.safetensors"]
+    assert store.load()["leaf/0"].item() == 100
 
 
-def test_staged_keeps_the_old_checkpoint_when_a_write_fails(store):
+def test_save_keeps_the_old_checkpoint_when_a_write_fails(store):
     write(store, 2)
-    with pytest.raises(LseError) as caught, store.staged(4) as folder:
-        (folder / "checkpoint-4").mkdir()
-        raise OSError(28, "No space left on device")
+    with largest_file(10_000), pytest.raises(LseError) as caught:
+        store.save({"leaf/0": torch.zeros(10_000)}, state=State(step=4))
     message = str(caught.value)
-    assert message.startswith(f"Could not write the checkpoint of step 4 into {store.folder} ([Err")
-    assert f"Nothing is lost: {store.folder / 'checkpoint-2'} is complete. Make room" in message
+    assert message.startswith(f"Could not write the checkpoint of step 4 into {store.folder} (")
+    assert f"Nothing is lost: the checkpoint of step 2 ({store.path}) is complete." in message
     assert "MB are free" in message
-    assert files(store) == ["checkpoint-2", "settings.json"]
-    with pytest.raises(KeyboardInterrupt), store.staged(4) as folder:
-        (folder / "checkpoint-4").mkdir()
-        raise KeyboardInterrupt
-    assert files(store) == ["checkpoint-2", "settings.json"]
+    assert files(store) == ["last.json", "last.safetensors"]
+    assert store.found().state.step == 2
 
 
-def test_staged_says_that_nothing_was_saved_before(store):
-    with pytest.raises(LseError, match="there is no earlier checkpoint"), store.staged(4):
+def test_guarded_says_that_nothing_was_saved_before(store):
+    with pytest.raises(LseError, match="there is no checkpoint yet"), store.guarded("it"):
         raise OSError("full")
 
 
@@ -103,24 +73,36 @@ def test_staged_says_that_nothing_was_saved_before(store):
     [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("Connection closed by peer")],
     ids=["memory", "peer"],
 )
-def test_staged_blames_the_disk_for_failed_writes_alone(store, error):
-    with pytest.raises(type(error), match=str(error)), store.staged(4):
+def test_guarded_blames_the_disk_for_failed_writes_alone(store, error):
+    with pytest.raises(type(error), match=str(error)), store.guarded("it"):
         raise error
 
 
-def test_staged_says_that_the_folder_cannot_be_made(store):
-    store.clear()
+def test_save_says_that_the_folder_cannot_be_made(store):
     store.folder.write_text("a file")
-    with pytest.raises(LseError, match="Could not write the checkpoint of step 4"), store.staged(4):
-        pass
+    with pytest.raises(LseError, match="Could not write the checkpoint of step 4"):
+        write(store, 4)
 
 
-def test_what_a_killed_process_left_half_written_is_no_checkpoint(store):
+def test_tidy_deletes_what_a_killed_process_left_half_written(store):
+    store.tidy()
     write(store, 2)
-    (store.staging / "checkpoint-4").mkdir(parents=True)
-    assert store.last() == store.folder / "checkpoint-2"
-    write(store, 6)
-    assert files(store) == ["checkpoint-6", "settings.json"]
+    (store.folder / ".last.safetensors.abcd1234.safetensors").write_text("half")
+    store.tidy()
+    assert files(store) == ["last.json", "last.safetensors"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff" * 100])
+def test_a_damaged_checkpoint_is_refused(store, content):
+    write(store, 2)
+    assert store.is_whole()
+    store.path.write_bytes(content)
+    assert not store.is_whole()
+    with pytest.raises(ArtifactError, match="Pass --overwrite to train from the beginning"):
+        store.found()
+    with pytest.raises(ArtifactError, match="Pass --overwrite to train from the beginning"):
+        store.load()
+    assert store.what_is_left() == "there is no checkpoint yet"
 
 
 def test_save_best_keeps_the_old_weights_when_a_write_fails(store):
@@ -131,16 +113,8 @@ def test_save_best_keeps_the_old_weights_when_a_write_fails(store):
         pytest.raises(LseError, match="Could not write the best weights, of step 4"),
     ):
         store.save_best({"0": torch.zeros(10_000)}, step=4)
-    assert store.best_step() == 2
     assert torch.equal(store.load_best()["0"], first["0"])
-    assert files(store) == ["best.json", "best.safetensors", "settings.json"]
-
-
-def test_open_says_that_the_folder_cannot_be_written_to(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    store = CheckpointStore(tmp_path / "file" / "checkpoints", SETTINGS)
-    with pytest.raises(LseError, match="Could not write the settings of the run into"):
-        store.open(overwrite=False)
+    assert files(store) == ["best.json", "best.safetensors"]
 
 
 def test_clear_deletes_the_folder(store):
@@ -150,13 +124,71 @@ def test_clear_deletes_the_folder(store):
     store.clear()
 
 
+OWN, OTHER = {"lr": 0.1}, {"lr": 0.2}
+UNFINISHED = {
+    "none": None,
+    "own": Checkpoint(OWN, None, State(step=2)),
+    "own, overwriting": Checkpoint(OWN, "old", State(step=2)),
+    "other": Checkpoint(OTHER, None, State(step=2)),
+    "other, overwriting": Checkpoint(OTHER, "old", State(step=2)),
+}
+FINISHED = {
+    "none": None,
+    "own": Finished("new", OWN),
+    "other": Finished("new", OTHER),
+    "to be replaced": Finished("old", OTHER),
+}
+
+
+@pytest.mark.parametrize(
+    ("overwrite", "finished", "unfinished", "expected"),
+    [
+        (False, "none", "none", "begin"),
+        (False, "none", "own", "resume"),
+        (False, "none", "own, overwriting", "resume"),
+        (False, "none", "other", MismatchError),
+        (False, "own", "none", "reuse"),
+        (False, "own", "other", "reuse"),
+        (False, "own", "own, overwriting", "reuse"),
+        (False, "other", "none", MismatchError),
+        (False, "other", "own", MismatchError),
+        (True, "none", "none", "begin"),
+        (True, "none", "own", "begin"),
+        (True, "none", "own, overwriting", "resume"),
+        (True, "none", "other", "begin"),
+        (True, "own", "none", "begin"),
+        (True, "own", "own, overwriting", "reuse"),
+        (True, "other", "none", "begin"),
+        (True, "other", "own, overwriting", "begin"),
+        (True, "to be replaced", "own, overwriting", "resume"),
+        (True, "to be replaced", "other, overwriting", "begin"),
+    ],
+)
+def test_next_step(tmp_path, overwrite, finished, unfinished, expected):
+    def decide():
+        return next_step(
+            OWN,
+            finished=FINISHED[finished],
+            checkpoint=UNFINISHED[unfinished],
+            overwrite=overwrite,
+            folder=tmp_path,
+        )
+
+    if expected is MismatchError:
+        kind = "unfinished" if finished == "none" else "finished"
+        with pytest.raises(MismatchError, match=f"{kind} run with other settings: lr was 0.2, now"):
+            decide()
+    else:
+        assert decide() == expected
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"lr": 0.02}, "lr was 0.01, now 0.02"),
         ({"seed": 1}, "seed was 0, now 1"),
         ({"method": "random"}, "method was target, now random:size, neurons was"),
-        ({"tokens": 200}, "training_text was"),
+        ({"n_tokens": 200}, "training_text was"),
         ({"validation": {"mlt": ["w7 w7 w7"]}}, "validation_text was"),
     ],
 )
@@ -172,7 +204,7 @@ def test_overwrite_leaves_an_unfinished_run_behind(tmp_path):
     model = tiny_model()
     with stopped_at(model, 9):
         tune(model, folder=tmp_path / "a")
-    changes = {"lr": 0.02, "tokens": 100}
+    changes = {"lr": 0.02, "n_tokens": 100}
     found = tune(model, folder=tmp_path / "a", overwrite=True, **changes)
     same_run(found, tune(model, folder=tmp_path / "b", **changes))
 
@@ -183,18 +215,18 @@ def test_overwrite_goes_on_where_it_was_killed(tmp_path, caplog):
     first = tune(model, folder=folder)
     with stopped_at(model, 9):
         tune(model, folder=folder, overwrite=True)
-    last = CheckpointStore(folder / "checkpoints", {}).last()
+    last = last_checkpoint(folder)
 
     # Without the flag, the first is finished, and what was begun stays.
     found = tune(model, folder=folder)
     assert found.provenance == first.provenance
-    assert f"training it again ended early; --overwrite goes on from {last}" in caplog.text
+    assert f"again ended early; --overwrite resumes from step {last}" in caplog.text
 
     caplog.clear()
     with stopped_at(model, 2):
         tune(model, folder=folder, overwrite=True)
     again = tune(model, folder=folder, overwrite=True)
-    assert min(steps_in(caplog.messages)) > int(last.name.split("-")[1]) >= 4
+    assert min(steps_in(caplog.messages)) > last >= 4
     same_run(again, first)
     assert again.provenance["created"] >= first.provenance["created"]
     assert not (folder / "checkpoints").exists()
@@ -239,7 +271,7 @@ def test_overwrite_starts_afresh_where_going_on_is_of_no_use(tmp_path, caplog, d
         tune(model, folder=tmp_path, overwrite=True)
     changes = {"lr": 0.02} if damage == "settings" else {}
     if damage == "checkpoint":
-        (file,) = tmp_path.glob("checkpoints/checkpoint-*/leaves.safetensors")
+        file = tmp_path / "checkpoints" / "last.safetensors"
         file.write_bytes(file.read_bytes()[:-1])
     caplog.clear()
     tune(model, folder=tmp_path, overwrite=True, **changes)
@@ -267,13 +299,14 @@ def test_a_disk_that_fills_up_costs_nothing(tmp_path):
     assert process.returncode == 2, log
     error = log[log.index("error: ") :]
     assert error.startswith("error: Could not write ")
-    (checkpoint,) = (folder / "checkpoints").glob("checkpoint-*")
-    assert f"Nothing is lost: {checkpoint} is complete. Make room, and repeat" in error
+    done = last_checkpoint(folder)
+    assert f"Nothing is lost: the checkpoint of step {done} (" in error
+    assert "is complete. Make room, and repeat" in error
     assert not FinetuneRun.exists(folder)
 
     assert main(command) == 0
     found = FinetuneRun.load(folder)
-    assert found.curves["step"].max() > int(checkpoint.name.split("-")[1])
+    assert found.curves["step"].max() > done
     assert main(place.arguments("--epochs", "2", runs="roomy")) == 0
     same_run(found, FinetuneRun.load(place.run("target", runs="roomy")))
 
@@ -283,11 +316,11 @@ def test_a_result_that_cannot_be_written_is_written_later(tmp_path):
     in_the_way = tmp_path / "subnetwork.safetensors" / "file"
     in_the_way.mkdir(parents=True)
     with pytest.raises(LseError, match=f"Could not write the result into {tmp_path} .* Nothing is"):
-        tune(model, folder=tmp_path, tokens=100)
+        tune(model, folder=tmp_path, n_tokens=100)
     in_the_way.rmdir()
     in_the_way.parent.rmdir()
     batches = []
     model.hf.register_forward_pre_hook(lambda *_: batches.append(torch.is_grad_enabled()))
-    found = tune(model, folder=tmp_path, tokens=100)
+    found = tune(model, folder=tmp_path, n_tokens=100)
     assert not any(batches)  # nothing is trained twice
-    same_run(found, tune(tiny_model(), tokens=100))
+    same_run(found, tune(tiny_model(), n_tokens=100))

@@ -32,9 +32,9 @@ CASES = [
     (family, strategy, engine, deferred)
     for family, deferred in (("llama_odd", True), ("gpt2", False))
     for strategy in ("ddp", "by hand", "parts")
-    for engine in ("hooks", "compact")
+    for engine in ("masked", "compact")
 ]
-CASES_OF_FOUR = [("llama_odd", "replicas", engine, False) for engine in ("hooks", "compact")]
+CASES_OF_FOUR = [("llama_odd", "replicas", engine, False) for engine in ("masked", "compact")]
 N_STEPS = 8
 
 

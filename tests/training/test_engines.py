@@ -5,8 +5,8 @@ from lse_interp.core.errors import ActivationError, LseError, MismatchError
 from lse_interp.models import SITES, site_name
 from lse_interp.models.mlp_weights import read_rows
 from lse_interp.training.engines.base import NeuronRows, attach, clip_gradients, master_dtype
-from lse_interp.training.loop import checkpoint_activations
 from lse_interp.training.loss import total_loss
+from lse_interp.training.trainee import checkpoint_activations
 
 from .conftest import (
     DECAY,
@@ -316,7 +316,7 @@ def _relative_distance(found, expected):
 def test_attach_runs_the_engine_around_any_step_until_detached():
     model = tiny("llama_plain")
     before = weights_of(model.hf)
-    opened = ENGINES["hooks"](NeuronRows(model, NEURONS["above"]))
+    opened = ENGINES["masked"](NeuronRows(model, NEURONS["above"]))
     optimizer = torch.optim.AdamW(opened.leaves().values(), lr=LR)
     detach = attach(opened, optimizer)
     detach()
@@ -339,7 +339,7 @@ def test_hooks_zero_the_gradients_of_other_neurons_as_they_arrive(family):
     ids = batches()[0, 0]
     matrices = [hf.get_parameter(name) for name in masks]
     dense = torch.autograd.grad(total_loss(hf, ids, ids), matrices)
-    opened = ENGINES["hooks"](NeuronRows(tiny(family), NEURONS["above"]))
+    opened = ENGINES["masked"](NeuronRows(tiny(family), NEURONS["above"]))
     hf = opened.rows.model.hf
     total_loss(hf, ids, ids).backward()
     for name, weight in hf.named_parameters():

@@ -7,14 +7,20 @@ import pytest
 import torch
 
 from lse_interp.core.errors import LseError
-from lse_interp.training.hyperparameters import METHODS, Hyperparameters, Profile
+from lse_interp.models.defaults import ModelDefaults
+from lse_interp.models.packaged import packaged_folder
+from lse_interp.training.checkpoints import CheckpointStore
+from lse_interp.training.hyperparameters import Hyperparameters, Profile
+from lse_interp.training.methods import METHODS
 
 from .tiny_runs import NEURONS, fit, rows_engine, tiny_model, tiny_text, tune
 
+EMBEDDED = ModelDefaults.read(packaged_folder("embedded"))
 
-@pytest.mark.parametrize("method", METHODS)
-def test_completed_defaults_are_those_of_the_paper(method):
-    found = Hyperparameters().completed(method, embedded=False)
+
+@pytest.mark.parametrize("method", METHODS.names())
+def test_with_defaults_are_those_of_the_paper(method):
+    found = Hyperparameters().with_defaults(METHODS[method], ModelDefaults())
     assert found.lr == (1e-5 if method in ("ffn", "full") else 1e-4)
     assert found.weight_decay == 0.01
     assert (found.batch_size, found.accumulation, found.block_size) == (2, 1, 512)
@@ -30,16 +36,16 @@ def test_completed_defaults_are_those_of_the_paper(method):
     )
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_completed_suits_the_embedded_model(method):
-    found = Hyperparameters().completed(method, embedded=True)
+@pytest.mark.parametrize("method", METHODS.names())
+def test_with_defaults_suits_the_embedded_model(method):
+    found = Hyperparameters().with_defaults(METHODS[method], EMBEDDED)
     assert found.lr == (1e-4 if method in ("ffn", "full") else 1e-3)
     assert (found.block_size, found.validate_every) == (128, 20)
 
 
-def test_completed_keeps_what_was_given():
+def test_with_defaults_keeps_what_was_given():
     given = Hyperparameters(lr=3e-4, block_size=32, validate_every=7)
-    assert given.completed("full", embedded=True) == given
+    assert given.with_defaults(METHODS["full"], EMBEDDED) == given
 
 
 def test_authors_switches_are_those_of_the_released_code():
@@ -74,28 +80,28 @@ def test_authors_switches_are_those_of_the_released_code():
         ({"validate_every": 0}, "`validate_every` must be at least 1; got 0."),
         ({"loss_chunk": 0}, "`loss_chunk` must be at least 1; got 0."),
         ({"block_size": 1}, "`block_size` must be at least 2; got 1."),
-        ({"lora_rank": 4}, "`lora_rank` and `lora_alpha` need method lora; got target."),
-        ({"lora_alpha": 4.0}, "`lora_rank` and `lora_alpha` need method lora; got target."),
+        ({"lora_rank": 4}, "`lora_rank` 4 is of no use to method target. Leave it out."),
+        ({"lora_alpha": 4.0}, "`lora_alpha` 4.0 is of no use to method target. Leave it out."),
         ({"lr": 2.0, "weight_decay": 0.5}, "`lr` x `weight_decay` must be below 1"),
     ],
 )
-def test_completed_refuses_what_cannot_be(changes, message):
+def test_with_defaults_refuses_what_cannot_be(changes, message):
     with pytest.raises(LseError) as caught:
-        Hyperparameters(**changes).completed("target", embedded=False)
+        Hyperparameters(**changes).with_defaults(METHODS["target"], ModelDefaults())
     (line,) = str(caught.value).splitlines()
     assert line.startswith(message)
 
 
 @pytest.mark.parametrize("method", ["ffn", "full", "lora"])
-def test_completed_refuses_hooks_without_neurons(method):
-    with pytest.raises(LseError, match=f"`engine` hooks trains chosen neurons; method {method}"):
-        Hyperparameters(engine="hooks").completed(method, embedded=False)
+def test_with_defaults_refuses_hooks_without_neurons(method):
+    with pytest.raises(LseError, match=f"`engine` masked is of no use to method {method}"):
+        Hyperparameters(engine="masked").with_defaults(METHODS[method], ModelDefaults())
 
 
-def test_completed_names_every_fault_at_once():
-    options = Hyperparameters(lr=-1.0, batch_size=0, block_size=1, engine="hooks", lora_rank=4)
+def test_with_defaults_names_every_fault_at_once():
+    options = Hyperparameters(lr=-1.0, batch_size=0, block_size=1, engine="masked", lora_rank=4)
     with pytest.raises(LseError) as caught:
-        options.completed("full", embedded=True)
+        options.with_defaults(METHODS["full"], EMBEDDED)
     lines = str(caught.value).splitlines()
     assert [line.split("`")[1] for line in lines] == [
         "lr",
@@ -108,7 +114,7 @@ def test_completed_names_every_fault_at_once():
 
 def test_describe_lists_what_the_result_depends_on():
     plain = Hyperparameters()
-    found = plain.describe("target")
+    found = plain.describe(METHODS["target"])
     assert "lora_rank" not in found and "loss_chunk" not in found and "checkpointing" not in found
     assert found["engine"] == "compact"
     for change in (
@@ -122,15 +128,15 @@ def test_describe_lists_what_the_result_depends_on():
         {"warmup_steps": 1},
         {"max_grad_norm": 2.0},
         {"validate_every": 3},
-        {"engine": "hooks"},
+        {"engine": "masked"},
         {"profile": "authors"},
         {"seed": 1},
     ):
-        assert dataclasses.replace(plain, **change).describe("target") != found, change
+        assert dataclasses.replace(plain, **change).describe(METHODS["target"]) != found, change
     for change in ({"loss_chunk": 8}, {"checkpointing": True}):
-        assert dataclasses.replace(plain, **change).describe("target") == found
-    assert "engine" not in plain.describe("full")
-    lora = plain.describe("lora")
+        assert dataclasses.replace(plain, **change).describe(METHODS["target"]) == found
+    assert "engine" not in plain.describe(METHODS["full"])
+    lora = plain.describe(METHODS["lora"])
     assert (lora["lora_rank"], lora["lora_alpha"], lora["lora_down"]) == (62, 32.0, False)
 
 
@@ -147,8 +153,8 @@ def moved(folder, profile, *, n_steps=5, lr=2.0**-9):
         after = [leaf.detach().clone() for leaf in engine.leaves().values()]
     assert found.results["step"] == n_steps  # every validation was a new best
     change = torch.cat([(a - b).flatten() for a, b in zip(after, before, strict=True)]) / lr
-    (checkpoint,) = folder.glob("checkpoint-*")
-    return change, torch.load(checkpoint / "optimizer.pt")["state"]
+    saved = CheckpointStore(folder, {}).load()
+    return change, [name for name in saved if name.endswith("/exp_avg")]
 
 
 def test_rebuild_optimizer_forgets_momenta_at_every_new_best(tmp_path):
@@ -157,7 +163,7 @@ def test_rebuild_optimizer_forgets_momenta_at_every_new_best(tmp_path):
     change, state = moved(tmp_path / "authors", "authors")
     odd = (change.abs() - 1) / 2
     assert (odd - odd.round()).abs().quantile(0.9) < 1e-3
-    assert state == {}
+    assert state == []
     change, state = moved(tmp_path / "fixed", "fixed")
     odd = (change.abs() - 1) / 2
     assert (odd - odd.round()).abs().quantile(0.5) > 0.05
@@ -170,7 +176,9 @@ def test_rebuild_optimizer_forgets_momenta_at_every_new_best(tmp_path):
 )
 def test_lora_of_each_profile(tmp_path, profile, rank, alpha, projections):
     model = tiny_model()
-    run = tune(model, method="lora", folder=tmp_path / "run", profile=profile, epochs=1, tokens=40)
+    run = tune(
+        model, method="lora", folder=tmp_path / "run", profile=profile, epochs=1, n_tokens=40
+    )
     config = json.loads((tmp_path / "run/adapter/adapter_config.json").read_text(encoding="utf-8"))
     assert (config["r"], config["lora_alpha"]) == (rank, alpha)
     named = {name.rpartition(".")[2] for name in config["target_modules"]}

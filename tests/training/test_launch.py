@@ -21,8 +21,8 @@ from lse_interp.finetune import Config, main, run
 from lse_interp.models import load_model
 from lse_interp.subnetworks.apply import apply_subnetwork
 from lse_interp.subnetworks.finetune_run import FinetuneRun
-from lse_interp.training.hyperparameters import NEURON_METHODS
 from lse_interp.training.launch_options import Launch
+from lse_interp.training.methods import METHODS
 from tests.tiny_models import tiny_tokenizer
 
 from .conftest import tiny
@@ -34,10 +34,10 @@ STRATEGIES = {"ddp": "ddp_8gpu", "fsdp2": "fsdp2_8gpu"}
 
 # Together or alone, four blocks make a step; with 13 of them, the last step of an epoch has one.
 TOKENS, N_BLOCKS, BLOCK = 190, 13, 16
-COMMON = {"tokens": TOKENS, "epochs": 2}
+COMMON = {"n_tokens": TOKENS, "epochs": 2}
 CASES = {
     "target": {},
-    "hooks": {"engine": "hooks"},
+    "masked": {"engine": "masked"},
     "lean": {"batch_size": 1, "accumulation": 2, "loss_chunk": 7, "checkpointing": True},
     "lora": {"method": "lora", "lora_rank": 3},
     "ffn": {"method": "ffn"},
@@ -66,7 +66,7 @@ class Launched:
     def arguments(self, case, *, runs, dtype="float64", **flags):
         flags = COMMON | CASES.get(case, {}) | flags
         words = ["--checkpointing"] if flags.pop("checkpointing", False) else []
-        if flags.get("method", "target") not in NEURON_METHODS:
+        if not METHODS[flags.get("method", "target")].needs_neurons:
             flags["neurons"] = None
         return self.places[dtype].arguments(*words, name=case, runs=runs, **flags)
 
@@ -157,7 +157,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(alone, logs, strategy, 
     assert found.curves["tokens"].max() == COMMON["epochs"] * n_tokens
     keys = ["step", "tokens", "split", "language"]
     pd.testing.assert_frame_equal(found.curves[keys], expected.curves[keys])
-    # Trainer sums training losses in float32.
+    # Training losses are summed in float32.
     for split, tolerance in (("train", 1e-6), ("validation", TOLERANCE)):
         ours, theirs = (c[c["split"] == split]["loss"] for c in (found.curves, expected.curves))
         np.testing.assert_allclose(ours, theirs, rtol=tolerance)

@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lse_interp.core.errors import ActivationError, UnsupportedModelError
 from lse_interp.data.packing import IGNORE
 from lse_interp.models.mlp_weights import weight_views
+from lse_interp.training.checkpoints import CheckpointStore
 from lse_interp.training.token_blocks import TokenBlocks
 
 from .tiny_runs import (
@@ -25,6 +26,7 @@ from .tiny_runs import (
     tiny_text,
     tune,
 )
+from .tiny_stage import last_checkpoint
 
 STILL = dataclasses.replace(OPTIONS, lr=1e-13, weight_decay=0.0, validate_every=1)
 """Options that leave the weights where they are, as far as a loss can tell."""
@@ -208,6 +210,11 @@ def test_decay_factor_is_what_decay_leaves_of_a_weight(tmp_path, schedule, warmu
     torch.testing.assert_close(after, before * product, rtol=1e-10, atol=0)
 
 
+def step_of(folder):
+    found = CheckpointStore(folder, {}).found()
+    return 0 if found is None else found.state.step
+
+
 def poisoned(model, *, word="w35"):
     """Break the embedding of one word."""
     token = model.tokenizer.convert_tokens_to_ids(word)
@@ -243,11 +250,10 @@ def test_nan_loss_stops_before_it_reaches_the_weights(tmp_path, accumulation):
     step = (len(poison) - 1) // accumulation + 1
     assert poison[-1] and not any(poison[:-1]) and step > 2
     last = (step - 1) // 2 * 2
-    (checkpoint,) = tmp_path.glob("checkpoint-*")
-    assert checkpoint.name == f"checkpoint-{last}"
+    assert step_of(tmp_path) == last
     message = str(caught.value)
     assert message.startswith(f"The loss is nan at step {step}. ")
-    assert str(checkpoint) in message and "Lower --lr" in message
+    assert f"The checkpoint of step {last} ({tmp_path}" in message and "Lower --lr" in message
 
 
 def test_nan_gradient_stops_before_it_reaches_the_weights(tmp_path):
@@ -264,7 +270,7 @@ def test_nan_gradient_stops_before_it_reaches_the_weights(tmp_path):
         with pytest.raises(ActivationError, match=r"norm of the gradient is (nan|inf) at step 4\."):
             fit(model, engine, tmp_path)
         assert torch.equal(leaf, seen[-1])
-    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+    assert step_of(tmp_path) == 2
 
 
 @pytest.mark.parametrize("language", ["mlt", "eng"])
@@ -279,7 +285,7 @@ def test_nan_validation_loss_stops_before_anything_is_trained(tmp_path, language
         ),
     ):
         fit(model, engine, tmp_path, text=text)
-    assert not list(tmp_path.glob("checkpoint-*"))
+    assert step_of(tmp_path) == 0
 
 
 def test_overflow_in_training_keeps_the_last_good_checkpoint(tmp_path):
@@ -300,15 +306,15 @@ def test_overflow_in_training_keeps_the_last_good_checkpoint(tmp_path):
             ActivationError, match="validation loss of mlt is nan after step 4"
         ) as e:
             fit(model, engine, tmp_path)
-    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
-    assert "checkpoint-2" in str(e.value)
+    assert step_of(tmp_path) == 2
+    assert "The checkpoint of step 2" in str(e.value)
 
 
 VARIANTS = {
     "accumulation": {"accumulation": 2, "batch_size": 1, "validate_every": 3},
     "epochs": {"epochs": 2, "validate_every": 4},
     "schedule": {"schedule": "cosine", "warmup_steps": 3},
-    "hooks": {"engine": "hooks"},
+    "masked": {"engine": "masked"},
     "authors": {"profile": "authors"},
     "rare validation": {"batch_size": 1, "validate_every": 21},
 }
@@ -324,25 +330,24 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, variant)
     model = tiny_model()
     with stopped_at(model, n_batches):
         tune(model, folder=tmp_path / "cut", **changes)
-    (checkpoint,) = (tmp_path / "cut/checkpoints").glob("checkpoint-*")
-    assert 0 < int(checkpoint.name.split("-")[1]) < n_steps
+    assert 0 < last_checkpoint(tmp_path / "cut") < n_steps
     same_run(tune(model, folder=tmp_path / "cut", **changes), expected)
     assert not (tmp_path / "cut/checkpoints").exists()
 
 
 def test_a_run_stopped_before_its_first_checkpoint_begins_again(tmp_path):
-    expected = tune(tiny_model(), tokens=100)
+    expected = tune(tiny_model(), n_tokens=100)
     model = tiny_model()
     with stopped_at(model, 1):
-        tune(model, folder=tmp_path, tokens=100)
-    same_run(tune(model, folder=tmp_path, tokens=100), expected)
+        tune(model, folder=tmp_path, n_tokens=100)
+    same_run(tune(model, folder=tmp_path, n_tokens=100), expected)
 
 
 @pytest.mark.parametrize("options", [{"checkpointing": True}, {"loss_chunk": 7}])
 def test_ways_to_save_memory_change_nothing(options):
-    plain = tune(tiny_model(dtype=torch.float64), tokens=150)
+    plain = tune(tiny_model(dtype=torch.float64), n_tokens=150)
     model = tiny_model(dtype=torch.float64)
-    found = tune(model, tokens=150, **options)
+    found = tune(model, n_tokens=150, **options)
     np.testing.assert_allclose(found.curves["loss"], plain.curves["loss"], rtol=1e-9)
     for ours, theirs in zip(found.rows, plain.rows, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
@@ -368,7 +373,7 @@ def test_the_seed_decides_the_order_of_the_text(recorded):
     for seed in (0, 0, 1):
         model = tiny_model()
         batches = recorded(model)
-        tune(model, seed=seed, tokens=150)
+        tune(model, seed=seed, n_tokens=150)
         orders.append(torch.cat(batches).tolist())
     assert orders[0] == orders[1] != orders[2]
     assert sorted(orders[0]) == sorted(orders[2])

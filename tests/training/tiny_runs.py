@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
-from lse_interp.finetune import finetune_language
 from lse_interp.models import HookedModel
 from lse_interp.neurons.sets import NeuronSets
 from lse_interp.training.checkpoints import CheckpointStore
 from lse_interp.training.engines.base import NeuronRows
 from lse_interp.training.engines.compact import CompactRows
+from lse_interp.training.finetune_language import finetune_language
 from lse_interp.training.hyperparameters import Hyperparameters
 from lse_interp.training.loop import train
 from lse_interp.training.token_blocks import TokenBlocks, pack_text
@@ -75,7 +75,7 @@ def tiny_text(model, options, *, n_blocks=None, training=TRAINING, validation=VA
     """Pack text as the profile `fixed` does, whatever the options say."""
     plain = dataclasses.replace(options, profile="fixed")
     text = pack_text(
-        model, lambda: training, validation, language="mlt", tokens=None, options=plain
+        model, lambda: training, validation, language="mlt", n_tokens=None, options=plain
     )
     blocks = TokenBlocks(text.training.ids[:n_blocks], text.training.labels[:n_blocks])
     return dataclasses.replace(text, training=blocks)
@@ -94,17 +94,13 @@ def rows_engine(model):
 def fit(model, engine, folder, *, options=OPTIONS, text=None, log_folder=None):
     """Run the loop alone; the engine is left open, so that the model can be looked at."""
     text = text or tiny_text(model, options)
-    store = CheckpointStore(folder, {})
-    resume_from = store.open(overwrite=False)
     return train(
         model.hf,
         engine,
-        training=text.training,
-        validation=text.validation,
+        text=text,
         options=options,
         language="mlt",
-        store=store,
-        resume_from=resume_from,
+        store=CheckpointStore(folder, {}),
         log_folder=log_folder,
     )
 

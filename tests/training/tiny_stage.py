@@ -7,6 +7,7 @@ import sys
 import time
 
 from lse_interp.artifacts.paths import RunPaths
+from lse_interp.training.checkpoints import CheckpointStore
 from tests.tiny_models import tiny_tokenizer
 
 from .tiny_runs import counting, neuron_sets, noise, tiny_model
@@ -70,8 +71,8 @@ def start(arguments, *, launcher=("-m", "lse_interp.finetune"), log=subprocess.P
 
 def last_checkpoint(folder):
     """Return the step of the last checkpoint of a run in a folder; 0 if there is none."""
-    found = folder.glob("checkpoints/checkpoint-*")
-    return max((int(path.name.split("-")[1]) for path in found), default=0)
+    found = CheckpointStore(folder / "checkpoints", {}).found()
+    return 0 if found is None else found.state.step
 
 
 def wait_for_checkpoint(process, folder, *, after=0):

@@ -34,6 +34,7 @@ from lse_interp.neurons.sets import NeuronSets
 from lse_interp.subnetworks.apply import apply_subnetwork, label
 from lse_interp.subnetworks.finetune_run import FinetuneRun
 from lse_interp.subnetworks.load_tuned import load_tuned
+from lse_interp.training.methods import method_of
 
 __all__ = ["Case", "case_of", "check_options", "is_of", "measure", "weight_deltas"]
 
@@ -127,8 +128,8 @@ def _run_name(run: FinetuneRun) -> str:
 
 
 def _decay_factor(run: FinetuneRun) -> float | None:
-    # LoRA decays its two factors, not the weight that they are added to.
-    return None if run.method == "lora" else run.results.get("decay_factor")
+    decays = method_of(run.method).decays_weights
+    return run.results.get("decay_factor") if decays else None
 
 
 def _tuned_model(base: HookedModel, run: FinetuneRun, args: ModelArgs) -> HookedModel:
@@ -143,10 +144,10 @@ def _tuned_model(base: HookedModel, run: FinetuneRun, args: ModelArgs) -> Hooked
 
 
 def reload_args(base: HookedModel, tuned: FinetuneRun | HookedModel) -> ModelArgs:
-    """Say how a base model in memory is loaded anew, to merge an adapter into it."""
-    is_lora = isinstance(tuned, FinetuneRun) and tuned.method == "lora"
+    """Say how a base model in memory is loaded again, to add to it what a run trained."""
+    adds = isinstance(tuned, FinetuneRun) and method_of(tuned.method).builds_on_base
     # A model tuned as a whole keeps its own dtype, so that no change is rounded away.
-    dtype = str(base.dtype).removeprefix("torch.") if is_lora else None
+    dtype = str(base.dtype).removeprefix("torch.") if adds else None
     device = "auto" if is_spread(base.hf) else str(base.device)
     return ModelArgs(model=base.name, device=device, dtype=dtype)
 

@@ -1,0 +1,84 @@
+"""What the loop calls: a model with its loss and its leaves, on one process or several."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from jaxtyping import Float, Int64
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lse_interp.models.architectures import HFModel
+from lse_interp.training.engines.base import Engine
+from lse_interp.training.loss import check_chunked, total_loss
+from lse_interp.training.sharded_leaves import is_sharded, shard_root
+
+__all__ = ["Trainee", "checkpoint_activations", "over_processes", "recomputed"]
+
+
+class Trainee(nn.Module):
+    """A model, its loss, and the leaves where the forward pass reads them.
+
+    Args:
+        hf: A transformers model, or a peft model around one.
+        engine: What is trained.
+        loss_chunk: See `total_loss`.
+    """
+
+    def __init__(self, hf: HFModel, engine: Engine, *, loss_chunk: int | None = None) -> None:
+        super().__init__()
+        self.hf = hf
+        self.rows = engine.module
+        self.loss_chunk = loss_chunk
+
+    def forward(
+        self, ids: Int64[Tensor, "batch pos"], labels: Int64[Tensor, "batch pos"]
+    ) -> Float[Tensor, ""]:
+        """Sum the loss over the labels, in nats."""
+        return total_loss(self.hf, ids, labels, chunk=self.loss_chunk)
+
+    def require_chunkable(self) -> None:
+        """Refuse `loss_chunk` where it would give another loss; see `check_chunked`."""
+        if self.loss_chunk is not None:
+            check_chunked(self.hf)
+
+
+def over_processes(trainee: Trainee) -> nn.Module:
+    """Return what computes the loss on this process's batches and reduces gradients.
+
+    A model in parts (FSDP2) reduces its own. A whole one is wrapped in DDP.
+    """
+    if is_sharded(trainee.parameters()):
+        shard_root(trainee, "require_chunkable")
+        return trainee
+    if distributed.is_available() and distributed.is_initialized():
+        return DistributedDataParallel(trainee, broadcast_buffers=False)
+    return trainee
+
+
+@contextlib.contextmanager
+def recomputed(hf: HFModel, *, wanted: bool) -> Iterator[None]:
+    """Recompute activations in the backward passes of a `with` block, if that is wanted."""
+    if wanted:
+        checkpoint_activations(hf)
+    try:
+        yield
+    finally:
+        if wanted:
+            _checkpointing(hf, "disable")()
+
+
+def checkpoint_activations(hf: HFModel) -> None:
+    """Recompute activations in the backward pass, without asking for gradients of the input.
+
+    transformers makes the embeddings require gradients along with it, which would force the
+    backward pass through every layer below the lowest that is trained.
+    """
+    _checkpointing(hf, "enable")({"use_reentrant": False})
+    hf.disable_input_require_grads()
+
+
+def _checkpointing(hf: HFModel, change: str) -> Callable[..., None]:
+    # transformers below 5.23 speaks of gradients, and 6 of activations alone.
+    return getattr(hf, f"activation_checkpointing_{change}", None) or getattr(
+        hf, f"gradient_checkpointing_{change}"
+    )
