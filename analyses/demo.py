@@ -96,8 +96,9 @@ def run(config: Config) -> list[Path]:
     comparison.run(
         comparison.Config(lang=config.lang, model=config.model, parallel=config.parallel, **where)
     )
+    # Figures are drawn at the end, once.
     _say(7, "measure what changed in the weights")
-    deltas.run(deltas.Config(lang=config.lang, model=config.model, figures=config.figures, **where))
+    deltas.run(deltas.Config(lang=config.lang, model=config.model, figures=None, **where))
     _say(8, f"measure how close {config.lang} lies to other languages, before and after")
     alignment.run(
         alignment.Config(
@@ -105,7 +106,7 @@ def run(config: Config) -> list[Path]:
             model=config.model,
             runs=("all",),
             parallel=config.parallel,
-            figures=config.figures,
+            figures=None,
             **where,
         )
     )

@@ -71,8 +71,8 @@ class Config:
     """Seed of the resamples."""
     root: Path = Path("runs")
     """Folder of all runs; this stage writes `root/<model>/alignment/`."""
-    figures: Path = Path("figures")
-    """Folder of figures and table."""
+    figures: Path | None = Path("figures")
+    """Folder of figures and table; none are written for `None`."""
     overwrite: bool = False
     """Measure again, and replace a file of any text and settings."""
 
@@ -118,8 +118,9 @@ def run(config: Config) -> Any:
     )
     logger.info("%s", analysis.alignment_report(curves))
     text = " ".join(filter(None, (config.parallel, parallel.split)))
-    for path in write_alignment(curves, config.figures, text=text, command=_command(config)):
-        logger.info("wrote %s", path)
+    if config.figures is not None:
+        for path in write_alignment(curves, config.figures, text=text, command=_command(config)):
+            logger.info("wrote %s", path)
     return curves
 
 

@@ -56,8 +56,8 @@ class Config:
     if `python -m lse_interp.lape` has written them."""
     root: Path = Path("runs")
     """Folder of all runs; this stage writes `root/<model>/deltas/`."""
-    figures: Path = Path("figures")
-    """Folder of the figure."""
+    figures: Path | None = Path("figures")
+    """Folder of the figure; none is written for `None`."""
     overwrite: bool = False
     """Measure again."""
 
@@ -127,8 +127,9 @@ def run(config: Config) -> Any:
         overwrite=config.overwrite,
     )
     logger.info("%s", delta_report(deltas))
-    for path in write_deltas(deltas, config.figures):
-        logger.info("wrote %s", path)
+    if config.figures is not None:
+        for path in write_deltas(deltas, config.figures):
+            logger.info("wrote %s", path)
     return deltas
 
 

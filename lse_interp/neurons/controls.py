@@ -1,7 +1,6 @@
 """Random controls for a set of neurons: three ways to say "the same, but not these"."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from lse_interp.core.errors import LseError, near_misses
 
 __all__ = ["draw_control"]
 
+_MATCHES = ("size", "layer", "activity")
 _WINDOW = 5
 """An activity-matched neuron is one of the 2 * 5 unused ones closest in rank."""
 
@@ -41,45 +41,26 @@ def draw_control(
     Raises:
         LseError: too few unmarked neurons, an unknown `match` or a negative `seed`.
     """
-    if match not in _DRAW:
-        raise LseError(f"Unknown match {match!r}. {near_misses(match, _DRAW)}")
+    if match not in _MATCHES:
+        raise LseError(f"Unknown match {match!r}. {near_misses(match, _MATCHES)}")
     if seed < 0:
         raise LseError(f"`seed` must be at least 0; got {seed}.")
     rng = np.random.default_rng([seed, *language.encode()])
-    values = None if probability is None else probability.numpy()
-    return torch.from_numpy(_DRAW[match](mask.numpy(), rng, language, values))
-
-
-def _by_size(
-    mask: np.ndarray, rng: np.random.Generator, language: str, _: np.ndarray | None
-) -> np.ndarray:
-    return _draw(mask.ravel(), rng, f"{language} over all layers").reshape(mask.shape)
-
-
-def _by_layer(
-    mask: np.ndarray, rng: np.random.Generator, language: str, _: np.ndarray | None
-) -> np.ndarray:
-    rows = [_draw(row, rng, f"{language} in layer {layer}") for layer, row in enumerate(mask)]
-    return np.stack(rows)
-
-
-def _by_activity(
-    mask: np.ndarray, rng: np.random.Generator, language: str, probability: np.ndarray | None
-) -> np.ndarray:
-    if probability is None:
+    marked = mask.numpy()
+    if match == "size":
+        drawn = _draw(marked.ravel(), rng, f"{language} over all layers").reshape(mask.shape)
+        return torch.from_numpy(drawn)
+    if match == "activity" and probability is None:
         raise LseError("match='activity' needs `probability`; got None.")
-    drawn = np.zeros_like(mask)
-    for layer, row in enumerate(mask):
-        _require_room(row, f"{language} in layer {layer}")
-        drawn[layer, _partners(row, probability[layer], rng)] = True
-    return drawn
-
-
-_DRAW: Mapping[str, Callable[..., np.ndarray]] = {
-    "size": _by_size,
-    "layer": _by_layer,
-    "activity": _by_activity,
-}
+    drawn = np.zeros_like(marked)
+    for layer, row in enumerate(marked):
+        where = f"{language} in layer {layer}"
+        if match == "layer" or probability is None:
+            drawn[layer] = _draw(row, rng, where)
+        else:
+            _require_room(row, where)
+            drawn[layer, _partners(row, probability[layer].numpy(), rng)] = True
+    return torch.from_numpy(drawn)
 
 
 def _draw(mask: np.ndarray, rng: np.random.Generator, where: str) -> np.ndarray:

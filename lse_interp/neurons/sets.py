@@ -72,8 +72,8 @@ class NeuronSets:
     """The parameters of the selector, and the thresholds that they came to."""
     scores: Float64[Tensor, "layer neuron"] | None = None
     """What the selector scored each neuron by, at least 0. LAPE: entropy in nats over languages,
-    inf for a neuron that never fires. NaN where unknown (a release table lists the neurons of the
-    sets alone)."""
+    inf for a neuron that never fires. NaN where unknown (a release table lists only the
+    neurons of the sets)."""
     score_name: str = "score"
     """Name of the score, which heads its column in tables, e.g. `lape`."""
     score_unit: str = ""
@@ -195,7 +195,7 @@ class NeuronSets:
         Source: paper, section 4.3 (iii) for `size`.
         """
         if match == "activity" and (self.probability is None or self.probability.isnan().any()):
-            known = "none" if self.probability is None else "those of their own neurons alone"
+            known = "none" if self.probability is None else "only those of their own neurons"
             raise LseError(
                 "match='activity' needs activation probabilities of all neurons, and these sets "
                 f"({self.method}) carry {known}. Use the safetensors file that "
@@ -377,5 +377,5 @@ class NeuronSets:
 
 
 def _complete(values: Tensor | None) -> Tensor | None:
-    """Drop values that are known for some neurons alone."""
+    """Drop values that are known for some neurons only."""
     return None if values is None or values.isnan().any() else values

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from lse_interp.analysis.alignment import AlignmentCurves
 from lse_interp.core.errors import LseError
 from lse_interp.core.languages import family_order
+from lse_interp.plotting.panels import LEGEND, dot, grid, label_mean, language_lines, spread
 from lse_interp.plotting.style import (
     COLUMN_INCHES,
     language_color,
@@ -33,7 +34,6 @@ _AVERAGED = {"cosine": "Cosine, mean over layers (%)", "gap": "Gap to other pair
 
 _PANEL_HEIGHT = 2.7
 _LEGEND_INCHES = 1.0
-_LEGEND = {"handlelength": 2.6, "labelspacing": 0.35}
 
 
 def alignment_frame(curves: AlignmentCurves) -> pd.DataFrame:
@@ -97,9 +97,9 @@ def plot_alignment(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     panels[0].set_ylabel(f"Cosine with {language_label(languages[0])}")
     handles = _legend_handles(family_order(frame["against"].unique()))
     if ax is None:
-        panels[0].figure.legend(handles=handles, loc="outside right center", **_LEGEND)
+        panels[0].figure.legend(handles=handles, loc="outside right center", **LEGEND)
     else:
-        ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), **_LEGEND)
+        ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), **LEGEND)
     return panels[0]
 
 
@@ -134,22 +134,18 @@ def plot_layer_average(
         width = max(COLUMN_INCHES, 0.45 * len(models) + _LEGEND_INCHES + 0.6)
         _, ax = plt.subplots(figsize=(width, _PANEL_HEIGHT))
     # Spread sideways by language, so that dots of equal height stay apart.
-    offsets = np.linspace(-0.26, 0.26, len(codes)) if len(codes) > 1 else [0.0]
-    for code, offset in zip(codes, offsets, strict=True):
+    for code, offset in zip(codes, spread(len(codes), width=0.26), strict=True):
         values = dots[dots[by] == code].set_index("model")[value].reindex(models)
         ax.plot(
             np.arange(len(models)) + offset,
             values,
-            linestyle="none",
-            marker="o",
-            markersize=3.4,
-            markeredgewidth=0,
             color=language_color(code),
             label=language_label(code),
+            **dot(size=3.4),
         )
     for place, model in enumerate(models):
         ax.plot([place - 0.36, place + 0.36], [means[model]] * 2, color="0.1", linewidth=1.6)
-        _label_mean(ax, place=place, value=means[model])
+        label_mean(ax, place=place, text=f"{means[model]:.2f}")
     rotation = 0 if max(map(len, models)) * len(models) < 44 else 30
     ax.set_xticks(
         range(len(models)), models, rotation=rotation, ha="right" if rotation else "center"
@@ -163,7 +159,7 @@ def plot_layer_average(
 
 @themed
 def plot_layer_average_panels(frame: pd.DataFrame) -> list[Axes]:
-    """Draw the cosine and, beside it, the gap, without which the cosine misleads.
+    """Draw the cosine and the gap, without which the cosine misleads.
 
     Args:
         frame: what `layer_average_frame` returns.
@@ -184,17 +180,8 @@ def _panels(n_models: int) -> list[Axes]:
     n_columns = 2 if n_models == 4 else min(n_models, 3)
     n_rows = -(-n_models // n_columns)
     width = 2.6 * n_columns + _LEGEND_INCHES
-    figure, grid = plt.subplots(
-        n_rows,
-        n_columns,
-        figsize=(max(width, COLUMN_INCHES), _PANEL_HEIGHT * n_rows),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-    )
-    for spare in grid.flat[n_models:]:
-        figure.delaxes(spare)
-    return list(grid.flat[:n_models])
+    size = (max(width, COLUMN_INCHES), _PANEL_HEIGHT * n_rows)
+    return grid(n_models, n_columns=n_columns, size=size, sharex=True, sharey=True)[1]
 
 
 def _limits(frame: pd.DataFrame) -> tuple[float, float]:
@@ -218,19 +205,7 @@ def _draw_curves(ax: Axes, frame: pd.DataFrame, *, limits: tuple[float, float]) 
 
 
 def _legend_handles(codes: list[str]) -> list[Line2D]:
-    lines = [Line2D([], [], label=language_label(code), **language_line(code)) for code in codes]
-    return [*lines, Line2D([], [], color="0.3", linewidth=0.8, alpha=0.5, label="not parallel")]
-
-
-def _label_mean(ax: Axes, *, place: int, value: float) -> None:
-    """Write the mean above the axes, where no dot is in its way."""
-    ax.text(
-        place,
-        1.01,
-        f"{value:.2f}",
-        transform=ax.get_xaxis_transform(),
-        ha="center",
-        va="bottom",
-        fontsize=6.5,
-        fontweight="bold",
-    )
+    return [
+        *language_lines(codes),
+        Line2D([], [], color="0.3", linewidth=0.8, alpha=0.5, label="not parallel"),
+    ]

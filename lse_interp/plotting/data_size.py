@@ -5,16 +5,23 @@ With task scores, their average improvement takes the place of the fall.
 Source: paper, Figure 5, which shows task scores; the loss is an addition.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
 from lse_interp.core.errors import LseError
 from lse_interp.core.languages import family_order
 from lse_interp.plotting.loss_curves import require_one_model, seed_of, tokens_axis
+from lse_interp.plotting.panels import (
+    LEGEND,
+    LEGEND_INCHES,
+    PANEL_HEIGHT,
+    grid,
+    language_lines,
+)
 from lse_interp.plotting.scores import improvements_frame
 from lse_interp.plotting.style import COLUMN_INCHES, language_label, language_line, themed
 from lse_interp.subnetworks.finetune_run import FinetuneRun
@@ -27,9 +34,7 @@ __all__ = [
     "plot_data_size_scores_panels",
 ]
 
-_PANEL_HEIGHT = 2.6
-_LEGEND_INCHES = 1.25
-_LEGEND = {"handlelength": 2.6, "labelspacing": 0.35}
+_DOT: dict[str, Any] = {"marker": "o", "markersize": 3}
 _IMPROVEMENT = {
     "improvement": "Fall in validation loss (nats/token)",
     "percent": "Fall in validation loss (%)",
@@ -121,8 +126,8 @@ def plot_data_size(
         raise LseError(f"One Axes shows one method; the frame holds {n_methods}. Select one.")
     codes = family_order(frame["language"].unique())
     if ax is None:
-        _, ax = plt.subplots(figsize=(COLUMN_INCHES + _LEGEND_INCHES, _PANEL_HEIGHT))
-        ax.figure.legend(handles=_languages(codes), loc="outside right upper", **_LEGEND)
+        _, ax = plt.subplots(figsize=(COLUMN_INCHES + LEGEND_INCHES, PANEL_HEIGHT))
+        ax.figure.legend(handles=language_lines(codes, **_DOT), loc="outside right upper", **LEGEND)
     for code in codes:
         rows = frame[frame["language"] == code]
         mean = rows.groupby("tokens")[value].mean()
@@ -148,11 +153,11 @@ def plot_data_size_panels(frame: pd.DataFrame) -> list[Axes]:
     Raises:
         LseError: several methods.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(5.4 + _LEGEND_INCHES, _PANEL_HEIGHT), sharex=True)
+    figure, axes = plt.subplots(1, 2, figsize=(5.4 + LEGEND_INCHES, PANEL_HEIGHT), sharex=True)
     for ax, value in zip(axes, _IMPROVEMENT, strict=True):
         plot_data_size(frame, value=value, ax=ax)
     codes = family_order(frame["language"].unique())
-    figure.legend(handles=_languages(codes), loc="outside right upper", **_LEGEND)
+    figure.legend(handles=language_lines(codes, **_DOT), loc="outside right upper", **LEGEND)
     return list(axes)
 
 
@@ -175,22 +180,17 @@ def plot_data_size_scores_panels(frame: pd.DataFrame) -> list[Axes]:
     """
     titles = {"target": "Target-language tasks", "all": "All tasks"}
     kinds = [kind for kind in titles if kind in set(frame["tasks"])]
-    figure, axes = plt.subplots(
-        1,
-        len(kinds),
-        figsize=(2.7 * len(kinds) + _LEGEND_INCHES, _PANEL_HEIGHT),
-        sharex=True,
-        squeeze=False,
-    )
-    for ax, kind in zip(axes.flat, kinds, strict=True):
+    size = (2.7 * len(kinds) + LEGEND_INCHES, PANEL_HEIGHT)
+    figure, axes = grid(len(kinds), n_columns=len(kinds), size=size, sharex=True)
+    for ax, kind in zip(axes, kinds, strict=True):
         rows = frame[frame["tasks"] == kind]
         plot_data_size(rows, value="points", ax=ax).set_title(titles[kind])
         for row in rows.itertuples():
             color = language_line(row.language)["color"]
             ax.plot([row.tokens] * 2, [row.low, row.high], color=color, linewidth=1.2, alpha=0.3)
     codes = family_order(frame["language"].unique())
-    figure.legend(handles=_languages(codes), loc="outside right upper", **_LEGEND)
-    return list(axes.flat)
+    figure.legend(handles=language_lines(codes, **_DOT), loc="outside right upper", **LEGEND)
+    return axes
 
 
 def _budget(name: str, run: FinetuneRun) -> int:
@@ -200,10 +200,3 @@ def _budget(name: str, run: FinetuneRun) -> int:
             "`python -m lse_interp.finetune --n-tokens` with several values."
         )
     return int(run.settings["tokens"])
-
-
-def _languages(codes: Sequence[str]) -> list[Line2D]:
-    return [
-        Line2D([], [], marker="o", markersize=3, label=language_label(code), **language_line(code))
-        for code in codes
-    ]

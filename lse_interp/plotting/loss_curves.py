@@ -15,6 +15,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from lse_interp.core.errors import LseError, MismatchError
 from lse_interp.core.languages import family_order
+from lse_interp.plotting.panels import LEGEND, LEGEND_INCHES, PANEL_HEIGHT, dot, grid
 from lse_interp.plotting.style import (
     COLUMN_INCHES,
     PAGE_INCHES,
@@ -37,10 +38,6 @@ __all__ = [
     "tokens_axis",
 ]
 
-_PANEL_HEIGHT = 2.6
-_LEGEND_INCHES = 1.25
-_LEGEND = {"handlelength": 2.6, "labelspacing": 0.35}
-_LOSS = "Validation loss (nats/token)"
 _BASE_TOLERANCE = 0.01
 
 
@@ -89,8 +86,8 @@ def plot_dynamics(
     """
     language = _one_language(frame)
     if ax is None:
-        _, ax = plt.subplots(figsize=(COLUMN_INCHES + _LEGEND_INCHES, _PANEL_HEIGHT))
-        ax.figure.legend(handles=_legend(frame), loc="outside right upper", **_LEGEND)
+        _, ax = plt.subplots(figsize=(COLUMN_INCHES + LEGEND_INCHES, PANEL_HEIGHT))
+        ax.figure.legend(handles=_legend(frame), loc="outside right upper", **LEGEND)
     _draw_dynamics(ax, frame, measured=measured or language)
     return ax
 
@@ -112,18 +109,17 @@ def plot_dynamics_panels(frame: pd.DataFrame) -> list[Axes]:
     """
     language = _one_language(frame)
     others = family_order(set(_validation(frame)["measured"]) - {language})
-    width = _LEGEND_INCHES + 2.7 * (1 + len(others))
-    figure, axes = plt.subplots(
-        1, 1 + len(others), figsize=(width, _PANEL_HEIGHT), squeeze=False, sharex=True
-    )
-    for ax, measured in zip(axes.flat, [language, *others], strict=True):
+    width = LEGEND_INCHES + 2.7 * (1 + len(others))
+    n = 1 + len(others)
+    figure, axes = grid(n, n_columns=n, size=(width, PANEL_HEIGHT), sharex=True)
+    for ax, measured in zip(axes, [language, *others], strict=True):
         _draw_dynamics(ax, frame, measured=measured)
         ax.set_title(language_label(measured) + (" (trained)" if measured == language else ""))
-    for ax in axes.flat[1:]:
+    for ax in axes[1:]:
         ax.set_ylabel("")
-    _equal_spans(list(axes.flat))
-    figure.legend(handles=_legend(frame), loc="outside right upper", **_LEGEND)
-    return list(axes.flat)
+    _equal_spans(axes)
+    figure.legend(handles=_legend(frame), loc="outside right upper", **LEGEND)
+    return axes
 
 
 @themed
@@ -145,24 +141,18 @@ def plot_small_dynamics(frame: pd.DataFrame, *, measured: str | None = None) -> 
     languages = family_order(frame["language"].unique())
     n_columns = min(len(languages), 4)
     n_rows = -(-len(languages) // n_columns)
-    figure, grid = plt.subplots(
-        n_rows,
-        n_columns,
-        figsize=(max(PAGE_INCHES * n_columns / 4, COLUMN_INCHES), 1.55 * n_rows + 0.5),
-        squeeze=False,
-    )
-    for ax, language in zip(grid.flat, languages, strict=False):
+    size = (max(PAGE_INCHES * n_columns / 4, COLUMN_INCHES), 1.55 * n_rows + 0.5)
+    figure, panels = grid(len(languages), n_columns=n_columns, size=size)
+    for ax, language in zip(panels, languages, strict=True):
         rows = frame[frame["language"] == language]
         _draw_dynamics(ax, rows, measured=measured or language)
         ax.set(title=language_label(language), xlabel="", ylabel="")
         ax.xaxis.set_major_locator(MaxNLocator(nbins=3))
-    for spare in grid.flat[len(languages) :]:
-        figure.delaxes(spare)
     figure.supylabel(_loss_label(measured), fontsize=8)
     figure.supxlabel("Tokens", fontsize=8)
     handles = _legend(frame)
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5))
-    return list(grid.flat[: len(languages)])
+    return panels
 
 
 def require_one_model(runs: Mapping[str, FinetuneRun]) -> None:
@@ -249,8 +239,10 @@ def _draw_method(ax: Axes, rows: pd.DataFrame, *, trained: pd.DataFrame, zorder:
             ax.plot(*_xy(one), zorder=zorder, **thin)
     mean, own = _mean_curve(rows), _mean_curve(trained)
     ax.plot(*_xy(mean), label=method_label(method), zorder=zorder, **method_line(method))
+    look = dot(size=4.0) | {"markeredgecolor": "white", "markeredgewidth": 0.6}
+    look["color"] = method_color(method)
     lowest = mean[mean["step"] == own.loc[own["loss"].idxmin(), "step"]]
-    ax.plot(*_xy(lowest), zorder=zorder + 0.5, **_dot(method))
+    ax.plot(*_xy(lowest), zorder=zorder + 0.5, **look)
 
 
 def _xy(curve: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
@@ -287,23 +279,9 @@ def _equal_spans(axes: list[Axes]) -> None:
         ax.set_ylim(middle - span / 2, middle + span / 2)
 
 
-def _dot(method: str) -> dict:
-    return {
-        "color": method_color(method),
-        "linestyle": "none",
-        "marker": "o",
-        "markersize": 4,
-        "markeredgecolor": "white",
-        "markeredgewidth": 0.6,
-    }
-
-
 def _loss_label(measured: str | None) -> str:
-    return (
-        _LOSS
-        if measured is None
-        else f"{_LOSS[: -len(' (nats/token)')]} in " + (f"{language_label(measured)} (nats/token)")
-    )
+    where = "" if measured is None else f" in {language_label(measured)}"
+    return f"Validation loss{where} (nats/token)"
 
 
 def _legend(frame: pd.DataFrame) -> list[Line2D]:

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from lse_interp.core.errors import LseError
 from lse_interp.core.languages import family_order
 from lse_interp.plotting.method_tables import other_languages, select_measured
+from lse_interp.plotting.panels import dot, label_mean, language_dots, language_rows, spread
 from lse_interp.plotting.style import (
     language_color,
     language_label,
@@ -54,18 +55,18 @@ def plot_methods(
     codes = family_order(rows["language"].unique())
     if ax is None:
         _, ax = plt.subplots(figsize=(_width(methods) + 1.2, _HEIGHT))
-        ax.figure.legend(handles=_language_handles(codes), loc="outside right center")
-    offsets = dict(zip(codes, _offsets(len(codes)), strict=True))
+        ax.figure.legend(handles=language_dots(codes), loc="outside right center")
+    offsets = dict(zip(codes, spread(len(codes), width=0.32), strict=True))
     ax.axhline(0, color="0.3", linewidth=0.8, zorder=1)
     for place, method in enumerate(methods):
         dots = rows[rows["method"] == method].set_index("language")
-        for code, dot in dots.iterrows():
+        for code, row in dots.iterrows():
             color, at = language_color(str(code)), place + offsets[code]
-            ax.plot([at, at], [dot["low"], dot["high"]], color=color, linewidth=1.2, alpha=0.4)
-            ax.plot(at, dot["difference"], color=color, **_marker("o"))
+            ax.plot([at, at], [row["low"], row["high"]], color=color, linewidth=1.2, alpha=0.4)
+            ax.plot(at, row["difference"], color=color, **dot())
         mean = dots["difference"].mean()
         ax.plot([place - 0.4, place + 0.4], [mean] * 2, color="0.1", linewidth=1.6, zorder=2.5)
-        _label_mean(ax, place=place, value=mean)
+        label_mean(ax, place=place, text=f"{mean:+.2f}".replace("-", "\N{MINUS SIGN}"))
     ax.set_xticks(range(len(methods)), [method_label(name).replace(" ", "\n") for name in methods])
     ax.tick_params(axis="x", length=0)
     ax.set_xlim(-0.6, len(methods) - 0.4)
@@ -100,15 +101,11 @@ def plot_target_against_random(frame: pd.DataFrame, *, ax: Axes | None = None) -
         for code, row in rows.iterrows():
             color, at = language_color(str(code)), codes.index(str(code)) - shifts[control]
             ax.plot([row["low"], row["high"]], [at, at], color=color, linewidth=1.2, alpha=0.4)
-            ax.plot(row["difference"], at, color=color, **_marker(_RANDOM_MARKERS[control]))
+            ax.plot(row["difference"], at, color=color, **dot(_RANDOM_MARKERS[control]))
         at = len(codes) - shifts[control]
-        ax.plot(rows["difference"].mean(), at, color="0.1", **_marker(_RANDOM_MARKERS[control]))
-    ax.axhline(len(codes) - 0.5, color="0.8", linewidth=0.8)
-    ax.set_yticks(range(len(codes) + 1), [*map(language_label, codes), "Mean"])
-    ax.tick_params(axis="y", length=0)
-    ax.set_ylim(len(codes) + 0.6, -0.6)
+        ax.plot(rows["difference"].mean(), at, color="0.1", **dot(_RANDOM_MARKERS[control]))
+    language_rows(ax, codes)
     ax.set_xlabel("Target less random (nats/sentence)\n\N{LEFTWARDS ARROW} target is better")
-    ax.grid(visible=False, axis="y")
     ax.legend(
         handles=_control_handles(controls),
         loc="lower left",
@@ -156,7 +153,7 @@ def plot_methods_panels(frame: pd.DataFrame) -> list[Axes]:
         plot_target_against_random(frame, ax=axes[-1]).set_title("Against random", pad=14)
     else:
         codes = family_order(frame["language"].unique())
-        figure.legend(handles=_language_handles(codes), loc="outside right center")
+        figure.legend(handles=language_dots(codes), loc="outside right center")
     return axes
 
 
@@ -175,37 +172,8 @@ def _width(methods: Sequence[str]) -> float:
     return 0.7 + 0.52 * len(methods)
 
 
-def _offsets(n: int) -> np.ndarray:
-    return np.linspace(-0.32, 0.32, n) if n > 1 else np.zeros(1)
-
-
-def _marker(shape: str) -> dict:
-    return {"linestyle": "none", "marker": shape, "markersize": 3.6, "markeredgewidth": 0}
-
-
-def _label_mean(ax: Axes, *, place: int, value: float) -> None:
-    """Write the mean above the axes, where no dot is in its way."""
-    ax.text(
-        place,
-        1.01,
-        f"{value:+.2f}".replace("-", "\N{MINUS SIGN}"),
-        transform=ax.get_xaxis_transform(),
-        ha="center",
-        va="bottom",
-        fontsize=6.5,
-        fontweight="bold",
-    )
-
-
-def _language_handles(codes: Sequence[str]) -> list[Line2D]:
-    return [
-        Line2D([], [], color=language_color(code), label=language_label(code), **_marker("o"))
-        for code in codes
-    ]
-
-
 def _control_handles(controls: Sequence[str]) -> list[Line2D]:
     return [
-        Line2D([], [], color="0.3", label=method_label(name), **_marker(_RANDOM_MARKERS[name]))
+        Line2D([], [], color="0.3", label=method_label(name), **dot(_RANDOM_MARKERS[name]))
         for name in controls
     ]

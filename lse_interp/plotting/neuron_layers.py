@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from lse_interp.core.errors import LseError, near_misses
 from lse_interp.core.languages import LANGUAGES, family_order
 from lse_interp.neurons.sets import NeuronSets
+from lse_interp.plotting.panels import grid
 from lse_interp.plotting.style import (
     PAGE_INCHES,
     language_color,
@@ -129,30 +130,21 @@ def plot_small_multiples(frame: pd.DataFrame, *, value: str = "n_neurons") -> li
     n_columns = _n_columns(len(codes))
     n_rows = -(-len(codes) // n_columns)
     width = max(PAGE_INCHES * min(1.0, n_columns / 4), 0.95 * n_columns)
-    figure, grid = plt.subplots(
-        n_rows,
-        n_columns,
-        figsize=(width, 0.5 + 1.05 * n_rows),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-    )
-    panels = list(grid.flat)
-    for spare in panels[len(codes) :]:
-        figure.delaxes(spare)
+    size = (width, 0.5 + 1.05 * n_rows)
+    figure, panels = grid(len(codes), n_columns=n_columns, size=size, sharex=True, sharey=True)
     # Head room for the number written in the corner of each panel.
     panels[0].set_ylim(0, 1.25 * float(frame[value].max()) or 1.0)
     # Characters of a full-sized title that fit above a panel.
     n_fitting = 13 if n_columns < 10 else 11
     by_code = dict(iter(frame.groupby("language")))
-    for ax, code in zip(panels, codes, strict=False):
+    for ax, code in zip(panels, codes, strict=True):
         _draw_histogram(ax, by_code[code], code=code, value=value, n_fitting=n_fitting)
     # The lowest panel of each column, which is not always in the last row.
-    for ax in panels[: len(codes)][-n_columns:]:
+    for ax in panels[-n_columns:]:
         ax.tick_params(labelbottom=True)
     figure.supxlabel("Layer", fontsize=8)
     figure.supylabel(_Y_LABELS[value], fontsize=8)
-    return panels[: len(codes)]
+    return panels
 
 
 def _draw_families(ax: Axes, frame: pd.DataFrame, *, codes: list[str], value: str) -> None:

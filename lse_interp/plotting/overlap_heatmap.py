@@ -24,16 +24,6 @@ from lse_interp.plotting.style import language_label, themed
 
 __all__ = ["overlap_frame", "plot_overlap", "plot_overlap_panels"]
 
-_PAIR_COLUMNS = [
-    "n_language",
-    "n_other",
-    "intersection",
-    "jaccard",
-    "expected",
-    "ratio",
-    "expected_by_layer",
-    "ratio_by_layer",
-]
 _SMALLEST_TEXT = 4.5
 _LARGEST_INCHES = 14.0
 _MOST_NAMED = 48
@@ -48,7 +38,7 @@ def overlap_frame(overlap: OverlapMatrix) -> pd.DataFrame:
     expected_by_layer, ratio_by_layer; expectations and ratios are NaN for a language and itself.
     Languages are in family order, `language` before `other`.
     """
-    pairs = overlap.to_frame()[["language", "other", *_PAIR_COLUMNS]]
+    pairs = overlap.to_frame().drop(columns=["relation", "union"])
     sizes = overlap.sizes.numpy()
     own = pd.DataFrame(
         {
@@ -73,7 +63,7 @@ def plot_overlap(
 ) -> Axes:
     """Draw one number per pair of languages as a triangle of cells.
 
-    White lines part the branches of the family tree, named beside the diagonal. The diagonal is
+    White lines part the branches of the family tree, named next to the diagonal. The diagonal is
     grey and out of the colour scale; for counts it holds each language's own number. Numbers are
     written where they fit. With more than 48 languages the families are named along the axes, and
     languages where their codes fit.
@@ -99,7 +89,7 @@ def plot_overlap(
 
 @themed
 def plot_overlap_panels(frame: pd.DataFrame) -> list[Axes]:
-    """Draw counts large, and beside them Jaccard and the ratio to chance.
+    """Draw counts large, and next to them Jaccard and the ratio to chance.
 
     Chance is what random sets with the same number of neurons per layer would share.
 
@@ -261,7 +251,7 @@ def _mark_branches(ax: Axes, codes: Sequence[str], *, cell: float) -> float:
     """Part and name the branches; return how many cells the names reach beyond the triangle."""
     size = min(6.5, 0.75 * cell)
     reach = 0.0
-    for branch, start, stop in _blocks(codes, _branch):
+    for branch, start, stop in _blocks(codes, "branch"):
         for xs, ys in (([0, stop], [stop, stop]), ([start, start], [start, len(codes)])):
             ax.plot(xs, ys, color="white", linewidth=0.11 * cell, solid_capstyle="butt")
         if size >= _SMALLEST_TEXT:
@@ -271,14 +261,6 @@ def _mark_branches(ax: Axes, codes: Sequence[str], *, cell: float) -> float:
             )
             reach = max(reach, stop + 0.5 + 0.6 * size * len(branch) / cell - len(codes))
     return reach
-
-
-def _branch(code: str) -> str:
-    return LANGUAGES[code].branch if code in LANGUAGES else "unknown"
-
-
-def _family(code: str) -> str:
-    return LANGUAGES[code].family if code in LANGUAGES else "unknown"
 
 
 def _label_axes(ax: Axes, codes: Sequence[str], *, cell: float) -> None:
@@ -313,27 +295,28 @@ def _name_families(ax: Axes, codes: Sequence[str], *, cell: float, n_points: flo
     """
     size = 6.0
     figure = ax.figure.figure
-    beside = offset_copy(ax.get_yaxis_transform(), figure, x=-n_points, units="points")
+    left = offset_copy(ax.get_yaxis_transform(), figure, x=-n_points, units="points")
     below = offset_copy(ax.get_xaxis_transform(), figure, y=-n_points, units="points")
     line: dict[str, Any] = {"color": "0.55", "linewidth": 0.6, "clip_on": False}
     line["solid_capstyle"] = "butt"
     text: dict[str, Any] = {"textcoords": "offset points", "fontsize": size, "color": "0.3"}
-    for name, start, stop in _blocks(codes, _family):
+    for name, start, stop in _blocks(codes, "family"):
         inside = (start + 0.15, stop - 0.15)
-        ax.plot((0, 0), inside, transform=beside, **line)
+        ax.plot((0, 0), inside, transform=left, **line)
         ax.plot(inside, (0, 0), transform=below, **line)
         if (stop - start) * cell >= size:
             middle = (start + stop) / 2
-            place: dict[str, Any] = {"xy": (0, middle), "xycoords": beside, "xytext": (-3, 0)}
+            place: dict[str, Any] = {"xy": (0, middle), "xycoords": left, "xytext": (-3, 0)}
             ax.annotate(name, **place, ha="right", va="center", **text)
             place = {"xy": (middle, 0), "xycoords": below, "xytext": (0, -3)}
             ax.annotate(name, **place, ha="center", va="top", rotation=90, **text)
 
 
-def _blocks(codes: Sequence[str], group: Callable[[str], str]) -> list[tuple[str, int, int]]:
-    """Cut codes into runs of one group: its name, where it starts, and where it stops."""
+def _blocks(codes: Sequence[str], group: str) -> list[tuple[str, int, int]]:
+    """Cut codes into runs of one branch or family: its name, where it starts and where it stops."""
+    names = [getattr(LANGUAGES.get(code), group, "unknown") for code in codes]
     blocks, start = [], 0
-    for name, members in itertools.groupby(codes, key=group):
+    for name, members in itertools.groupby(names):
         stop = start + len(list(members))
         blocks.append((name, start, stop))
         start = stop

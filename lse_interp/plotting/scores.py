@@ -15,12 +15,11 @@ from matplotlib.lines import Line2D
 
 from lse_interp.core.errors import LseError
 from lse_interp.core.languages import family_order
+from lse_interp.plotting.panels import dot, grid, language_rows, method_dots, spread
 from lse_interp.plotting.style import (
     PAGE_INCHES,
     language_color,
-    language_label,
     method_color,
-    method_label,
     method_order,
     themed,
 )
@@ -131,7 +130,7 @@ def plot_improvements(
     codes = family_order(rows["language"].unique())
     if ax is None:
         _, ax = plt.subplots(figsize=(3.4, 0.9 + _ROW_INCHES * (len(codes) + 1)))
-    shifts = dict(zip(models, _shifts(len(models)), strict=True))
+    shifts = dict(zip(models, spread(len(models), width=0.18), strict=True))
     ax.axvline(0, color="0.3", linewidth=0.8, zorder=1)
     for marker, model in zip(_MARKERS, models, strict=False):
         own = rows[rows["model"] == model]
@@ -143,14 +142,10 @@ def plot_improvements(
         mean = target["improvement"].mean()
         if target["low"].isna().any():
             ax.plot([0, mean], [at, at], color="0.1", linewidth=1.2, alpha=0.35)
-        ax.plot(mean, at, color="0.1", **_marker(marker, size=4.4))
+        ax.plot(mean, at, color="0.1", **dot(marker, size=4.4))
         if others:
             _draw_others(ax, own, codes=codes, shift=shifts[model])
-    ax.axhline(len(codes) - 0.5, color="0.8", linewidth=0.8)
-    ax.set_yticks(range(len(codes) + 1), [*map(language_label, codes), "Mean"])
-    ax.set_ylim(len(codes) + 0.6, -0.6)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(visible=False, axis="y")
+    language_rows(ax, codes)
     ax.set_xlabel("Improvement over base (points)")
     return ax
 
@@ -169,21 +164,16 @@ def plot_improvements_panels(frame: pd.DataFrame, *, others: bool = False) -> li
     frame = _with_model(frame)
     kinds = [kind for kind in _TASKS if kind in set(frame["tasks"])]
     n_rows = frame["language"].nunique() + 1
-    figure, axes = plt.subplots(
-        1,
-        len(kinds),
-        figsize=(1.0 + 2.5 * len(kinds), 1.15 + _ROW_INCHES * n_rows),
-        sharey=True,
-        squeeze=False,
-    )
-    for ax, kind in zip(axes.flat, kinds, strict=True):
+    size = (1.0 + 2.5 * len(kinds), 1.15 + _ROW_INCHES * n_rows)
+    figure, axes = grid(len(kinds), n_columns=len(kinds), size=size, sharey=True)
+    for ax, kind in zip(axes, kinds, strict=True):
         plot_improvements(frame, tasks=kind, others=others, ax=ax).set_title(_title(frame, kind))
     handles = _model_handles(list(dict.fromkeys(frame["model"])))
     if others:
-        handles += _method_handles(set(frame["method"]) - {"target"}, markersize=3.0)
+        handles += method_dots(set(frame["method"]) - {"target"}, size=3.0)
     if handles:
         figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 6))
-    return list(axes.flat)
+    return axes
 
 
 @themed
@@ -219,7 +209,7 @@ def plot_scores(frame: pd.DataFrame, *, group: str = "target", ax: Axes | None =
         color, y = method_color(row.method), at + shifts[row.method]
         ends = [row.score - row.stderr, row.score + row.stderr]
         ax.plot(ends, [y, y], color=color, linewidth=1.2, alpha=0.45, zorder=3)
-        ax.plot(row.score, y, color=color, zorder=4, **_marker("o", size=3.4))
+        ax.plot(row.score, y, color=color, zorder=4, **dot(size=3.4))
     for at in range(1, len(tasks)):
         ax.axhline(at - 0.5, color="0.92", linewidth=0.6, zorder=0)
     ax.set_yticks(range(len(tasks)), tasks)
@@ -243,14 +233,13 @@ def plot_scores_panels(frame: pd.DataFrame) -> list[Axes]:
     """
     groups = [group for group in _GROUPS if group in set(frame["group"])]
     n_rows = frame.groupby("group")["row"].nunique().max()
-    figure, axes = plt.subplots(
-        1, len(groups), figsize=(PAGE_INCHES * len(groups) / 2, 1.0 + 0.42 * n_rows), squeeze=False
-    )
-    for ax, group in zip(axes.flat, groups, strict=True):
+    size = (PAGE_INCHES * len(groups) / 2, 1.0 + 0.42 * n_rows)
+    figure, axes = grid(len(groups), n_columns=len(groups), size=size)
+    for ax, group in zip(axes, groups, strict=True):
         plot_scores(frame, group=group, ax=ax).set_title(_GROUPS[group])
     handles = _score_handles(frame)
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 7))
-    return list(axes.flat)
+    return axes
 
 
 def _points(scores: pd.DataFrame) -> pd.DataFrame:
@@ -321,45 +310,29 @@ def _title(frame: pd.DataFrame, kind: str) -> str:
     return f"{_TASKS[kind]} ({most if most == least else f'{least} or {most}'})"
 
 
-def _shifts(n: int) -> np.ndarray:
-    return np.linspace(-0.18, 0.18, n) if n > 1 else np.zeros(1)
-
-
-def _marker(shape: str, *, size: float) -> dict:
-    return {"linestyle": "none", "marker": shape, "markersize": size, "markeredgewidth": 0}
-
-
 def _draw_improvement(ax: Axes, row: pd.Series, *, at: float, color: str, marker: str) -> None:
     """Draw a stem from 0, or the interval where there is one."""
     if np.isnan(row["low"]):
         ax.plot([0, row["improvement"]], [at, at], color=color, linewidth=1.2, alpha=0.35)
     else:
         ax.plot([row["low"], row["high"]], [at, at], color=color, linewidth=1.4, alpha=0.45)
-    ax.plot(row["improvement"], at, color=color, zorder=4, **_marker(marker, size=4.4))
+    ax.plot(row["improvement"], at, color=color, zorder=4, **dot(marker, size=4.4))
 
 
 def _draw_others(ax: Axes, rows: pd.DataFrame, *, codes: Sequence[str], shift: float) -> None:
     for row in rows[rows["method"] != "target"].itertuples():
         at = codes.index(row.language) + shift
-        ax.plot(row.improvement, at, color=method_color(row.method), **_marker("o", size=2.2))
+        ax.plot(row.improvement, at, color=method_color(row.method), **dot(size=2.2))
 
 
 def _model_handles(models: Sequence[str]) -> list[Line2D]:
     return [
-        Line2D([], [], color="0.3", label=model, **_marker(marker, size=4.4))
+        Line2D([], [], color="0.3", label=model, **dot(marker, size=4.4))
         for marker, model in zip(_MARKERS, models, strict=False)
         if model
     ]
 
 
-def _method_handles(methods: set[str], *, markersize: float) -> list[Line2D]:
-    look = _marker("o", size=markersize)
-    return [
-        Line2D([], [], color=method_color(name), label=method_label(name), **look)
-        for name in method_order(methods)
-    ]
-
-
 def _score_handles(frame: pd.DataFrame) -> list[Line2D]:
     base = Line2D([], [], color="0.15", linestyle="none", marker="|", markersize=8, label="Base")
-    return [base, *_method_handles(set(frame["method"]) - {_BASE}, markersize=3.4)]
+    return [base, *method_dots(set(frame["method"]) - {_BASE}, size=3.4)]

@@ -21,7 +21,7 @@ import seaborn as sns
 from matplotlib.figure import Figure, SubFigure
 
 from lse_interp.artifacts.atomic import write_together
-from lse_interp.core.cli import quiet
+from lse_interp.core.cli import ModelArgs, quiet
 from lse_interp.core.errors import LseError, near_misses
 from lse_interp.core.languages import LANGUAGES
 from lse_interp.models.info import ModelInfo
@@ -210,8 +210,8 @@ def method_order(methods: Iterable[str]) -> list[str]:
 
 
 def figure_stem(folder: Path, name: str, model: ModelInfo) -> Path:
-    """Name a figure; those of other models than the embedded one carry the model's name."""
-    if model.name == "embedded":
+    """Name a figure; the name of the model follows unless it is the default model."""
+    if model.name == ModelArgs.model:
         return folder / name
     label = re.sub(r"[^\w.-]+", "-", Path(model.name).name.lower())
     return folder / f"{name}_{label}"

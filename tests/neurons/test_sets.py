@@ -335,7 +335,7 @@ def test_sets_read_from_parquet_save_select_and_control(tmp_path):
     torch.testing.assert_close(saved.probability, read.probability, rtol=0, atol=0, equal_nan=True)
     assert_same(read.select("slk"), neurons.select("slk"))
     assert_same(read.random_like(seed=0), neurons.random_like(seed=0))
-    with pytest.raises(LseError, match="of all neurons, and these sets .* their own neurons alone"):
+    with pytest.raises(LseError, match="of all neurons, and these sets .* only those of their own"):
         read.random_like(seed=0, match="activity")
 
 

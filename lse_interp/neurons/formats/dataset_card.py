@@ -4,6 +4,7 @@ Everything in it is read from the neuron sets. What they do not say is given as 
 """
 
 import re
+import shlex
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,12 +26,69 @@ CARD_NAME, TABLE_NAME = "README.md", "neurons.parquet"
 
 _NO_LICENSE = "unknown"
 _ROWS = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"))
-_CITATION = """\
-@misc{gurgurov2025sparse,
-  title  = {Sparse Subnetwork Enhancement for Underrepresented Languages in Large Language Models},
-  author = {Gurgurov, Daniil and van Genabith, Josef and Ostermann, Simon},
-  year   = {2025}
-}"""
+_TITLE = "Sparse Subnetwork Enhancement for Underrepresented Languages in Large Language Models"
+_UNLICENSED = """\
+Not chosen yet: change `license: unknown` in the first lines of this file, or write it again with
+`--license`, before publishing. The license of the model may bear on it; see
+https://huggingface.co/docs/hub/repositories-licenses."""
+_TEMPLATE = """\
+---
+{front_matter}
+---
+
+# Language neurons of {model}
+
+{summary}
+
+## How they were found
+
+{method}
+
+## Languages
+
+{languages}
+
+## Columns
+
+{columns}
+
+## Loading
+
+```python
+import pandas as pd
+from datasets import load_dataset
+from huggingface_hub import hf_hub_download
+from lse_interp import NeuronSets
+
+frame = pd.read_parquet("hf://datasets/<user>/<name>/{table}")
+rows = load_dataset("<user>/<name>", split="train")
+
+path = hf_hub_download("<user>/<name>", "{table}", repo_type="dataset")
+neurons = NeuronSets.from_parquet(path)  # languages, thresholds and model with it
+neurons["{language}"]  # one tensor of neuron indices per layer
+```
+
+Model, thresholds, site and provenance are in the file itself, as JSON under the key
+`lse_interp` of the parquet schema.
+
+## Making it again
+
+{commands}
+
+## Citation
+
+```bibtex
+@misc{{gurgurov2025sparse,
+  title  = {title},
+  author = {{Gurgurov, Daniil and van Genabith, Josef and Ostermann, Simon}},
+  year   = {{2025}}
+}}{citation}
+```
+
+## License
+
+{license}
+"""
 
 
 def write_release(folder: str | Path, neurons: NeuronSets, *, license: str | None = None) -> Path:
@@ -71,23 +129,20 @@ def dataset_card(neurons: NeuronSets, *, license: str | None = None) -> str:
     if license is not None:
         check_license(license)
     selector = SELECTORS[neurons.method] if neurons.method in SELECTORS else None  # noqa: SIM401
-    citations = [_CITATION, *([selector.citation] if selector and selector.citation else [])]
-    sections = {
-        "How they were found": _method(neurons, selector),
-        "Languages": _languages(neurons),
-        "Columns": _columns(neurons, selector),
-        "Loading": _loading(neurons),
-        "Making it again": _commands(neurons, selector),
-        "Citation": "\n".join(["```bibtex", *citations, "```"]),
-        "License": _license(license),
-    }
-    parts = [
-        f"---\n{_front_matter(neurons, license or _NO_LICENSE).to_yaml()}\n---",
-        f"# Language neurons of {neurons.model.name}",
-        _summary(neurons),
-        *(f"## {title}\n\n{text}" for title, text in sections.items()),
-    ]
-    return "\n\n".join(parts) + "\n"
+    return _TEMPLATE.format(
+        front_matter=_front_matter(neurons, license or _NO_LICENSE).to_yaml(),
+        model=neurons.model.name,
+        summary=_summary(neurons),
+        method=_method(neurons, selector),
+        languages=_languages(neurons),
+        columns=_columns(neurons, selector),
+        table=TABLE_NAME,
+        language=max(neurons, key=neurons.size),
+        commands=_commands(neurons, selector),
+        title=f"{{{_TITLE}}}",
+        citation=f"\n{selector.citation}" if selector and selector.citation else "",
+        license=_UNLICENSED if license is None else f"`{license}`.",
+    )
 
 
 def check_license(license: str) -> None:
@@ -197,29 +252,6 @@ def _columns(neurons: NeuronSets, selector: Selector | None) -> str:
     return f"{table}\n\nNot known here: {unknown}." if unknown else table
 
 
-def _loading(neurons: NeuronSets) -> str:
-    language = max(neurons, key=neurons.size)
-    return textwrap.dedent(
-        f"""\
-        ```python
-        import pandas as pd
-        from datasets import load_dataset
-        from huggingface_hub import hf_hub_download
-        from lse_interp import NeuronSets
-
-        frame = pd.read_parquet("hf://datasets/<user>/<name>/{TABLE_NAME}")
-        rows = load_dataset("<user>/<name>", split="train")
-
-        path = hf_hub_download("<user>/<name>", "{TABLE_NAME}", repo_type="dataset")
-        neurons = NeuronSets.from_parquet(path)  # languages, thresholds and model with it
-        neurons["{language}"]  # one tensor of neuron indices per layer
-        ```
-
-        Model, thresholds, site and provenance are in the file itself, as JSON under the key
-        `lse_interp` of the parquet schema."""
-    )
-
-
 def _commands(neurons: NeuronSets, selector: Selector | None) -> str:
     asked = selector.defaults if selector else {}
     if selector is None or not asked.keys() <= neurons.thresholds.keys():
@@ -233,24 +265,14 @@ def _commands(neurons: NeuronSets, selector: Selector | None) -> str:
         source = (corpora.get(code) or "<your text>", n_tokens.get(code, 0))
         together.setdefault(source, []).append(code)
     lines = [
-        f"{writer_command('activation_counts')} {model} --corpus {_quoted(corpus)} --n-tokens {n} "
-        f"--site {neurons.site} --langs {' '.join(codes)}"
+        f"{writer_command('activation_counts')} {model} --corpus {shlex.quote(corpus)} "
+        f"--n-tokens {n} --site {neurons.site} --langs {' '.join(codes)}"
         for (corpus, n), codes in together.items()
     ]
     choice = "" if selector.name == DEFAULT_SELECTOR else f" --selector {selector.name}"
     flags = command_flags({name: neurons.thresholds[name] for name in asked})
     lines.append(f"{writer_command('neuron_sets')} {model}{choice} {flags} --parquet")
     return "\n".join(["```bash", *map(_wrapped, lines), "```"])
-
-
-def _license(license: str | None) -> str:
-    if license is not None:
-        return f"`{license}`."
-    return _fill(
-        f"Not chosen yet: change `license: {_NO_LICENSE}` in the first lines of this file, or "
-        "write it again with `--license`, before publishing. The license of the model may bear on "
-        "it; see https://huggingface.co/docs/hub/repositories-licenses."
-    )
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: int = 0) -> str:
@@ -265,10 +287,6 @@ def _number(value: Any) -> str:
 
 def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.2f}"
-
-
-def _quoted(corpus: str) -> str:
-    return f"'{corpus}'" if re.search(r"[^\w./:-]", corpus) else corpus
 
 
 def _wrapped(command: str) -> str:

@@ -1,0 +1,114 @@
+"""What several pictures share: sizes, grids of panels, dots, legends, rows of languages."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lse_interp.plotting.style import (
+    language_color,
+    language_label,
+    language_line,
+    method_color,
+    method_label,
+    method_order,
+)
+
+__all__ = [
+    "LEGEND",
+    "LEGEND_INCHES",
+    "PANEL_HEIGHT",
+    "dot",
+    "grid",
+    "label_mean",
+    "language_dots",
+    "language_lines",
+    "language_rows",
+    "method_dots",
+    "spread",
+]
+
+PANEL_HEIGHT = 2.6
+"""Height of a panel of curves, in inches."""
+LEGEND_INCHES = 1.25
+"""Room for a legend at the side."""
+LEGEND: Mapping[str, Any] = {"handlelength": 2.6, "labelspacing": 0.35}
+"""Look of a legend of lines."""
+
+
+def grid(
+    n: int, *, n_columns: int, size: tuple[float, float], **shared: Any
+) -> tuple[Figure, list[Axes]]:
+    """Make a figure of `n` panels in rows, without the spare ones of the last row.
+
+    Args:
+        n: number of panels.
+        n_columns: panels in a row.
+        size: of the figure, in inches.
+        shared: `sharex`, `sharey`.
+    """
+    n_rows = -(-n // n_columns)
+    figure, axes = plt.subplots(n_rows, n_columns, figsize=size, squeeze=False, **shared)
+    for spare in axes.flat[n:]:
+        figure.delaxes(spare)
+    return figure, list(axes.flat[:n])
+
+
+def dot(shape: str = "o", *, size: float = 3.6) -> dict[str, Any]:
+    """Return how a dot without a line looks."""
+    return {"linestyle": "none", "marker": shape, "markersize": size, "markeredgewidth": 0}
+
+
+def spread(n: int, *, width: float) -> np.ndarray:
+    """Return `n` shifts from `-width` to `width`, so that dots of equal value stay apart."""
+    return np.linspace(-width, width, n) if n > 1 else np.zeros(1)
+
+
+def label_mean(ax: Axes, *, place: int, text: str) -> None:
+    """Write a mean above the axes, where no dot is in its way."""
+    ax.text(
+        place,
+        1.01,
+        text,
+        transform=ax.get_xaxis_transform(),
+        ha="center",
+        va="bottom",
+        fontsize=6.5,
+        fontweight="bold",
+    )
+
+
+def language_rows(ax: Axes, codes: Sequence[str]) -> None:
+    """Give every language a row, the first on top, and the lowest to their mean."""
+    ax.axhline(len(codes) - 0.5, color="0.8", linewidth=0.8)
+    ax.set_yticks(range(len(codes) + 1), [*map(language_label, codes), "Mean"])
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(len(codes) + 0.6, -0.6)
+    ax.grid(visible=False, axis="y")
+
+
+def language_lines(codes: Iterable[str], **look: Any) -> list[Line2D]:
+    """Return legend handles of languages that are lines."""
+    return [
+        Line2D([], [], label=language_label(code), **look, **language_line(code)) for code in codes
+    ]
+
+
+def language_dots(codes: Iterable[str]) -> list[Line2D]:
+    """Return legend handles of languages that are dots."""
+    return [
+        Line2D([], [], color=language_color(code), label=language_label(code), **dot())
+        for code in codes
+    ]
+
+
+def method_dots(methods: Iterable[str], *, size: float) -> list[Line2D]:
+    """Return legend handles of methods that are dots, in the order of every figure."""
+    return [
+        Line2D([], [], color=method_color(name), label=method_label(name), **dot(size=size))
+        for name in method_order(methods)
+    ]
