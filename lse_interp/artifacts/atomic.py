@@ -1,6 +1,6 @@
 """Files and folders on disk are replaced whole: a reader sees the old one or the new one.
 
-Each is written under a hidden temporary name beside its place and renamed. What a process that
+Each is written under a hidden temporary name in the same folder and renamed. What a process that
 was killed left under such a name is removed by `remove_leftovers`.
 """
 
@@ -90,7 +90,7 @@ def write_folder(folder: str | Path, write: Callable[[Path], Any]) -> Path:
 
 
 def remove_folder(folder: str | Path) -> None:
-    """Delete a folder, if it is there, at once: a killed process leaves no part of it in place."""
+    """Delete a folder, if there is one, at once: a killed process leaves no part of it in place."""
     folder = Path(folder)
     if folder.exists():
         aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")

@@ -14,7 +14,7 @@ SUMS = "SHA256SUMS"
 
 
 def write_sums(folder: str | Path) -> None:
-    """List the checksums of all files in a folder, beside them."""
+    """List the checksums of all files in a folder, in a file next to them."""
     folder = Path(folder)
     found = "".join(f"{_sum(folder / name)}  {name}\n" for name in _files(folder))
     (folder / SUMS).write_text(_sealed(found), encoding="utf-8")

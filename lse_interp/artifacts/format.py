@@ -2,7 +2,7 @@
 
 The tensors, a JSON description (kind, version, axes, model, provenance) and a checksum of both
 live in one `.safetensors` file, so that a half-written artefact cannot exist. A `.json` twin is
-written beside it for people and `jq`; loading never reads the twin.
+written next to it for people and `jq`; loading never reads the twin.
 """
 
 import contextlib

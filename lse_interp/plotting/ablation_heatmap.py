@@ -1,6 +1,6 @@
 """Draw what switching off one language's neurons does to every language: a square of cells.
 
-Source: arXiv:2402.16438 (perplexity change, rows and columns as here); the control beside it and
+Source: arXiv:2402.16438 (perplexity change, rows and columns as here); the control and
 the relative scale are additions.
 """
 
@@ -88,7 +88,7 @@ def plot_ablation(
 
 @themed
 def plot_ablation_panels(frame: pd.DataFrame, *, value: str = "relative_increase") -> list[Axes]:
-    """Draw language neurons, and beside them the random control on the same colour scale.
+    """Draw language neurons, and the random control on the same colour scale.
 
     Args:
         frame: what `ablation_frame` returns.

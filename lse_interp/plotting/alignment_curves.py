@@ -159,7 +159,7 @@ def plot_layer_average(
 
 @themed
 def plot_layer_average_panels(frame: pd.DataFrame) -> list[Axes]:
-    """Draw the cosine and, beside it, the gap, without which the cosine misleads.
+    """Draw the cosine and the gap, without which the cosine misleads.
 
     Args:
         frame: what `layer_average_frame` returns.

@@ -1,6 +1,6 @@
 """What is written about alignment: the curves, their layer average, and the table of both.
 
-Source: paper, Figure 7, Tables 27 to 38. The gap beside each cosine is an addition.
+Source: paper, Figure 7, Tables 27 to 38. The gap next to each cosine is an addition.
 """
 
 from collections.abc import Iterator, Sequence

@@ -166,7 +166,7 @@ def plot_delta_density(frame: pd.DataFrame) -> Axes:
 
 @themed
 def plot_delta_norms(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw how large the change is beside the weights: relative L2 per layer and projection.
+    """Draw how large the change is, relative to the weights: L2 per layer and projection.
 
     Dashed, what weight decay alone would have done, where that is known.
 

@@ -50,7 +50,7 @@ def find_run(paths: RunPaths, language: str, run: str | Path) -> Path:
         return known[str(run)]
     if FinetuneRun.exists(run):
         return Path(run)
-    looked_up = near_misses(str(run), known) if known else "No run is there."
+    looked_up = near_misses(str(run), known) if known else "There is no run yet."
     raise ArtifactError(
         f"There is no finished run {str(run)!r} of {language} in {paths.finetune(language, '')}, "
         f"nor a folder of that name that holds one. {looked_up} Make it with "

@@ -2,7 +2,7 @@
 
 A run that trained neurons holds their weights before and after, so that they can be put into the
 base model and taken out again to the bit. A run of another method (LoRA, FFN, full) holds the
-record alone, beside its folder `adapter/` or `model/`. File format `finetune_run` 1:
+record alone, next to its folder `adapter/` or `model/`. File format `finetune_run` 1:
 `subnetwork.safetensors` (`neurons`, `n_neurons` [layer], `rows.<layer>` and `base.<layer>`
 [projection neuron d_model]) or `run.safetensors` (no tensor); `curves.csv` repeats the curves.
 """

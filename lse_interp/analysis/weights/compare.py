@@ -1,4 +1,4 @@
-"""A base model beside the model after: what is compared, of which neurons, and the comparison.
+"""Compare a base model with the model after training: which weights, of which neurons.
 
 Source: paper, section 6.1.
 """
@@ -133,7 +133,7 @@ def _decay_factor(run: FinetuneRun) -> float | None:
 
 
 def _tuned_model(base: HookedModel, run: FinetuneRun, args: ModelArgs) -> HookedModel:
-    """Return the model that a run made of its base, beside the base."""
+    """Return the model that a run made of its base, and keep the base."""
     if not run.is_subnetwork:
         base.info.require_same(run.model, what=f"The run {label(run)}")
         return load_tuned(run, args)
@@ -375,9 +375,9 @@ def weight_deltas(
     """Measure how the weights of the selected neurons changed, and whether anything else did.
 
     Args:
-        base: the model before; it stays as it is.
+        base: the model before; it is not changed.
         tuned: a run that started from `base`, or the model after. A run without rows is read from
-            its folder; a LoRA run also loads the base anew, by its name.
+            its folder; a LoRA run also loads the base again, by its name.
         neurons: neuron sets that know the score of each neuron.
         selected: marks the neurons to look at; by default those that the run trained, or all of
             them for a model or a run that chose none.

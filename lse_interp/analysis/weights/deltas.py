@@ -396,7 +396,7 @@ def _table(frame: pd.DataFrame, names: Sequence[str]) -> str:
 
 
 def _most(frame: pd.DataFrame) -> str:
-    """Name the projections that moved most, in size and beside their weights."""
+    """Name the projections that moved most, in size and relative to their weights."""
     known = frame[frame["n_neurons"] > 0]
     lines = []
     for title, value, form in (("RMS", "rms", "{:.2e}"), ("relative L2", "relative_l2", "{:.1%}")):
