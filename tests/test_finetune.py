@@ -1,8 +1,10 @@
 """The fine-tuning stage: every method, reuse, seeds, kill and resume, processes, bad input."""
 
 import logging
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,13 +13,17 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
+from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import CorpusError, LanguageError, LseError, MismatchError
+from lse_interp.data import load_corpus, load_parallel
 from lse_interp.finetune import main
 from lse_interp.models import load_model
 from lse_interp.models.mlp_weights import read_rows
+from lse_interp.models.packaged import packaged_folder
 from lse_interp.neurons.sets import NeuronSets
 from lse_interp.subnetworks.apply import apply_subnetwork
 from lse_interp.subnetworks.finetune_run import FinetuneRun
+from lse_interp.subnetworks.load_tuned import load_tuned
 from lse_interp.training.checkpoints import CheckpointStore, State
 from lse_interp.training.finetune_language import finetune_language
 from lse_interp.training.text_sources import require_kinds
@@ -454,3 +460,43 @@ def test_finetune_takes_any_spelling_and_any_iterable():
         neurons=neuron_sets(model), options=OPTIONS, n_tokens=60,
     )  # fmt: skip
     same_run(spelled, by_code)
+
+
+@pytest.mark.parametrize("method", ["target", "lora", "full"])
+def test_function_and_command_train_alike_by_name_and_by_path(tmp_path, method):
+    neurons = tmp_path / "neurons.safetensors"
+    copy = tmp_path / "copy"
+    shutil.copytree(packaged_folder("embedded"), copy)
+    model = load_model("embedded", device="cpu")
+    marked = tuple(torch.arange(0, model.d_mlp, 40) for _ in range(model.n_layers))
+    NeuronSets(indices={"mlt": marked}, model=model.info, site="mlp.hook_act", method="hand").save(
+        neurons
+    )
+    words = ["--lang", "mlt", "--method", method, "--n-tokens", "600", "--device", "cpu"]
+    words += ["--neurons", str(neurons)] if method == "target" else []
+    found = []
+    for name in ("embedded", str(copy)):
+        assert main([*words, "--model", name, "--root", str(tmp_path / Path(name).name)]) == 0
+        folder = RunPaths(tmp_path / Path(name).name, name).finetune("mlt", f"{method}-600")
+        found.append(FinetuneRun.load(folder))
+        assert load_tuned(folder).defaults == model.defaults
+    for name in ("embedded", str(copy)):
+        by_function = finetune_language(
+            load_model(name, device="cpu"),
+            load_corpus("embedded", language="mlt", split="adapt"),
+            language="mlt",
+            validation=load_parallel("embedded", languages=("mlt", "eng"), split="dev").sentences,
+            method=method,
+            neurons=NeuronSets.load(neurons) if method == "target" else None,
+            n_tokens=600,
+            folder=tmp_path / "function" / Path(name).name,
+        )
+        found.append(by_function)
+    first = found[0]
+    assert first.settings["lr"] == (1e-4 if method == "full" else 1e-3)
+    assert first.settings["block_size"] == 128
+    for other in found[1:]:
+        assert other.settings == first.settings
+        pd.testing.assert_frame_equal(other.curves, first.curves, check_exact=True)
+        for ours, theirs in zip(other.rows or (), first.rows or (), strict=True):
+            assert torch.equal(ours, theirs)

@@ -56,9 +56,7 @@ def add_lora(
         task_type="CAUSAL_LM",
     )
     # From sharded weights, peft would take the shape of this process's part.
-    with torch.random.fork_rng(), warnings.catch_warnings(), stand_ins(model.hf):
-        # peft asks transformers whether it checkpoints by a name that is going away.
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")
+    with torch.random.fork_rng(), _quiet(), stand_ins(model.hf):
         torch.manual_seed(seed)
         peft = get_peft_model(model.hf, config)
     return peft, {name: w for name, w in peft.named_parameters() if w.requires_grad}
@@ -106,8 +104,17 @@ def _load(run: FinetuneRun, args: ModelArgs) -> HookedModel:
 
     adapter = kept_folder(run, _FOLDER)
     model = base_of(run, args)
-    merged = PeftModel.from_pretrained(model.hf, adapter).merge_and_unload()
+    with _quiet():
+        merged = PeftModel.from_pretrained(model.hf, adapter).merge_and_unload()
     return tuned(run, merged, model, backend=args.backend)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # peft asks transformers whether it checkpoints by a name that is going away.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")
+        yield
 
 
 def _adapted(model: HookedModel, *, down: bool) -> list[str]:
