@@ -787,7 +787,7 @@ def test_stage_without_any_run_says_how_to_make_one(stage, capsys):
     message = "holds no finished run, so `all` names none. Make one with `python -m lse_interp.fin"
     assert message in capsys.readouterr().err
     assert stage("--against", "eng", "--runs", "target") == 2
-    assert "No run is there. Make it with" in capsys.readouterr().err
+    assert "There is no run yet. Make it with" in capsys.readouterr().err
 
 
 def test_stage_starts_without_a_warning():
