@@ -30,7 +30,8 @@ from lse_interp.core.errors import (
 from lse_interp.core.statistics import bootstrap_interval
 from lse_interp.data.embedded import sentences
 from lse_interp.data.parallel import ParallelText, load_parallel
-from lse_interp.models import HookedModel, load_model
+from lse_interp.models.hooked import HookedModel
+from lse_interp.models.loading import load_model
 from lse_interp.subnetworks.apply import with_subnetworks
 from tests.subnetworks.making_runs import make_run
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from lse_interp.artifacts.registry import writer_command
 from lse_interp.core.errors import LseError
 from lse_interp.core.languages import lookup
-from lse_interp.data import Corpus
-from lse_interp.models import HookedModel
+from lse_interp.data.corpora import Corpus
+from lse_interp.models.hooked import HookedModel
 from lse_interp.neurons.sets import NeuronSets
 from lse_interp.subnetworks.finetune_run import FinetuneRun
 from lse_interp.training.hyperparameters import Hyperparameters
