@@ -36,8 +36,9 @@ from torch import Tensor
 
 from lse_interp.core.cli import main_for, progress
 from lse_interp.core.errors import LseError, near_misses
-from lse_interp.models import HookedModel, load_model
 from lse_interp.models.backends._firing import share_tensors
+from lse_interp.models.hooked import HookedModel
+from lse_interp.models.loading import load_model
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lse_interp.counting.counter import NeuronCounter
-from lse_interp.models import HookedModel
+from lse_interp.models.hooked import HookedModel
 
 __all__ = ["METHODS", "Method", "Step", "ours"]
 

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from lse_interp.core.cli import main_for, progress
 from lse_interp.core.errors import LseError, near_misses
-from lse_interp.models import HookedModel
+from lse_interp.models.hooked import HookedModel
 
 logger = logging.getLogger(__name__)
 

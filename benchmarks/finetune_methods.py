@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lse_interp.models import HookedModel
+from lse_interp.models.hooked import HookedModel
 from lse_interp.models.info import projections
 from lse_interp.models.mlp_weights import row_slices
 from lse_interp.training.engines.base import Engine, NeuronRows, frozen, master_dtype

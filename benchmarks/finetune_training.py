@@ -11,7 +11,7 @@ from common import reset_peak, resident_mb
 from finetune_methods import Method, Neurons
 from torch import Tensor
 
-from lse_interp.models import HookedModel
+from lse_interp.models.hooked import HookedModel
 from lse_interp.training.engines.base import attach, clip_gradients
 from lse_interp.training.loss import total_loss
 

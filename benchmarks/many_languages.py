@@ -27,7 +27,7 @@ from lse_interp.core.cli import main_for
 from lse_interp.core.errors import CorpusError, LanguageError, LseError
 from lse_interp.core.languages import LANGUAGES
 from lse_interp.counting.counts import ActivationCounts
-from lse_interp.data import load_parallel
+from lse_interp.data.parallel import load_parallel
 
 logger = logging.getLogger(__name__)
 

@@ -39,8 +39,10 @@ from lse_interp.counting.count import count_activations
 from lse_interp.counting.count_settings import CountSettings
 from lse_interp.counting.counts import ActivationCounts
 from lse_interp.counting.packed_text import PackedText, texts_ahead
-from lse_interp.data import load_corpus, load_parallel
-from lse_interp.models import HookedModel, load_model
+from lse_interp.data.corpora import load_corpus
+from lse_interp.data.parallel import load_parallel
+from lse_interp.models.hooked import HookedModel
+from lse_interp.models.loading import load_model
 from lse_interp.models.tokenization import token_ids
 from lse_interp.training.token_blocks import Packing, token_blocks
 

@@ -79,7 +79,7 @@ def run(config: Config) -> Any:
     from lse_interp.artifacts.provenance import provenance
     from lse_interp.artifacts.reuse import find_finished, reuse_or_make
     from lse_interp.data.parallel import load_parallel
-    from lse_interp.models import load_from_args
+    from lse_interp.models.loading import load_from_args
     from lse_interp.neurons.sets import NeuronSets
 
     paths = RunPaths(config.root, config.model.model)

@@ -59,7 +59,7 @@ def run(config: Config) -> dict[str, Path]:
     from lse_interp.core.processes import Processes
     from lse_interp.counting.count_languages import count_languages
     from lse_interp.data.corpora import require_text_of_each
-    from lse_interp.models import load_from_args
+    from lse_interp.models.loading import load_from_args
 
     with Processes.find().joined() as processes, processes.together():
         if not processes.is_main:

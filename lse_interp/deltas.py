@@ -77,7 +77,7 @@ def run(config: Config) -> Any:
     from lse_interp.artifacts.provenance import provenance
     from lse_interp.artifacts.registry import writer_command
     from lse_interp.artifacts.reuse import reuse_or_make
-    from lse_interp.models import load_from_args
+    from lse_interp.models.loading import load_from_args
     from lse_interp.neurons.sets import NeuronSets
     from lse_interp.plotting.weight_deltas import write_deltas
     from lse_interp.subnetworks.find import load_run

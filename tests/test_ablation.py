@@ -26,7 +26,7 @@ from lse_interp.core.errors import (
     MismatchError,
 )
 from lse_interp.data.parallel import ParallelText, load_parallel
-from lse_interp.models import HookedModel
+from lse_interp.models.hooked import HookedModel
 from lse_interp.models.info import ModelInfo
 from lse_interp.models.mlp_weights import weight_views
 from lse_interp.neurons.indices import mask_to_indices

@@ -30,7 +30,8 @@ from lse_interp.core.errors import (
 from lse_interp.core.statistics import bootstrap_interval
 from lse_interp.data.embedded import sentences
 from lse_interp.data.parallel import ParallelText, load_parallel
-from lse_interp.models import HookedModel, load_model
+from lse_interp.models.hooked import HookedModel
+from lse_interp.models.loading import load_model
 from lse_interp.subnetworks.apply import with_subnetworks
 from tests.subnetworks.making_runs import make_run
 
@@ -787,7 +788,7 @@ def test_stage_without_any_run_says_how_to_make_one(stage, capsys):
     message = "holds no finished run, so `all` names none. Make one with `python -m lse_interp.fin"
     assert message in capsys.readouterr().err
     assert stage("--against", "eng", "--runs", "target") == 2
-    assert "No run is there. Make it with" in capsys.readouterr().err
+    assert "There is no run yet. Make it with" in capsys.readouterr().err
 
 
 def test_stage_starts_without_a_warning():

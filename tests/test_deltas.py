@@ -19,7 +19,7 @@ from lse_interp.analysis.weights.row_statistics import QUANTILES
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError
 from lse_interp.deltas import main
-from lse_interp.models import HookedModel
+from lse_interp.models.hooked import HookedModel
 from lse_interp.models.mlp_weights import read_rows
 from lse_interp.neurons.indices import mask_to_indices
 from lse_interp.neurons.sets import NeuronSets
@@ -397,7 +397,7 @@ def base_folder(tmp_path_factory):
 
 @pytest.fixture
 def base(base_folder):
-    from lse_interp.models import load_model
+    from lse_interp.models.loading import load_model
 
     return load_model(base_folder, device="cpu")
 

@@ -18,12 +18,12 @@ from lse_interp.evaluation import Config, main, run
 from lse_interp.models.loading import read_defaults
 from lse_interp.models.packaged import packaged_folder
 from lse_interp.tasks import evaluation
-from lse_interp.tasks.base import Document, Task
 from lse_interp.tasks.benchmarks import load_documents, tasks_of
 from lse_interp.tasks.evaluation import evaluate, loss_measures
 from lse_interp.tasks.metrics import sentence_bleu
 from lse_interp.tasks.questions import questions_of
 from lse_interp.tasks.results import EvaluationTable
+from lse_interp.tasks.task import Document, Task
 from tests.subnetworks.making_runs import make_run
 
 FEW = 3

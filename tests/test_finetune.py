@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import CorpusError, LanguageError, LseError, MismatchError
-from lse_interp.data import load_corpus, load_parallel
+from lse_interp.data.corpora import load_corpus
+from lse_interp.data.parallel import load_parallel
 from lse_interp.finetune import main
-from lse_interp.models import load_model
+from lse_interp.models.loading import load_model
 from lse_interp.models.mlp_weights import read_rows
 from lse_interp.models.packaged import packaged_folder
 from lse_interp.neurons.sets import NeuronSets

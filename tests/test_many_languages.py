@@ -15,9 +15,9 @@ from lse_interp.core.errors import CorpusError
 from lse_interp.core.languages import LANGUAGES
 from lse_interp.counting.count import count_activations
 from lse_interp.counting.counts import ActivationCounts
-from lse_interp.data import load_parallel
-from lse_interp.models import load_model
+from lse_interp.data.parallel import load_parallel
 from lse_interp.models.info import ModelInfo
+from lse_interp.models.loading import load_model
 from lse_interp.neurons.formats.dataset_card import write_release
 from lse_interp.neurons.identify import identify
 from lse_interp.neurons.sets import NeuronSets

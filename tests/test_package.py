@@ -115,3 +115,42 @@ def test_main_runs_a_command(capsys):
     )
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"lse_interp {lse_interp.__version__}\n"
+
+
+COMMANDS = sorted(path for path in PACKAGE.glob("*.py") if not path.name.startswith("_"))
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.stem)
+def test_a_command_holds_config_run_and_main(path):
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    names = [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    assert [name for name in names if not name.startswith("_")] == ["Config", "run", "main"]
+    assert len([name for name in names if name.startswith("_")]) <= 2
+    assert len(text.splitlines()) <= 150
+
+
+def test_no_file_name_stands_in_two_folders():
+    homes = {}
+    for path in MODULES:
+        if path.stem != "__init__":
+            homes.setdefault(path.stem, []).append(path.relative_to(PACKAGE).parts[0])
+    commands = {path.stem for path in COMMANDS}
+    # A command and the measurement it runs share a name.
+    allowed = {name: 2 if name in commands else 1 for name in homes}
+    assert {name: found for name, found in homes.items() if len(found) > allowed[name]} == {}
+
+
+def test_no_file_name_shadows_a_library():
+    libraries = {"torch", "nnsight", "transformers", "datasets", "numpy", "pandas", "random"}
+    assert libraries.isdisjoint(path.stem for path in MODULES)
+
+
+def test_no_behaviour_depends_on_what_a_model_is_called():
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Compare) and "embedded" in ast.unparse(node):
+                assert "model" not in ast.unparse(node.left).rpartition(".")[2], (
+                    f"{path.name}:{node.lineno} {ast.unparse(node)}"
+                )
+                assert "model.name" not in ast.unparse(node), f"{path.name}:{node.lineno}"

@@ -5,7 +5,8 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from lse_interp.models import HookedModel, load_model
+from lse_interp.models.hooked import HookedModel
+from lse_interp.models.loading import load_model
 
 D_MODEL, D_MLP, N_LAYERS, VOCAB = 16, 24, 3, 40
 

@@ -41,7 +41,7 @@ from lse_interp.core.errors import (
 from lse_interp.core.languages import family_order, lookup
 from lse_interp.core.statistics import resampled_means
 from lse_interp.data.parallel import ParallelText
-from lse_interp.models import HookedModel
+from lse_interp.models.hooked import HookedModel
 from lse_interp.models.info import ModelInfo
 from lse_interp.neurons.sets import NeuronSets
 

@@ -21,7 +21,7 @@ from lse_interp.core.errors import CorpusError, LanguageError, LseError, Mismatc
 from lse_interp.core.languages import PAPER_REFERENCE, lookup
 from lse_interp.core.statistics import bootstrap_interval
 from lse_interp.data.parallel import ParallelText
-from lse_interp.models import HookedModel
+from lse_interp.models.hooked import HookedModel
 from lse_interp.models.info import ModelInfo
 
 __all__ = ["AlignmentCurves", "alignment_report", "alignment_setup", "measure_alignment"]

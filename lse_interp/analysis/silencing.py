@@ -8,7 +8,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from lse_interp.core.errors import ActivationError, MismatchError, near_misses
-from lse_interp.models import HookedModel, site_name
+from lse_interp.models.hooked import HookedModel
+from lse_interp.models.sites import site_name
 
 __all__ = ["NEURON_SITE", "ablate"]
 

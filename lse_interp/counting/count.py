@@ -19,9 +19,10 @@ from lse_interp.counting.counter import NeuronCounter
 from lse_interp.counting.counts import ActivationCounts
 from lse_interp.counting.packed_text import FILE_NAME, PackedText, texts_ahead
 from lse_interp.counting.shard_store import Shard, ShardStore
-from lse_interp.data import Corpus, batches
+from lse_interp.data.corpora import Corpus
+from lse_interp.data.packing import batches
 from lse_interp.data.separators import Bos, Separator
-from lse_interp.models import HookedModel
+from lse_interp.models.hooked import HookedModel
 
 __all__ = ["SharedCount", "count_activations", "new_launch"]
 

@@ -21,7 +21,7 @@ from lse_interp.counting.counts import ActivationCounts
 from lse_interp.counting.packed_text import PackedText, texts_ahead
 from lse_interp.counting.reporting import report_language, report_run, warn_of_idle
 from lse_interp.data.corpora import load_corpus
-from lse_interp.models import HookedModel
+from lse_interp.models.hooked import HookedModel
 
 __all__ = ["count_languages"]
 

@@ -9,7 +9,7 @@ from lse_interp.core.errors import ActivationError, CorpusError, LseError, near_
 from lse_interp.data.separators import Bos, Separator
 
 if TYPE_CHECKING:
-    from lse_interp.models import HookedModel
+    from lse_interp.models.hooked import HookedModel
 
 __all__ = ["NEURON_SITES", "CountSettings"]
 

@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, Int64, Shaped
 from torch import Tensor
 
 from lse_interp.core.errors import ActivationError
-from lse_interp.models import HookedModel, site_name
+from lse_interp.models.hooked import HookedModel
+from lse_interp.models.sites import site_name
 
 __all__ = ["NeuronCounter", "add_up"]
 

@@ -25,7 +25,8 @@ from torch.nn.functional import pad
 from lse_interp.artifacts.atomic import write_atomic
 from lse_interp.core.processes import Processes
 from lse_interp.counting.count_settings import CountSettings
-from lse_interp.data import Block, Corpus, pack
+from lse_interp.data.corpora import Corpus
+from lse_interp.data.packing import Block, pack
 
 __all__ = ["FILE_NAME", "PackedText", "texts_ahead"]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lse_interp.core.errors import CorpusError
-from lse_interp.tasks.base import LETTERS
+from lse_interp.tasks.task import LETTERS
 
 __all__ = [
     "Row",

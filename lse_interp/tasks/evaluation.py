@@ -13,10 +13,10 @@ from lse_interp.core.languages import PAPER_REFERENCE
 from lse_interp.data.parallel import ParallelText, load_with_reference
 from lse_interp.models.hooked import HookedModel
 from lse_interp.tasks import harness
-from lse_interp.tasks.base import digest
 from lse_interp.tasks.kinds import Outcome, kind_of, require_documents
 from lse_interp.tasks.questions import Questions, questions_of
 from lse_interp.tasks.results import EvaluationTable, Measure, measures_of
+from lse_interp.tasks.task import digest
 
 __all__ = ["ask", "evaluate", "loss_measures", "measure_losses", "one_model", "sentences_for"]
 

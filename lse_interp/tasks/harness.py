@@ -8,8 +8,8 @@ from typing import Any
 from lse_interp.core.cli import quiet
 from lse_interp.core.errors import CorpusError, LseError
 from lse_interp.models.hooked import HookedModel
-from lse_interp.tasks.base import Document, Task
 from lse_interp.tasks.kinds import Outcome, continuations, kind_of, require_documents
+from lse_interp.tasks.task import Document, Task
 
 __all__ = ["as_lm", "require_harness", "run_tasks"]
 

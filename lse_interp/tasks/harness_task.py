@@ -9,9 +9,9 @@ from lm_eval.api.metrics import mean
 from lm_eval.api.task import Task as HarnessTask
 from lm_eval.config.task import TaskConfig
 
-from lse_interp.tasks.base import Document, Task
 from lse_interp.tasks.generation import generation_settings
 from lse_interp.tasks.kinds import continuations, kind_of, score
+from lse_interp.tasks.task import Document, Task
 
 __all__ = ["DocumentTask"]
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lse_interp.core.errors import CorpusError
-from lse_interp.tasks.base import Document, Task
 from lse_interp.tasks.benchmarks import Reading, load_documents, tasks_of
 from lse_interp.tasks.kinds.translation import Style
+from lse_interp.tasks.task import Document, Task
 
 __all__ = ["Questions", "questions_of"]
 

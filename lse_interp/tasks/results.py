@@ -19,8 +19,8 @@ from lse_interp.core.statistics import (
     mcnemar_p_value,
     standard_error,
 )
-from lse_interp.tasks.base import Task
 from lse_interp.tasks.kinds import Unit, kind_of
+from lse_interp.tasks.task import Task
 
 __all__ = ["FRAME_COLUMNS", "EvaluationTable", "Measure", "measures_of"]
 
@@ -69,7 +69,7 @@ def measures_of(task: Task, *, text: str) -> tuple[Measure, ...]:
 
     Args:
         task: The task.
-        text: Hash of its questions; see `tasks.base.digest`.
+        text: Hash of its questions; see `tasks.task.digest`.
 
     >>> task = Task("arc_easy", "ARC EASY", "arc easy", "general", "choice", "eng")
     >>> [measure.metric for measure in measures_of(task, text="")]

@@ -30,11 +30,11 @@ from lse_interp.subnetworks.find import (
     require_runs_of,
 )
 from lse_interp.tasks.answer_cache import AnswerCache
-from lse_interp.tasks.base import digest
 from lse_interp.tasks.evaluation import ask, loss_measures, measure_losses, one_model
 from lse_interp.tasks.questions import Questions
 from lse_interp.tasks.results import EvaluationTable, Measure, measures_of
 from lse_interp.tasks.tables import language_report
+from lse_interp.tasks.task import digest
 
 __all__ = ["Asking", "choose_models", "update_table"]
 

@@ -32,11 +32,11 @@ from typing import Any
 from lse_interp.artifacts.atomic import write_atomic
 from lse_interp.core.errors import LseError
 from lse_interp.core.languages import lookup
-from lse_interp.tasks.base import Document, Task
 from lse_interp.tasks.benchmarks import BENCHMARKS, Reading, load_documents, tasks_of
 from lse_interp.tasks.generation import generation_settings
 from lse_interp.tasks.kinds import continuations, kind_of, score
 from lse_interp.tasks.kinds.translation import STYLES, Style
+from lse_interp.tasks.task import Document, Task
 
 __all__ = ["export_tasks", "options", "read_documents", "score_results", "write_task_files"]
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from jaxtyping import Int64
 from torch import Tensor
 
+from lse_interp.artifacts.registry import writer_command
 from lse_interp.core.errors import LseError
 from lse_interp.core.languages import lookup
-from lse_interp.data import Corpus
-from lse_interp.models import HookedModel
+from lse_interp.data.corpora import Corpus
+from lse_interp.models.hooked import HookedModel
 from lse_interp.neurons.sets import NeuronSets
 from lse_interp.subnetworks.finetune_run import FinetuneRun
 from lse_interp.training.hyperparameters import Hyperparameters
@@ -128,11 +129,14 @@ def choose_neurons(
     if method.choose is None:
         return None
     if neurons is None:
-        raise LseError(f"Method {method.name} needs neurons; give the sets of lse_interp.lape.")
+        raise LseError(
+            f"Method {method.name} needs neurons; give the sets that "
+            f"`{writer_command('neuron_sets')}` writes."
+        )
     if not neurons.size(language):
         raise LseError(
             f"The set of {language} is empty, so there is nothing to train. Identify more neurons "
-            "(a larger --k of lse_interp.lape), or choose another language: "
+            f"(a larger --k of `{writer_command('neuron_sets')}`), or choose another language: "
             f"{', '.join(code for code in neurons if neurons.size(code))}."
         )
     return method.choose(

@@ -16,7 +16,8 @@ import torch
 
 from lse_interp.core.cli import ModelArgs
 from lse_interp.core.processes import Processes
-from lse_interp.models import HookedModel, load_from_args
+from lse_interp.models.hooked import HookedModel
+from lse_interp.models.loading import load_from_args
 from lse_interp.models.placement.fsdp import load_sharded
 
 __all__ = ["Launch"]

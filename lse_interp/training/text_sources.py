@@ -5,8 +5,9 @@ from typing import Any
 
 from lse_interp.core.cli import CorpusArgs
 from lse_interp.core.errors import CorpusError, LseError
-from lse_interp.data import Corpus, load_corpus, load_parallel
+from lse_interp.data.corpora import Corpus, load_corpus
 from lse_interp.data.packing import require_documents
+from lse_interp.data.parallel import load_parallel
 from lse_interp.neurons.sets import NeuronSets
 
 __all__ = ["reader", "require_kinds", "training_corpus", "validation_texts"]

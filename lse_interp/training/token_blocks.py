@@ -20,10 +20,9 @@ from jaxtyping import Int32
 from torch import Tensor
 
 from lse_interp.core.errors import CorpusError, LseError
-from lse_interp.data import Block, pack
-from lse_interp.data.packing import IGNORE
+from lse_interp.data.packing import IGNORE, Block, pack
 from lse_interp.data.separators import Bos, Separator
-from lse_interp.models import HookedModel
+from lse_interp.models.hooked import HookedModel
 from lse_interp.models.tokenization import auto_bos, check_block_size
 from lse_interp.training.hyperparameters import Hyperparameters
 

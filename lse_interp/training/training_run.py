@@ -22,7 +22,7 @@ from lse_interp.artifacts.provenance import provenance
 from lse_interp.artifacts.reuse import differences
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError
 from lse_interp.core.processes import Processes
-from lse_interp.models import HookedModel
+from lse_interp.models.hooked import HookedModel
 from lse_interp.models.info import ModelInfo
 from lse_interp.models.mlp_weights import read_rows
 from lse_interp.subnetworks.finetune_run import FinetuneRun

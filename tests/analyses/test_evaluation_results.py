@@ -7,8 +7,8 @@ import torch
 from analyses import evaluation_results
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import ArtifactError
-from lse_interp.tasks.base import Task
 from lse_interp.tasks.results import FRAME_COLUMNS, EvaluationTable, measures_of
+from lse_interp.tasks.task import Task
 from tests.subnetworks.making_runs import make_run
 
 TASK = Task("endings", "Endings", "Endings mlt", "target", "completion", "mlt")

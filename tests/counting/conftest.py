@@ -6,7 +6,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from lse_interp.models import HookedModel
+from lse_interp.models.hooked import HookedModel
 
 N_LAYERS, D_MODEL, D_MLP, N_WORDS = 3, 16, 24, 40
 

@@ -15,8 +15,8 @@ from lse_interp.core.errors import (
 )
 from lse_interp.counting.count import count_activations
 from lse_interp.counting.counter import add_up
-from lse_interp.data import load_corpus
-from lse_interp.models import HookedModel
+from lse_interp.data.corpora import load_corpus
+from lse_interp.models.hooked import HookedModel
 
 BOS, EOS = 1, 2
 OPTIONS = {"language": "mlt", "n_tokens": 300, "block_size": 16, "batch_size": 4, "n_shards": 5}

@@ -10,9 +10,10 @@ from lse_interp.core.cli import CorpusArgs, ModelArgs
 from lse_interp.counting.count import count_activations
 from lse_interp.counting.count_settings import CountSettings
 from lse_interp.counting.counts import ActivationCounts
-from lse_interp.data import load_corpus
-from lse_interp.models import HookedModel, load_model
+from lse_interp.data.corpora import load_corpus
 from lse_interp.models.defaults import ModelDefaults
+from lse_interp.models.hooked import HookedModel
+from lse_interp.models.loading import load_model
 from lse_interp.models.packaged import PACKAGED
 
 

@@ -11,7 +11,8 @@ from lse_interp.core.errors import CorpusError, LseError
 from lse_interp.core.processes import Processes
 from lse_interp.counting.count_settings import CountSettings
 from lse_interp.counting.packed_text import FILE_NAME, PackedText, texts_ahead
-from lse_interp.data import load_corpus, pack
+from lse_interp.data.corpora import load_corpus
+from lse_interp.data.packing import pack
 
 LANGUAGES = ("mlt", "isl", "cym", "kat", "lit")
 SETTINGS = CountSettings(n_tokens=90, block_size=16, batch_size=2, n_shards=5, bos="document")

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from lse_interp.core.errors import CorpusError, LanguageError
 from lse_interp.core.languages import lookup
-from lse_interp.data import embedded, load_corpus
-from lse_interp.data.corpora import require_text_of_each
+from lse_interp.data import embedded
+from lse_interp.data.corpora import load_corpus, require_text_of_each
 from lse_interp.data.readers import read_documents
 from lse_interp.data.source_spec import expand
 

@@ -7,7 +7,8 @@ import pytest
 
 from lse_interp.core.errors import CorpusError, LanguageError
 from lse_interp.core.languages import LANGUAGES, PAPER_LANGUAGES, lookup
-from lse_interp.data import ParallelText, embedded, load_parallel
+from lse_interp.data import embedded
+from lse_interp.data.parallel import ParallelText, load_parallel
 
 LINES = {"mlt": ["wieħed", "tnejn", "tlieta"], "eng": ["one", "two", "three"]}
 

@@ -15,7 +15,7 @@ from lse_interp.analysis.weights.compare import weight_deltas
 from lse_interp.analysis.weights.deltas import WeightDeltas
 from lse_interp.counting.counts import ActivationCounts
 from lse_interp.counting.shard_store import Shard, ShardStore
-from lse_interp.models import HookedModel
+from lse_interp.models.hooked import HookedModel
 from lse_interp.models.info import ModelInfo
 from lse_interp.neurons.sets import NeuronSets
 from lse_interp.subnetworks.finetune_run import CURVE_COLUMNS, FinetuneRun

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from lse_interp.artifacts.format import save_artifact
 from lse_interp.core.errors import ArtifactError, LseError
 from lse_interp.lape import main as lape
-from lse_interp.models import load_model
+from lse_interp.models.loading import load_model
 from lse_interp.neurons.sets import NeuronSets
 from lse_interp.overlap import main as overlap
 from lse_interp.subnetworks.finetune_run import FinetuneRun

@@ -9,8 +9,11 @@ from transformers import AutoModelForCausalLM
 
 from lse_interp.core.errors import LseError, UnsupportedModelError
 from lse_interp.counting.counter import NeuronCounter
-from lse_interp.models import HookedModel, MLPNames, architectures, load_model
+from lse_interp.models import architectures
+from lse_interp.models.architectures import MLPNames
 from lse_interp.models.backends import BACKENDS
+from lse_interp.models.hooked import HookedModel
+from lse_interp.models.loading import load_model
 from lse_interp.models.mlp_weights import weight_views
 from lse_interp.subnetworks.apply import with_subnetworks
 from lse_interp.subnetworks.export import export

@@ -4,10 +4,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from lse_interp.models import SITES, HookedModel, site_name
 from lse_interp.models.backends import BACKENDS
 from lse_interp.models.fingerprint import fingerprint
+from lse_interp.models.hooked import HookedModel
 from lse_interp.models.mlp_weights import weight_views
+from lse_interp.models.sites import SITES, site_name
 from tests.tiny_models import FAMILIES, N_LAYERS, tiny_hf
 
 UNGATED = ("gpt2", "opt", "gpt_neox", "bloom")

@@ -16,9 +16,10 @@ from lse_interp.analysis.sentence_vectors import _pooled
 from lse_interp.core.cli import ModelArgs
 from lse_interp.core.errors import LseError
 from lse_interp.counting.counter import NeuronCounter
-from lse_interp.models import HookedModel, load_model
 from lse_interp.models.architectures import find_layout
 from lse_interp.models.fingerprint import fingerprint
+from lse_interp.models.hooked import HookedModel
+from lse_interp.models.loading import load_model
 from lse_interp.models.placement.device_map import device_map, gpu_share, plan
 from tests.tiny_models import FAMILIES, tiny_hf, tiny_tokenizer
 

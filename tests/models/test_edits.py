@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from lse_interp.models import SITES, HookedModel, site_name
 from lse_interp.models.backends import BACKENDS
+from lse_interp.models.hooked import HookedModel
 from lse_interp.models.mlp_weights import weight_views
+from lse_interp.models.sites import SITES, site_name
 from tests.tiny_models import FAMILIES, tiny_hf
 
 

@@ -9,9 +9,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lse_interp.core.errors import ActivationError, LseError, UnsupportedModelError
-from lse_interp.models import HookedModel, load_model, site_name
 from lse_interp.models.backends import BACKENDS
+from lse_interp.models.hooked import HookedModel
+from lse_interp.models.loading import load_model
 from lse_interp.models.packaged import PACKAGED
+from lse_interp.models.sites import site_name
 from tests.tiny_models import tiny_hf
 
 SMALL = {

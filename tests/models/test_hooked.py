@@ -3,8 +3,10 @@ import torch
 import transformers
 
 from lse_interp.core.errors import ActivationError, CorpusError, LseError
-from lse_interp.models import SITES, HookedModel, load_model, site_name
 from lse_interp.models.backends import BACKENDS
+from lse_interp.models.hooked import HookedModel
+from lse_interp.models.loading import load_model
+from lse_interp.models.sites import SITES, site_name
 from tests.tiny_models import D_MLP, D_MODEL, FAMILIES, N_LAYERS, VOCAB, tiny_hf
 
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lse_interp.core.errors import ActivationError, MismatchError, UnsupportedModelError
-from lse_interp.models import HookedModel, site_name
+from lse_interp.models.hooked import HookedModel
 from lse_interp.models.info import projections
 from lse_interp.models.mlp_weights import (
     read_rows,
@@ -15,6 +15,7 @@ from lse_interp.models.mlp_weights import (
     write_rows,
 )
 from lse_interp.models.placement.dtensors import local_part
+from lse_interp.models.sites import site_name
 from tests.tiny_models import D_MODEL, FAMILIES, N_LAYERS, tiny_hf
 
 WEIGHTS = {

@@ -4,7 +4,7 @@ import transformers
 from tokenizers import processors
 
 from lse_interp.core.errors import LseError
-from lse_interp.models import HookedModel
+from lse_interp.models.hooked import HookedModel
 from lse_interp.models.tokenization import auto_bos, pad
 from tests.tiny_models import tiny_hf, tiny_tokenizer
 

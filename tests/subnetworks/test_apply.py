@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lse_interp.core.errors import LseError, MismatchError
-from lse_interp.models import HookedModel
+from lse_interp.models.hooked import HookedModel
 from lse_interp.models.mlp_weights import read_rows
 from lse_interp.subnetworks.apply import (
     applied,

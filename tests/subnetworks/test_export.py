@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError, WriteError
-from lse_interp.models import HookedModel
+from lse_interp.models.hooked import HookedModel
 from lse_interp.subnetworks.apply import apply_subnetwork, with_subnetworks
 from lse_interp.subnetworks.export import export, export_hf, export_lora
 from tests.tiny_models import FAMILIES, tiny_hf, tiny_tokenizer

@@ -6,7 +6,7 @@ from peft import LoraConfig, get_peft_model
 
 from lse_interp.core.cli import ModelArgs
 from lse_interp.core.errors import ArtifactError, MismatchError
-from lse_interp.models import load_model
+from lse_interp.models.loading import load_model
 from lse_interp.subnetworks.apply import applied, remove_subnetwork, with_subnetworks
 from lse_interp.subnetworks.finetune_run import FinetuneRun
 from lse_interp.subnetworks.load_tuned import load_tuned

@@ -7,9 +7,9 @@ import pytest
 from lse_interp.core.errors import LanguageError, LseError
 from lse_interp.core.languages import PAPER_LANGUAGES, lookup
 from lse_interp.data.embedded import TOPICS, clause_ids, sentences
-from lse_interp.tasks.base import digest
 from lse_interp.tasks.benchmarks import Reading, load_documents, tasks_of
 from lse_interp.tasks.kinds import require_documents
+from lse_interp.tasks.task import digest
 
 
 def embedded_tasks(language):

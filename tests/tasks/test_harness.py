@@ -16,10 +16,10 @@ from transformers import RepetitionPenaltyLogitsProcessor as PenaltyOfTransforme
 
 from lse_interp.core.errors import CorpusError, LseError
 from lse_interp.models.hooked import HookedModel
-from lse_interp.tasks.base import Document, Task
 from lse_interp.tasks.greedy_lm import GreedyLM, RepetitionPenalty
 from lse_interp.tasks.harness import as_lm, require_harness, run_tasks
 from lse_interp.tasks.kinds import Outcome
+from lse_interp.tasks.task import Document, Task
 
 TRANSLATION = Task("to_english", "row", "label", "target", "translation", "eng")
 CHOICE = Task("letters", "row", "label", "target", "choice", "eng")

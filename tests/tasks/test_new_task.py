@@ -16,7 +16,7 @@ from lse_interp.tasks.kinds import KINDS
 from lse_interp.tasks.results import EvaluationTable
 
 TASK = '''"""Colours: a benchmark in one file."""
-from lse_interp.tasks.base import Document
+from lse_interp.tasks.task import Document
 from lse_interp.tasks.benchmarks import BENCHMARKS, Benchmark, in_english
 from lse_interp.tasks.cells import position_cell, text_cell
 from lse_interp.tasks.data_sets import DataSet

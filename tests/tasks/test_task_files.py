@@ -11,7 +11,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from lse_interp.core.errors import CorpusError, LseError
-from lse_interp.models import load_model
+from lse_interp.models.loading import load_model
 from lse_interp.tasks.benchmarks import Reading, load_documents, tasks_of
 from lse_interp.tasks.generation import generation_settings
 from lse_interp.tasks.harness import as_lm, run_tasks

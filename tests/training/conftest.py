@@ -6,7 +6,7 @@ import functools
 import torch
 import transformers
 
-from lse_interp.models import HookedModel
+from lse_interp.models.hooked import HookedModel
 from lse_interp.training.engines.base import NeuronRows, attach, clip_gradients
 from lse_interp.training.engines.compact import CompactRows
 from lse_interp.training.engines.masked_gradients import MaskedGradients

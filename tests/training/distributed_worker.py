@@ -14,7 +14,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from lse_interp.models import HookedModel
+from lse_interp.models.hooked import HookedModel
 from lse_interp.models.placement.dtensors import local_part
 from lse_interp.models.placement.fsdp import load_sharded
 from lse_interp.training.engines.base import NeuronRows, attach, clip_gradients

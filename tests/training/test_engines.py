@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from lse_interp.core.errors import ActivationError, LseError, MismatchError
-from lse_interp.models import SITES, site_name
 from lse_interp.models.mlp_weights import read_rows
+from lse_interp.models.sites import SITES, site_name
 from lse_interp.training.engines.base import NeuronRows, attach, clip_gradients, master_dtype
 from lse_interp.training.loss import total_loss
 from lse_interp.training.trainee import checkpoint_activations

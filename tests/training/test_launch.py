@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from lse_interp.core.errors import LseError
 from lse_interp.finetune import Config, main, run
-from lse_interp.models import load_model
+from lse_interp.models.loading import load_model
 from lse_interp.subnetworks.apply import apply_subnetwork
 from lse_interp.subnetworks.finetune_run import FinetuneRun
 from lse_interp.training.launch_options import Launch

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from lse_interp.core.errors import CorpusError, LseError
 from lse_interp.data.packing import IGNORE
-from lse_interp.models import HookedModel
+from lse_interp.models.hooked import HookedModel
 from lse_interp.training.hyperparameters import Hyperparameters
 from lse_interp.training.token_blocks import (
     Packing,

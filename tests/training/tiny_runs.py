@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lse_interp.models import HookedModel
+from lse_interp.models.hooked import HookedModel
 from lse_interp.neurons.sets import NeuronSets
 from lse_interp.training.checkpoints import CheckpointStore
 from lse_interp.training.engines.base import NeuronRows

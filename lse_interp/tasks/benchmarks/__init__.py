@@ -15,9 +15,9 @@ from typing import Any
 from lse_interp.core.errors import CorpusError, LseError, near_misses
 from lse_interp.core.kinds import Kinds
 from lse_interp.core.languages import Language, lookup
-from lse_interp.tasks.base import Document, Task
 from lse_interp.tasks.data_sets import DataSet
 from lse_interp.tasks.kinds.translation import Style, translation_prompt
+from lse_interp.tasks.task import Document, Task
 
 __all__ = [
     "BENCHMARKS",

@@ -5,11 +5,11 @@ Source: paper, appendix C.2 (prompt).
 """
 
 from lse_interp.core.languages import Language
-from lse_interp.tasks.base import Document
 from lse_interp.tasks.benchmarks import BENCHMARKS, Benchmark, in_each_language
 from lse_interp.tasks.cells import Row, position_cell, text_cell
 from lse_interp.tasks.data_sets import DataSet, flores_codes
 from lse_interp.tasks.kinds.choice import format_options
+from lse_interp.tasks.task import Document
 
 __all__ = ["BELEBELE"]
 

@@ -18,10 +18,10 @@ from lse_interp.data.embedded import (
     clauses,
     sentences,
 )
-from lse_interp.tasks.base import Document, Task
 from lse_interp.tasks.benchmarks import BENCHMARKS, Benchmark, Reading, in_both_directions
 from lse_interp.tasks.benchmarks.sib200 import topic_question
 from lse_interp.tasks.kinds.translation import translation_documents
+from lse_interp.tasks.task import Document, Task
 
 _SPLIT = "devtest"
 _N_ENDINGS = 4

@@ -11,10 +11,10 @@ from lse_interp.core.languages import Language, lookup
 from lse_interp.data.hub import FLORES
 from lse_interp.data.parallel import ParallelText, align_by_id
 from lse_interp.data.source_spec import expand
-from lse_interp.tasks.base import Document, Task
 from lse_interp.tasks.benchmarks import BENCHMARKS, Benchmark, Reading, in_both_directions
 from lse_interp.tasks.data_sets import DataSet, flores_codes
 from lse_interp.tasks.kinds.translation import translation_documents
+from lse_interp.tasks.task import Document, Task
 
 __all__ = ["FLORES_200"]
 

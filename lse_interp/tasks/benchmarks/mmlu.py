@@ -4,11 +4,11 @@ The paper names no split; its scores fit the size of `validation`. Source: paper
 (prompt).
 """
 
-from lse_interp.tasks.base import Document
 from lse_interp.tasks.benchmarks import BENCHMARKS, Benchmark, in_english
 from lse_interp.tasks.cells import Row, position_cell, text_cell, texts_cell
 from lse_interp.tasks.data_sets import DataSet
 from lse_interp.tasks.kinds.choice import format_options
+from lse_interp.tasks.task import Document
 
 
 def _question(row: Row, *, where: str) -> Document:

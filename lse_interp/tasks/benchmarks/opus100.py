@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from lse_interp.core.errors import CorpusError
 from lse_interp.core.languages import Language, lookup
 from lse_interp.data.source_spec import spellings
-from lse_interp.tasks.base import Document, Task
 from lse_interp.tasks.benchmarks import BENCHMARKS, Benchmark, Reading, in_both_directions
 from lse_interp.tasks.cells import Row, nested_cell, text_cell
 from lse_interp.tasks.data_sets import DataSet
 from lse_interp.tasks.kinds.translation import translation_documents
+from lse_interp.tasks.task import Document, Task
 
 __all__ = ["OPUS_100"]
 

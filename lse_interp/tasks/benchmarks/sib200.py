@@ -7,12 +7,12 @@ appendix C.2 (prompt).
 from lse_interp.core.errors import CorpusError
 from lse_interp.core.languages import Language
 from lse_interp.data.embedded import TOPICS
-from lse_interp.tasks.base import Document
 from lse_interp.tasks.benchmarks import BENCHMARKS, Benchmark, in_each_language
 from lse_interp.tasks.benchmarks.flores import FLORES_200
 from lse_interp.tasks.cells import Row, text_cell
 from lse_interp.tasks.data_sets import DataSet, flores_codes
 from lse_interp.tasks.kinds.choice import format_options
+from lse_interp.tasks.task import Document
 
 __all__ = ["topic_question"]
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from lse_interp.core.errors import CorpusError, LseError
 from lse_interp.core.kinds import Kinds
-from lse_interp.tasks.base import Document, Task
+from lse_interp.tasks.task import Document, Task
 
 __all__ = [
     "KINDS",

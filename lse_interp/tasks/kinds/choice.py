@@ -7,8 +7,8 @@ each after a space: `" A"`, `" B"`, ... A text that names no option is a format 
 from collections.abc import Sequence
 
 from lse_interp.core.errors import LseError
-from lse_interp.tasks.base import LETTERS, Document, Task
 from lse_interp.tasks.kinds import KINDS, Comparison, Metric, TaskKind, Text, largest
+from lse_interp.tasks.task import LETTERS, Document, Task
 
 __all__ = ["format_options"]
 

@@ -7,8 +7,8 @@ around it.
 
 from collections.abc import Sequence
 
-from lse_interp.tasks.base import Document
 from lse_interp.tasks.kinds import KINDS, Comparison, Metric, TaskKind, largest
+from lse_interp.tasks.task import Document
 
 
 def _options(document: Document) -> tuple[str, ...]:

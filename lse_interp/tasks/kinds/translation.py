@@ -10,8 +10,8 @@ from typing import Literal
 
 from lse_interp.core.errors import LseError, near_misses
 from lse_interp.core.languages import lookup
-from lse_interp.tasks.base import Document, Task
 from lse_interp.tasks.kinds import KINDS, Metric, TaskKind, Text
+from lse_interp.tasks.task import Document, Task
 
 __all__ = ["STYLES", "Style", "translation_documents", "translation_prompt"]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lse_interp.artifacts.registry import writer_command
 from lse_interp.core.errors import LseError, MismatchError
-from lse_interp.models import HookedModel
+from lse_interp.models.hooked import HookedModel
 from lse_interp.models.mlp_weights import read_rows, write_rows
 from lse_interp.models.placement.dtensors import whole
 from lse_interp.neurons.indices import check_layers

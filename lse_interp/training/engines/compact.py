@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lse_interp.models import HookedModel
+from lse_interp.models.hooked import HookedModel
 from lse_interp.models.layout import BlockLayout
 from lse_interp.models.placement.dtensors import whole
 from lse_interp.training.engines.base import NeuronRows, frozen

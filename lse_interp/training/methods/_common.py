@@ -8,8 +8,9 @@ from torch import nn
 from lse_interp.artifacts.folder_checksums import SUMS, check_sums
 from lse_interp.core.cli import ModelArgs
 from lse_interp.core.errors import ArtifactError
-from lse_interp.models import HookedModel, load_from_args
 from lse_interp.models.architectures import HFModel
+from lse_interp.models.hooked import HookedModel
+from lse_interp.models.loading import load_from_args
 from lse_interp.subnetworks.apply import label
 from lse_interp.subnetworks.finetune_run import FinetuneRun
 from lse_interp.training.engines.base import Engine

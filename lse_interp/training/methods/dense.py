@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from lse_interp.artifacts.atomic import write_folder
 from lse_interp.artifacts.folder_checksums import write_sums
 from lse_interp.core.cli import ModelArgs
-from lse_interp.models import HookedModel, load_from_args
 from lse_interp.models.architectures import HFModel
+from lse_interp.models.hooked import HookedModel
+from lse_interp.models.loading import load_from_args
 from lse_interp.models.mlp_weights import weight_slices
 from lse_interp.models.placement.dtensors import local_part, whole
 from lse_interp.subnetworks.finetune_run import FinetuneRun

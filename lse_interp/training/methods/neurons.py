@@ -11,7 +11,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from lse_interp.core.cli import ModelArgs
-from lse_interp.models import HookedModel
+from lse_interp.models.hooked import HookedModel
 from lse_interp.models.mlp_weights import read_rows, write_rows
 from lse_interp.neurons.sets import NeuronSets
 from lse_interp.subnetworks.apply import apply_subnetwork
