@@ -41,7 +41,7 @@ class Config:
     lang: str
     """The language to train, e.g. `mlt`."""
     method: METHODS.choice = "target"  # type: ignore[name-defined]
-    """`target`: the language's neurons; `random`: as many others; `ffn`, `full`, `lora`: baselines."""
+    """`target` trains the language's neurons, `random` as many others; the rest are baselines."""
     model: CONFIG_FLAT[ModelArgs] = ModelArgs()
     text: CONFIG_FLAT[CorpusArgs] = CorpusArgs()
     n_tokens: tuple[int, ...] = ()
