@@ -2,9 +2,9 @@
 
 Counts FFN activations in 21 languages, finds the language neurons by LAPE, measures their overlap
 and what breaks without them. Trains the neurons of one language, then random neurons and whole
-matrices for comparison. Measures what that gained, what it changed, how close parallel sentences lie
-in each layer before and after, and what the models answer. Draws the figures. Every step writes an
-artefact under `runs/` and reuses it the next time.
+matrices for comparison. Measures what that gained, what it changed, how close parallel sentences
+lie in each layer before and after, and what the models answer. Draws the figures. Every step writes
+an artefact under `runs/` and reuses it the next time.
 
     python -m analyses demo
     python -m analyses demo --model meta-llama/Llama-3.1-8B --corpus glotcc --parallel flores
