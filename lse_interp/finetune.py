@@ -41,7 +41,7 @@ class Config:
     lang: str
     """The language to train, e.g. `mlt`."""
     method: METHODS.choice = "target"  # type: ignore[name-defined]
-    """The language's neurons, as many random ones, all of gate, up and down, all weights, LoRA."""
+    """`target` trains the language's neurons, `random` as many others; the rest are baselines."""
     model: CONFIG_FLAT[ModelArgs] = ModelArgs()
     text: CONFIG_FLAT[CorpusArgs] = CorpusArgs()
     n_tokens: tuple[int, ...] = ()
