@@ -44,7 +44,9 @@ class Config(SentenceArgs):
     """More languages whose loss is measured; by default all in the neuron file."""
     neurons: Path | None = None
     """A neuron file; by default `root/<model>/neurons/lape.safetensors`."""
-    n_sentences: int | Literal["all"] | None = None  # type: ignore[assignment]
+    n_sentences: int | Literal["all"] | None = dataclasses.field(  # type: ignore[assignment]
+        default=None, kw_only=True
+    )
     """Take the first so many sentences, or `all`; by default 48, or as many as there are. Time
     grows in proportion."""
     control: Literal["layer", "size", "activity"] | None = "layer"
