@@ -6,8 +6,8 @@ The neurons of language A are silenced (their term act(gate) * up of the MLP's s
     increase[A, B] = mean over sentences s of  loss(B_s without the neurons of A) - loss(B_s)
 
 in nats per sentence. The sentences carry the same content, so languages compare whatever their
-tokens. Language neurons are real where A is hurt more than the others, and more than by as many
-random neurons of the same layers (`control`).
+tokens. Language neurons are real if A is hurt more than the others, and more than by as many random
+neurons of the same layers (`control`).
 
 Source: Tang et al. 2024 (arXiv:2402.16438) and Gurgurov et al. 2025 (arXiv:2507.22608) measure the
 change in perplexity per token. Nats per sentence, the random control and the error are additions.
@@ -65,7 +65,7 @@ _SETUP = ("ablated", "measured", "neurons", "text", "site", "control", "n_contro
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AblationMatrix:
-    """Loss in every language, intact and with the neurons of one language after another off.
+    """Loss in every language: intact, and without the neurons of each language in turn.
 
     Per-sentence losses are kept, all in nats, and everything else follows from them. Sentences
     are parallel: index s carries the same content in every language, so nats per sentence compare
@@ -140,8 +140,8 @@ class AblationMatrix:
         """Bootstrap the standard error of own increase minus mean increase of the others.
 
         Sentences are drawn with replacement, the same in every language, so that what a sentence
-        has in common over languages cancels. They are taken to be independent; where they share
-        clauses the error is too small.
+        has in common over languages cancels. They are taken to be independent; if they share
+        clauses, the error is too small.
 
         Args:
             value: `loss_increase` or `relative_increase`.
@@ -283,8 +283,8 @@ def measure_ablation(
         model: the model.
         neurons: sets found on this model.
         parallel: the same sentences in every language to measure, at least 2 of each.
-        languages: whose neurons are switched off, in any spelling that `lookup` knows; None takes
-            all of `neurons`. All must be in `parallel`.
+        languages: the languages whose neurons are switched off, in any spelling that `lookup`
+            knows; None takes all of `neurons`. All must be in `parallel`.
         control: what random neurons match (see `NeuronSets.random_like`); None for no control.
         n_controls: draws of random neurons to average, at least 1; seeds `seed`, `seed` + 1, ...
         seed: at least 0.
@@ -419,7 +419,7 @@ def is_current(
     fingerprint: str | None,
     config: Any,
 ) -> bool:
-    """Say whether a finished matrix is what is asked for; False if it is out of date.
+    """Say whether a finished matrix is the requested one; False if it is out of date.
 
     It is out of date if the model was trained again, or if other neurons were found in the same
     file.
@@ -427,7 +427,7 @@ def is_current(
     Args:
         matrix: The finished one.
         path: Its file.
-        setup: What `ablation_setup` returns for the measurement asked for.
+        setup: What `ablation_setup` returns for the requested measurement.
         fingerprint: Hash of the model's weights.
         config: The configuration of the command, with `neurons`.
 
