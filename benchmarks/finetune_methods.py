@@ -15,7 +15,7 @@ from lse_interp.models.mlp_weights import row_slices
 from lse_interp.training.engines.base import Engine, NeuronRows, frozen, master_dtype
 from lse_interp.training.engines.compact import CompactRows
 from lse_interp.training.engines.masked_gradients import MaskedGradients
-from lse_interp.training.methods.dense import DenseMasters
+from lse_interp.training.methods.dense import DenseMasters, every_weight, ffn_weights
 from lse_interp.training.methods.lora import add_lora
 
 __all__ = ["METHODS", "Method", "Neurons"]

@@ -24,8 +24,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lse_interp.analysis.constants import BATCH_SIZE, N_CONTROLS, N_SENTENCES
-from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, main_for
+from lse_interp.analysis.constants import N_CONTROLS, N_SENTENCES
+from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, SentenceArgs, main_for
 from lse_interp.core.languages import lookup
 
 __all__ = ["Config", "main", "run"]
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(SentenceArgs):
     """Switch off each language's neurons and measure the loss in every language."""
 
     model: CONFIG_FLAT[ModelArgs] = ModelArgs()
@@ -44,11 +44,9 @@ class Config:
     """More languages whose loss is measured; by default all in the neuron file."""
     neurons: Path | None = None
     """A neuron file; by default `root/<model>/neurons/lape.safetensors`."""
-    parallel: str = "embedded"
-    """`embedded`, `flores`, `ntrex:<folder>`, or a folder with one file per language."""
-    split: str | None = None
-    """Split of the sentences; each source has its own default (`devtest`)."""
-    n_sentences: int | Literal["all"] | None = None
+    n_sentences: int | Literal["all"] | None = dataclasses.field(  # type: ignore[assignment]
+        default=None, kw_only=True
+    )
     """Take the first so many sentences, or `all`; by default 48, or as many as there are. Time
     grows in proportion."""
     control: Literal["layer", "size", "activity"] | None = "layer"
@@ -57,10 +55,8 @@ class Config:
     """Random draws to average; each costs as much as the measurement itself."""
     seed: int = 0
     """Seed of the first draw."""
-    batch_size: int = BATCH_SIZE
-    """Sentences per forward pass; does not change the result."""
     root: Path = Path("runs")
-    """Folder of all runs; this stage reads and writes `root/<model>/`."""
+    """Folder of all runs; this command reads and writes `root/<model>/`."""
     overwrite: bool = False
     """Measure again, and replace a file of any settings."""
 

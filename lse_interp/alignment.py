@@ -28,8 +28,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lse_interp.analysis.constants import BATCH_SIZE, N_BOOTSTRAP, POOLING, SITE
-from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, main_for
+from lse_interp.analysis.constants import N_BOOTSTRAP, POOLING, SITE
+from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, SentenceArgs, main_for
 from lse_interp.core.languages import lookup
 
 __all__ = ["Config", "main", "run"]
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(SentenceArgs):
     """Measure how close parallel sentences lie inside one model or several."""
 
     lang: str
@@ -53,24 +53,16 @@ class Config:
     against: tuple[str, ...] = ()
     """Languages to compare with; by default those of the paper's nine that the sentences are in,
     without `--lang`."""
-    parallel: str = "embedded"
-    """`embedded`, `flores`, `ntrex:<folder>`, or a folder with one file per language."""
-    split: str | None = None
-    """Split of the sentences; each source has its own default (`devtest`)."""
-    n_sentences: int | None = None
-    """Take the first so many sentences; by default all."""
     site: Literal["hook_resid_post", "hook_mlp_out", "mlp.hook_post"] = SITE
     """Where in each block a sentence is read."""
     pooling: Literal["mean", "last"] = POOLING
     """Mean over the text tokens, or the last of them."""
-    batch_size: int = BATCH_SIZE
-    """Sentences per forward pass; does not change the result."""
     n_bootstrap: int = N_BOOTSTRAP
     """Resamples behind the intervals."""
     seed: int = 0
     """Seed of the resamples."""
     root: Path = Path("runs")
-    """Folder of all runs; this stage writes `root/<model>/alignment/`."""
+    """Folder of all runs; this command writes `root/<model>/alignment/`."""
     figures: Path | None = Path("figures")
     """Folder of figures and table; none are written for `None`."""
     overwrite: bool = False

@@ -19,8 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lse_interp.analysis.constants import BATCH_SIZE
-from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, main_for
+from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, SentenceArgs, main_for
 from lse_interp.core.languages import lookup
 
 __all__ = ["Config", "main", "run"]
@@ -29,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(SentenceArgs):
     """Measure the loss of fine-tuned models on sentences that none of them has seen."""
 
     lang: str
@@ -40,16 +39,8 @@ class Config:
     `all` for every finished one."""
     against: tuple[str, ...] = ("eng",)
     """More languages to measure."""
-    parallel: str = "embedded"
-    """`embedded`, `flores`, `ntrex:<folder>`, or a folder with one file per language."""
-    split: str | None = None
-    """Split of the sentences; each source has its own default (`devtest`)."""
-    n_sentences: int | None = None
-    """Take the first so many sentences; by default all."""
-    batch_size: int = BATCH_SIZE
-    """Sentences per forward pass; does not change the result."""
     root: Path = Path("runs")
-    """Folder of all runs; this stage writes `root/<model>/comparison/`."""
+    """Folder of all runs; this command writes `root/<model>/comparison/`."""
     overwrite: bool = False
     """Measure again, and replace a file of any sentences."""
 

@@ -17,7 +17,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pandas as pd
 import torch
@@ -27,9 +27,9 @@ from torch import Tensor
 from lse_interp.analysis.constants import BATCH_SIZE, N_CONTROLS
 from lse_interp.analysis.losses import sentence_losses
 from lse_interp.analysis.silencing import NEURON_SITE, ablate
-from lse_interp.artifacts.format import load_artifact, save_artifact
 from lse_interp.artifacts.provenance import provenance
 from lse_interp.artifacts.reuse import require_same_settings
+from lse_interp.artifacts.stored import Stored
 from lse_interp.core.cli import progress
 from lse_interp.core.errors import (
     CorpusError,
@@ -59,12 +59,11 @@ __all__ = [
 INCREASES: tuple[str, ...] = ("loss_increase", "relative_increase")
 """The two scales of a rise in loss: nats per sentence, and share of the intact loss."""
 
-_KIND, _VERSION = "ablation_matrix", 1
 _SETUP = ("ablated", "measured", "neurons", "text", "site", "control", "n_controls", "seed")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class AblationMatrix:
+class AblationMatrix(Stored):
     """Loss in every language: intact, and without the neurons of each language in turn.
 
     Per-sentence losses are kept, all in nats, and everything else follows from them. Sentences
@@ -75,6 +74,16 @@ class AblationMatrix:
         MismatchError: shapes that disagree, languages not distinct or too few, losses that are
             not finite, or a row without neurons that differs from the intact model.
     """
+
+    KIND = "ablation_matrix"
+    AXES: ClassVar = {
+        "intact": ("measured", "sentence"),
+        "without": ("ablated", "measured", "sentence"),
+        "n_neurons": ("ablated",),
+        "without_random": ("ablated", "measured", "sentence"),
+    }
+    META = (*_SETUP, "model", "method", "provenance")
+    READ: ClassVar = {"model": ModelInfo.from_dict}
 
     ablated: tuple[str, ...]
     """Languages whose neurons are switched off: rows, ISO 639-3."""
@@ -220,40 +229,8 @@ class AblationMatrix:
         values = {name: tensor.flatten().numpy() for name, tensor in columns.items()}
         return pd.DataFrame(values, index=index).reset_index()
 
-    def save(self, path: str | Path) -> Path:
-        """Write the artefact; see `artifacts.format.save_artifact`."""
-        tensors = {"intact": self.intact, "without": self.without, "n_neurons": self.n_neurons}
-        axes = {"intact": ["measured", "sentence"], "n_neurons": ["ablated"]}
-        axes["without"] = ["ablated", "measured", "sentence"]
-        if self.without_random is not None:
-            tensors["without_random"] = self.without_random
-            axes["without_random"] = axes["without"]
-        meta = {
-            **self.setup,
-            "model": self.model.to_dict(),
-            "method": self.method,
-            "axes": axes,
-            "unit": "nats per sentence",
-            "provenance": dict(self.provenance),
-        }
-        return save_artifact(path, kind=_KIND, version=_VERSION, tensors=tensors, meta=meta)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "AblationMatrix":
-        """Read what `save` wrote.
-
-        Raises:
-            ArtifactError: missing, truncated, altered or of another kind.
-        """
-        tensors, meta = load_artifact(path, kind=_KIND, version=_VERSION)
-        fields: dict[str, Any] = {name: meta[name] for name in _SETUP}
-        fields |= {name: tuple(meta[name]) for name in ("ablated", "measured")}
-        return cls(
-            model=ModelInfo.from_dict(meta["model"]),
-            method=meta["method"],
-            provenance=meta["provenance"],
-            **({"without_random": None} | fields | tensors),
-        )
+    def _meta(self) -> dict[str, Any]:
+        return super()._meta() | {"unit": "nats per sentence"}
 
     def _own(self, rise: Float64[Tensor, "*batch ablated measured"]) -> Float64[Tensor, "..."]:
         at = [self.measured.index(code) for code in self.ablated]

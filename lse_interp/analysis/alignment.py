@@ -2,8 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import torch
@@ -13,7 +12,6 @@ from torch import Tensor
 from lse_interp.analysis.constants import BATCH_SIZE, N_BOOTSTRAP, POOLING, SITE
 from lse_interp.analysis.cosine import pair_cosine, retrieval_at_1, shuffled_cosine
 from lse_interp.analysis.sentence_vectors import check_options, embed
-from lse_interp.artifacts.format import load_artifact, save_artifact
 from lse_interp.artifacts.model_table import ModelTable
 from lse_interp.artifacts.provenance import provenance
 from lse_interp.core.cli import progress
@@ -27,7 +25,6 @@ from lse_interp.models.info import ModelInfo
 __all__ = ["AlignmentCurves", "alignment_report", "alignment_setup", "measure_alignment"]
 
 
-_KIND, _VERSION = "alignment_curves", 1
 _CURVES = ("cosine", "low", "high", "shuffled", "retrieval")
 _AVERAGED = ("cosine", "shuffled", "gap", "retrieval")
 _SETUP = ("language", "against", "site", "pooling", "n_sentences", "text", "n_bootstrap", "seed")
@@ -44,6 +41,10 @@ class AlignmentCurves(ModelTable):
         MismatchError: shapes that disagree, values out of range, or models of unequal depth.
     """
 
+    KIND = "alignment_curves"
+    AXES: ClassVar = dict.fromkeys(_CURVES, ("model", "lang", "layer"))
+    META = ("models", "infos", *_SETUP, "provenance")
+    READ: ClassVar = {"infos": ModelInfo.from_dict}
     LABELS = ("models", "infos")
     VALUES = _CURVES
     SETUP = _SETUP
@@ -125,36 +126,6 @@ class AlignmentCurves(ModelTable):
         percent = 100 * getattr(self, value).mean(dim=-1).numpy()
         table = pd.DataFrame(percent, index=list(self.models), columns=list(self.against))
         return table.assign(mean=table.mean(axis=1)).rename_axis("model")
-
-    def save(self, path: str | Path) -> Path:
-        """Write the artefact; see `artifacts.format.save_artifact`."""
-        axes = ["model", "lang", "layer"]
-        meta = {
-            "models": self.models,
-            "infos": [info.to_dict() for info in self.infos],
-            **self.setup,
-            "axes": dict.fromkeys(_CURVES, axes),
-            "provenance": dict(self.provenance),
-        }
-        tensors = {name: getattr(self, name) for name in _CURVES}
-        return save_artifact(path, kind=_KIND, version=_VERSION, tensors=tensors, meta=meta)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "AlignmentCurves":
-        """Read what `save` wrote.
-
-        Raises:
-            ArtifactError: missing, truncated, altered or of another kind.
-        """
-        tensors, meta = load_artifact(path, kind=_KIND, version=_VERSION)
-        fields: dict[str, Any] = {name: meta[name] for name in _SETUP} | tensors
-        fields["against"] = tuple(meta["against"])
-        return cls(
-            models=tuple(meta["models"]),
-            infos=tuple(ModelInfo.from_dict(info) for info in meta["infos"]),
-            provenance=meta["provenance"],
-            **fields,
-        )
 
 
 def measure_alignment(

@@ -2,9 +2,11 @@
 
 from typing import Final
 
+from lse_interp.core.cli import SentenceArgs
+
 __all__ = ["BATCH_SIZE", "N_BOOTSTRAP", "N_CONTROLS", "N_SENTENCES", "POOLING", "SITE"]
 
-BATCH_SIZE = 32
+BATCH_SIZE = SentenceArgs.batch_size
 """Sentences per forward pass."""
 
 N_BOOTSTRAP = 1000

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from lse_interp.analysis.constants import BATCH_SIZE
-from lse_interp.artifacts.format import load_artifact, save_artifact
 from lse_interp.artifacts.model_table import ModelTable
 from lse_interp.artifacts.provenance import provenance
 from lse_interp.core.errors import (
@@ -38,9 +36,7 @@ __all__ = [
 
 
 _NOT_PREDICTED = -100
-_KIND, _VERSION = "loss_comparison", 1
 _LABELS = ("models", "methods", "seeds", "fingerprints")
-_SAVED = (*_LABELS, "language", "measured", "text", "provenance")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,8 +48,10 @@ class LossComparison(ModelTable):
             finite.
     """
 
+    KIND = "loss_comparison"
+    TENSORS = VALUES = ("losses",)
+    META = (*_LABELS, "language", "measured", "text", "provenance")
     LABELS = _LABELS
-    VALUES = ("losses",)
     SETUP = ("language", "measured", "text", "n_sentences")
 
     models: tuple[str, ...]
@@ -151,23 +149,6 @@ class LossComparison(ModelTable):
         frame["n_sentences"] = self.n_sentences
         first = ["language", "model", "method", "seed", "measured", "against", "loss", "base"]
         return frame[[*first, "difference", "low", "high", "n_sentences"]]
-
-    def save(self, path: str | Path) -> Path:
-        """Write the artefact; see `artifacts.format.save_artifact`."""
-        meta = {name: getattr(self, name) for name in _SAVED}
-        tensors = {"losses": self.losses}
-        return save_artifact(path, kind=_KIND, version=_VERSION, tensors=tensors, meta=meta)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "LossComparison":
-        """Read what `save` wrote.
-
-        Raises:
-            ArtifactError: missing, truncated, altered or of another kind.
-        """
-        tensors, meta = load_artifact(path, kind=_KIND, version=_VERSION)
-        meta = {name: tuple(v) if isinstance(v, list) else v for name, v in meta.items()}
-        return cls(losses=tensors["losses"], **meta)
 
     def _find(self, method: str, seed: int) -> str:
         """Return the model of a method and seed; the base has none of its own."""

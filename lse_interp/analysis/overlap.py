@@ -11,8 +11,7 @@ relatedness are additions.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -21,8 +20,8 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from lse_interp.analysis.relatedness import RelatedSummary, compare_relatives, relation
-from lse_interp.artifacts.format import load_artifact, save_artifact
 from lse_interp.artifacts.provenance import provenance
+from lse_interp.artifacts.stored import Stored
 from lse_interp.core.errors import LanguageError, LseError, MismatchError, near_misses
 from lse_interp.core.languages import family_order
 from lse_interp.models.info import ModelInfo
@@ -30,7 +29,6 @@ from lse_interp.neurons.sets import NeuronSets
 
 __all__ = ["OverlapMatrix", "measure_overlap", "overlap_report", "related_summary"]
 
-_KIND, _VERSION = "overlap_matrix", 1
 _MOST_PRINTED = 30
 _PAIR_VALUES = (
     "intersection",
@@ -44,7 +42,7 @@ _PAIR_VALUES = (
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class OverlapMatrix:
+class OverlapMatrix(Stored):
     """How many neurons each pair of languages shares, per layer.
 
     Select by code: `overlap.at("slk", "slv")`. Everything else is computed from the counts on
@@ -53,6 +51,11 @@ class OverlapMatrix:
     Raises:
         MismatchError: shapes, symmetry or sizes that no sets of neurons can have.
     """
+
+    KIND = "overlap_matrix"
+    AXES: ClassVar = {"layer_intersection": ("lang", "lang", "layer")}
+    META = ("languages", "model", "site", "method", "provenance")
+    READ: ClassVar = {"model": ModelInfo.from_dict}
 
     languages: tuple[str, ...]
     """Ordered so that relatives are neighbours (`family_order`)."""
@@ -156,36 +159,6 @@ class OverlapMatrix:
         values = {name: getattr(self, name)[first, second] for name in _PAIR_VALUES}
         columns = {name: tensor.numpy() for name, tensor in (sizes | values).items()}
         return pd.DataFrame(pairs | {"relation": relations} | columns)
-
-    def save(self, path: str | Path) -> Path:
-        """Write the artefact; see `artifacts.format.save_artifact`."""
-        meta = {
-            "languages": self.languages,
-            "axes": {"layer_intersection": ["lang", "lang", "layer"]},
-            "model": self.model.to_dict(),
-            "site": self.site,
-            "method": self.method,
-            "provenance": dict(self.provenance),
-        }
-        tensors = {"layer_intersection": self.layer_intersection}
-        return save_artifact(path, kind=_KIND, version=_VERSION, tensors=tensors, meta=meta)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "OverlapMatrix":
-        """Read what `save` wrote.
-
-        Raises:
-            ArtifactError: missing, truncated, altered or of another kind.
-        """
-        tensors, meta = load_artifact(path, kind=_KIND, version=_VERSION)
-        return cls(
-            languages=tuple(meta["languages"]),
-            layer_intersection=tensors["layer_intersection"],
-            model=ModelInfo.from_dict(meta["model"]),
-            site=meta["site"],
-            method=meta["method"],
-            provenance=meta["provenance"],
-        )
 
 
 def measure_overlap(neurons: NeuronSets) -> OverlapMatrix:

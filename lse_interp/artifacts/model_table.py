@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lse_interp.artifacts.reuse import changed_options, differences, refusal, require_same_settings
+from lse_interp.artifacts.stored import Stored
 from lse_interp.core.errors import LseError, MismatchError, near_misses
 
 __all__ = [
@@ -31,7 +32,7 @@ _MEASURED = "measured"
 _OF_MODEL = ("model", "revision", "dtype")
 
 
-class ModelTable:
+class ModelTable(Stored):
     """Mixin for a frozen dataclass that holds results of several models, each under a label.
 
     If the provenance has an entry `measured`, it says by label how each model was measured.
@@ -57,13 +58,6 @@ class ModelTable:
         @property
         def provenance(self) -> Mapping[str, Any]:
             """What made the result."""
-
-        def save(self, path: str | Path) -> Path:
-            """Write the artefact."""
-
-        @classmethod
-        def load(cls: type[_TableT], path: str | Path) -> _TableT:
-            """Read what `save` wrote."""
 
     @property
     def setup(self) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Vocabulary shared by every stage: shapes, errors, languages, neurons, artefacts, command line."""
+"""Vocabulary shared by every command: shapes, errors, languages, neurons, artefacts, command line."""

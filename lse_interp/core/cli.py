@@ -20,6 +20,7 @@ __all__ = [
     "DEFAULT_MODEL",
     "CorpusArgs",
     "ModelArgs",
+    "SentenceArgs",
     "answer_at_once",
     "main_for",
     "progress",
@@ -64,6 +65,20 @@ class CorpusArgs:
     path stands for the language code), or `hf:<dataset>?config=...&split=...&field=...`."""
     split: Annotated[str | None, tyro.conf.arg(name="split")] = None
     """Split of the corpus; each corpus has its own default."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SentenceArgs:
+    """Which sentences: the base of a `Config` whose command reads parallel ones."""
+
+    parallel: str = "embedded"
+    """`embedded`, `flores`, `ntrex:<folder>`, or a folder with one file per language."""
+    split: str | None = None
+    """Split of the sentences; each source has its own default (`devtest`)."""
+    n_sentences: int | None = None
+    """Take the first so many sentences; by default all."""
+    batch_size: int = 32
+    """Sentences per forward pass; changes results by rounding alone."""
 
 
 def answer_at_once(config_type: type[Any], *, description: str | None = None) -> None:

@@ -19,7 +19,7 @@ from lse_interp.artifacts.locks import locked
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.artifacts.reuse import differences
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError
-from lse_interp.counting.counts import KIND, VERSION
+from lse_interp.counting.counts import ActivationCounts
 from lse_interp.counting.packed_text import FILE_NAME
 
 __all__ = ["Claims", "shards_of"]
@@ -103,7 +103,8 @@ class Claims:
         path, asked = self._paths.counts(language), self._asked[language]
         if not path.exists():
             return False
-        found = read_meta(path, kind=KIND, version=VERSION)["provenance"].get("settings", {})
+        meta = read_meta(path, kind=ActivationCounts.KIND, version=ActivationCounts.VERSION)
+        found = meta["provenance"].get("settings", {})
         if changed := differences({name: found.get(name) for name in asked}, asked):
             raise MismatchError(
                 f"{path} was counted with other settings: {changed}. Pass --overwrite to count "

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -12,15 +12,15 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from lse_interp.artifacts.format import load_artifact, save_artifact
+from lse_interp.artifacts.format import load_artifact
 from lse_interp.artifacts.provenance import provenance
+from lse_interp.artifacts.stored import Stored
 from lse_interp.core.errors import MismatchError
 from lse_interp.core.languages import lookup
 from lse_interp.models.info import ModelInfo
 
-__all__ = ["KIND", "VERSION", "ActivationCounts", "merge"]
+__all__ = ["ActivationCounts", "merge"]
 
-KIND, VERSION = "activation_counts", 1
 _AXES = {
     "shard_n_positive": ("shard", "layer", "neuron"),
     "shard_activation_sum": ("shard", "layer", "neuron"),
@@ -29,7 +29,7 @@ _AXES = {
 
 
 @dataclass(frozen=True)
-class ActivationCounts:
+class ActivationCounts(Stored):
     """How often each neuron was active (value > 0) on text of one language.
 
     Kept per shard, a run of consecutive blocks of the corpus, so that reliability can be
@@ -40,6 +40,11 @@ class ActivationCounts:
         MismatchError: Shapes disagree with each other or with the model, a count lies outside
             0..n_tokens, or a sum is not a number.
     """
+
+    KIND = "activation_counts"
+    AXES: ClassVar = _AXES
+    META = ("language", "model", "site", "provenance")
+    READ: ClassVar = {"model": ModelInfo.from_dict}
 
     language: str
     """ISO 639-3."""
@@ -120,22 +125,6 @@ class ActivationCounts:
             }
         )
 
-    def save(self, path: str | Path) -> Path:
-        """Write the counts to one `.safetensors` file, atomically."""
-        return save_artifact(
-            path,
-            kind=KIND,
-            version=VERSION,
-            tensors={name: getattr(self, name) for name in _AXES},
-            meta={
-                "language": self.language,
-                "model": self.model.to_dict(),
-                "site": self.site,
-                "axes": _AXES,
-                "provenance": self.provenance,
-            },
-        )
-
     @classmethod
     def load(cls, path: str | Path, *, totals: bool = False) -> "ActivationCounts":
         """Read counts written by `save`.
@@ -151,16 +140,10 @@ class ActivationCounts:
         Raises:
             ArtifactError: The file is missing, truncated, altered or of another kind.
         """
-        tensors, meta = load_artifact(path, kind=KIND, version=VERSION)
+        tensors, meta = load_artifact(path, kind=cls.KIND, version=cls.VERSION)
         if totals:
             tensors = {name: tensor.sum(dim=0, keepdim=True) for name, tensor in tensors.items()}
-        return cls(
-            language=meta["language"],
-            model=ModelInfo.from_dict(meta["model"]),
-            site=meta["site"],
-            provenance=meta["provenance"],
-            **tensors,
-        )
+        return cls(**cls._fields(tensors, meta))
 
 
 def merge(a: ActivationCounts, b: ActivationCounts) -> ActivationCounts:

@@ -13,7 +13,7 @@ from lse_interp.artifacts.registry import writer_command
 from lse_interp.artifacts.reuse import differences, refusal, reuse_or_make
 from lse_interp.core.errors import ArtifactError
 from lse_interp.core.languages import LANGUAGES, lookup
-from lse_interp.counting.counts import KIND, ActivationCounts
+from lse_interp.counting.counts import ActivationCounts
 from lse_interp.neurons.identify import identify
 from lse_interp.neurons.selectors import SELECTORS
 from lse_interp.neurons.sets import NeuronSets
@@ -44,8 +44,9 @@ class CountsOnDisk(Mapping[str, ActivationCounts]):
         if missing or not found:
             raise ArtifactError(
                 f"No activation counts of {' '.join(missing) or 'any language'} in "
-                f"{paths.counts('*').parent}. Run `{writer_command(KIND)} --model {paths.model}` "
-                f"for them first. Found: {' '.join(found) or '(none)'}."
+                f"{paths.counts('*').parent}. Run "
+                f"`{writer_command(ActivationCounts.KIND)} --model {paths.model}` for them first. "
+                f"Found: {' '.join(found) or '(none)'}."
             )
 
     def __getitem__(self, language: str) -> ActivationCounts:
@@ -59,7 +60,8 @@ class CountsOnDisk(Mapping[str, ActivationCounts]):
 
     def checksums(self) -> dict[str, str]:
         """Return what tells counts from others, whatever the dates of their files."""
-        return {code: read_checksum(self._paths.counts(code), kind=KIND) for code in self}
+        kind = ActivationCounts.KIND
+        return {code: read_checksum(self._paths.counts(code), kind=kind) for code in self}
 
 
 def identify_on_disk(

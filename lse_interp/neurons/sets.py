@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,10 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from lse_interp.artifacts.format import load_artifact, save_artifact
+from lse_interp.artifacts.format import load_artifact
 from lse_interp.artifacts.provenance import provenance
 from lse_interp.artifacts.registry import writer_command
+from lse_interp.artifacts.stored import Stored
 from lse_interp.core.errors import LanguageError, LseError, near_misses
 from lse_interp.core.languages import lookup
 from lse_interp.models.info import HasInfo, ModelInfo, info_of
@@ -42,14 +43,13 @@ from lse_interp.neurons.indices import (
 
 __all__ = ["NeuronSets"]
 
-_KIND, _VERSION = "neuron_sets", 2
 _GRIDS = ("scores", "probability")
 _LABELS = ("site", "method", "thresholds", "score_name", "score_unit", "provenance")
 _COLUMNS = ("language", "layer", "neuron")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class NeuronSets:
+class NeuronSets(Stored):
     """The neurons of each language, with the evidence they were chosen by where it is known.
 
     Select by code: `neurons["mlt"]` is one sorted tensor of neuron indices per layer.
@@ -60,6 +60,10 @@ class NeuronSets:
             repeated; `scores` or `probability` of another shape, or not a number for a neuron of
             the sets; a score with the name of another column.
     """
+
+    KIND, VERSION = "neuron_sets", 2
+    META = ("model", *_LABELS)
+    READ: ClassVar = {"model": ModelInfo.from_dict}
 
     indices: Mapping[str, tuple[Int64[Tensor, " _neuron"], ...]]
     """Language -> one ascending tensor of neuron indices per layer; a layer may be empty."""
@@ -199,7 +203,7 @@ class NeuronSets:
             raise LseError(
                 "match='activity' needs activation probabilities of all neurons, and these sets "
                 f"({self.method}) carry {known}. Use the safetensors file that "
-                f"`{writer_command(_KIND)}` wrote, or match='layer'."
+                f"`{writer_command(self.KIND)}` wrote, or match='layer'."
             )
         drawn = {
             language: draw_control(
@@ -229,17 +233,14 @@ class NeuronSets:
         frames = [self._frame(position, language) for position, language in enumerate(self)]
         return pd.concat(frames, ignore_index=True)
 
-    def save(self, path: str | Path) -> Path:
-        """Write the artefact; see `artifacts.format.save_artifact`."""
-        tensors = {
-            "neurons": torch.cat(
-                [neurons for layers in self.indices.values() for neurons in layers]
-            ),
-            "n_neurons": torch.stack([self.counts(language) for language in self]),
-        }
-        tensors |= {name: grid for name in _GRIDS if (grid := getattr(self, name)) is not None}
-        meta = self._meta() | {"languages": self.languages}
-        return save_artifact(path, kind=_KIND, version=_VERSION, tensors=tensors, meta=meta)
+    def _tensors(self) -> dict[str, Tensor]:
+        every = [neurons for layers in self.indices.values() for neurons in layers]
+        tensors = {"neurons": torch.cat(every)}
+        tensors["n_neurons"] = torch.stack([self.counts(language) for language in self])
+        return tensors | {n: grid for n in _GRIDS if (grid := getattr(self, n)) is not None}
+
+    def _meta(self) -> dict[str, Any]:
+        return super()._meta() | {"languages": self.languages}
 
     @classmethod
     def load(cls, path: str | Path, *, model: ModelInfo | HasInfo | None = None) -> "NeuronSets":
@@ -255,23 +256,19 @@ class NeuronSets:
         """
         if Path(path).suffix == ".parquet":
             return cls.from_parquet(path, model=model)
-        tensors, meta = load_artifact(path, kind=_KIND, version=_VERSION)
+        tensors, meta = load_artifact(path, kind=cls.KIND, version=cls.VERSION)
         found = ModelInfo.from_dict(meta["model"])
         if model is not None:
             info_of(model).require_same(found, what=f"{path}")
         shape = (len(meta["languages"]), found.n_layers)
         sets = cut_indices(tensors["neurons"], tensors["n_neurons"], shape=shape, where=f"{path}")
         pieces = iter(sets)
-        return cls(
-            indices={
-                language: tuple(next(pieces) for _ in range(found.n_layers))
-                for language in meta["languages"]
-            },
-            model=found,
-            scores=tensors.get("scores"),
-            probability=tensors.get("probability"),
-            **{name: meta[name] for name in _LABELS},
-        )
+        indices = {
+            language: tuple(next(pieces) for _ in range(found.n_layers))
+            for language in meta["languages"]
+        }
+        grids: dict[str, Any] = {name: tensors.get(name) for name in _GRIDS}
+        return cls(indices=indices, **grids, **cls._fields({}, meta))
 
     def to_parquet(self, path: str | Path) -> Path:
         """Write `to_frame` as a release table.
@@ -279,7 +276,9 @@ class NeuronSets:
         Model, fingerprint, site, thresholds and the full language list travel as JSON in the
         schema metadata, under the key `lse_interp`; `from_parquet` reads them back.
         """
-        about = self._meta() | {"n_neurons": {language: self.size(language) for language in self}}
+        about = super()._meta() | {
+            "n_neurons": {language: self.size(language) for language in self}
+        }
         return write_table(path, self.to_frame(), about=about)
 
     @classmethod
@@ -359,9 +358,6 @@ class NeuronSets:
             if code != language and code in self:
                 return f"They are filed under {code!r}."
         return near_misses(language, self.indices)
-
-    def _meta(self) -> dict[str, Any]:
-        return {"model": self.model.to_dict()} | {name: getattr(self, name) for name in _LABELS}
 
     def _frame(self, position: int, language: str) -> pd.DataFrame:
         layer = torch.arange(self.model.n_layers).repeat_interleave(self.counts(language))

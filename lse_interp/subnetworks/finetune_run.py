@@ -10,7 +10,7 @@ record, next to its folder `adapter/` or `model/`. File format `finetune_run` 1:
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import torch
@@ -18,13 +18,13 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from lse_interp.artifacts.format import load_artifact, read_checksum, read_meta, save_artifact
+from lse_interp.artifacts.stored import Stored
 from lse_interp.core.errors import ArtifactError, LseError
 from lse_interp.models.info import HasInfo, ModelInfo, info_of
 from lse_interp.neurons.indices import check_layers, cut_indices, indices_to_mask
 
 __all__ = ["CURVE_COLUMNS", "FinetuneRun", "RunRecord"]
 
-_KIND, _VERSION = "finetune_run", 1
 _FILES = {True: "subnetwork.safetensors", False: "run.safetensors"}
 
 CURVE_COLUMNS = ("step", "tokens", "split", "language", "loss")
@@ -33,13 +33,20 @@ language of the text, and the loss in nats per token."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class FinetuneRun:
+class FinetuneRun(Stored):
     """One fine-tuning.
 
     Raises:
         LseError: neurons, rows and base that do not fit each other or the model; curves without
             their columns.
     """
+
+    KIND = "finetune_run"
+    META = ("language", "method", "model", "curves", "settings", "results", "provenance")
+    READ: ClassVar = {
+        "model": ModelInfo.from_dict,
+        "curves": lambda columns: pd.DataFrame(columns, columns=list(CURVE_COLUMNS)),
+    }
 
     language: str
     """The language trained, ISO 639-3."""
@@ -121,29 +128,13 @@ class FinetuneRun:
             The file of the artefact.
         """
         folder = Path(folder)
-        tensors: dict[str, Tensor] = {}
-        if self.neurons is not None and self.rows is not None and self.base is not None:
-            tensors["neurons"] = torch.cat(self.neurons)
-            tensors["n_neurons"] = torch.tensor([len(layer) for layer in self.neurons])
-            for layer, (rows, base) in enumerate(zip(self.rows, self.base, strict=True)):
-                if len(self.neurons[layer]):
-                    tensors |= {f"rows.{layer}": rows, f"base.{layer}": base}
-        meta = {
-            "language": self.language,
-            "method": self.method,
-            "model": self.model.to_dict(),
-            "curves": self.curves.to_dict(orient="list"),
-            "settings": dict(self.settings),
-            "results": dict(self.results),
-            "provenance": dict(self.provenance),
-        }
         path = folder / _FILES[self.is_subnetwork]
         save_artifact(
             path,
-            kind=_KIND,
-            version=_VERSION,
-            tensors=tensors,
-            meta=meta,
+            kind=self.KIND,
+            version=self.VERSION,
+            tensors=self._tensors(),
+            meta=self._meta(),
             beside={folder / "curves.csv": lambda file: self.curves.to_csv(file, index=False)},
         )
         # A file left by a run of another kind would be found first.
@@ -163,25 +154,15 @@ class FinetuneRun:
             MismatchError: the run was made from another model than `model`.
         """
         path = _find(Path(folder))
-        tensors, meta = load_artifact(path, kind=_KIND, version=_VERSION)
+        tensors, meta = load_artifact(path, kind=cls.KIND, version=cls.VERSION)
         info = ModelInfo.from_dict(meta["model"])
         if model is not None:
             info_of(model).require_same(info, what=f"{path}")
         has_rows = "neurons" in tensors
         parts = _unpack(tensors, info, where=f"{path}") if has_rows else (None, None, None)
-        return cls(
-            language=meta["language"],
-            method=meta["method"],
-            model=info,
-            neurons=parts[0],
-            rows=parts[1],
-            base=parts[2],
-            curves=pd.DataFrame(meta["curves"], columns=list(CURVE_COLUMNS)),
-            settings=meta["settings"],
-            results=meta["results"],
-            provenance=meta["provenance"],
-            folder=path.parent,
-        )
+        neurons, rows, base = parts
+        fields = cls._fields({}, meta)
+        return cls(neurons=neurons, rows=rows, base=base, folder=path.parent, **fields)
 
     @classmethod
     def exists(cls, folder: str | Path) -> bool:
@@ -195,13 +176,26 @@ class FinetuneRun:
         Raises:
             ArtifactError: truncated, or no artefact.
         """
-        return read_checksum(_find(Path(folder)), kind=_KIND) if cls.exists(folder) else None
+        return read_checksum(_find(Path(folder)), kind=cls.KIND) if cls.exists(folder) else None
 
     @classmethod
     def discard(cls, folder: str | Path) -> None:
         """Delete the record of a finished run, so that the folder holds none."""
         for name in _FILES.values():
             _remove(Path(folder) / name)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        if self.neurons is None or self.rows is None or self.base is None:
+            return {}
+        tensors = {"neurons": torch.cat(self.neurons)}
+        tensors["n_neurons"] = torch.tensor([len(layer) for layer in self.neurons])
+        for layer, (rows, base) in enumerate(zip(self.rows, self.base, strict=True)):
+            if len(self.neurons[layer]):
+                tensors |= {f"rows.{layer}": rows, f"base.{layer}": base}
+        return tensors
+
+    def _meta(self) -> dict[str, Any]:
+        return super()._meta() | {"curves": self.curves.to_dict(orient="list")}
 
     def _check_rows(self) -> None:
         assert self.neurons is not None
@@ -249,7 +243,7 @@ class RunRecord:
             ArtifactError: missing, truncated or of another kind.
         """
         path = _find(Path(folder))
-        meta = read_meta(path, kind=_KIND, version=_VERSION)
+        meta = read_meta(path, kind=FinetuneRun.KIND, version=FinetuneRun.VERSION)
         return cls(
             folder=path.parent,
             model=ModelInfo.from_dict(meta["model"]),

@@ -2,15 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pandas as pd
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from lse_interp.artifacts.format import load_artifact, save_artifact
 from lse_interp.artifacts.model_table import ModelTable
 from lse_interp.core.errors import LseError, MismatchError, near_misses
 from lse_interp.core.statistics import (
@@ -24,7 +22,6 @@ from lse_interp.tasks.task import Task
 
 __all__ = ["FRAME_COLUMNS", "EvaluationTable", "Measure", "measures_of"]
 
-_KIND, _VERSION = "evaluation_table", 1
 _LABELS = ("models", "methods", "seeds", "fingerprints")
 
 FRAME_COLUMNS = (
@@ -102,6 +99,9 @@ class EvaluationTable(ModelTable):
             scores that are not finite.
     """
 
+    KIND = "evaluation_table"
+    META = (*_LABELS, "language", "measures", "provenance")
+    READ: ClassVar = {"measures": lambda values: Measure(**values)}
     LABELS = _LABELS
     VALUES = ("scores",)
     SETUP = ("language", "measures")
@@ -167,25 +167,13 @@ class EvaluationTable(ModelTable):
         ]
         return pd.DataFrame(rows, columns=list(FRAME_COLUMNS))
 
-    def save(self, path: str | Path) -> Path:
-        """Write the artefact; see `artifacts.format.save_artifact`."""
-        meta = {name: getattr(self, name) for name in (*_LABELS, "language", "provenance")}
-        meta["measures"] = [dataclasses.asdict(measure) for measure in self.measures]
-        tensors = {f"scores.{at}": scores for at, scores in enumerate(self.scores)}
-        return save_artifact(path, kind=_KIND, version=_VERSION, tensors=tensors, meta=meta)
+    def _tensors(self) -> dict[str, Tensor]:
+        return {f"scores.{at}": scores for at, scores in enumerate(self.scores)}
 
     @classmethod
-    def load(cls, path: str | Path) -> "EvaluationTable":
-        """Read what `save` wrote.
-
-        Raises:
-            ArtifactError: missing, truncated, altered or of another kind.
-        """
-        tensors, meta = load_artifact(path, kind=_KIND, version=_VERSION)
-        measures = tuple(Measure(**measure) for measure in meta.pop("measures"))
-        meta |= {name: tuple(meta[name]) for name in _LABELS}
-        scores = tuple(tensors[f"scores.{at}"] for at in range(len(measures)))
-        return cls(measures=measures, scores=scores, **meta)
+    def _fields(cls, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> dict[str, Any]:
+        scores = tuple(tensors[f"scores.{at}"] for at in range(len(meta["measures"])))
+        return super()._fields({}, meta) | {"scores": scores}
 
     def _row(
         self, measure: Measure, scores: Tensor, at: int, *, n_bootstrap: int, seed: int

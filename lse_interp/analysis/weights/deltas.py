@@ -9,8 +9,7 @@ is every other entry of these matrices, and the others are all further parameter
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from lse_interp.analysis.weights.row_statistics import N_BINS, QUANTILES
-from lse_interp.artifacts.format import load_artifact, save_artifact
+from lse_interp.artifacts.stored import Stored
 from lse_interp.core.errors import MismatchError
 from lse_interp.models.info import ModelInfo
 from lse_interp.neurons.indices import check_layers, indices_to_mask
@@ -33,17 +32,17 @@ UNDETERMINED = "und"
 OTHER_COLUMNS = ("parameter", "n_entries", "n_changed", "l2", "max_abs")
 """Columns of `WeightDeltas.others`."""
 
-_KIND, _VERSION = "weight_deltas", 2
 _LONGEST_ACRONYM = 5
 _OF_REST = ("rest_n_changed", "rest_l2", "rest_max_abs")
 _PER_CELL = ("mean", "std", "base_l2", "dot", "n_changed", *_OF_REST)
 _ARRAYS = ("quantiles", "histogram", *_PER_CELL)
 _LABELS = ("language", "name", "method", "decay_factor", "limit", "score_name", "score_unit")
 _EVIDENCE = ("scores", "probability")
+_PER_NEURON = ("neurons", "neuron_norms", *_EVIDENCE)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class WeightDeltas:
+class WeightDeltas(Stored):
     """Weight changes from one model to another, per layer and projection.
 
     A layer without selected neurons has NaN quantiles, mean and std, and norms of 0.
@@ -51,6 +50,15 @@ class WeightDeltas:
     Raises:
         MismatchError: shapes that disagree, counts or quantiles out of order.
     """
+
+    KIND, VERSION = "weight_deltas", 2
+    TENSORS = _ARRAYS
+    META = (*_LABELS, "base", "tuned", "others", "provenance")
+    READ: ClassVar = {
+        "base": ModelInfo.from_dict,
+        "tuned": ModelInfo.from_dict,
+        "others": lambda columns: pd.DataFrame(columns, columns=list(OTHER_COLUMNS)),
+    }
 
     language: str
     """ISO 639-3; `UNDETERMINED` where two models were compared without one."""
@@ -263,43 +271,23 @@ class WeightDeltas:
             "n_neurons": len(frame),
         }
 
-    def save(self, path: str | Path) -> Path:
-        """Write the artefact; see `artifacts.format.save_artifact`."""
-        tensors = {name: getattr(self, name) for name in _ARRAYS}
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = super()._tensors()
         tensors |= {"neurons": torch.cat(self.neurons), "n_neurons": self.n_neurons}
         tensors["neuron_norms"] = torch.cat(self.neuron_norms, dim=-1)
-        for name in _EVIDENCE:
-            if (known := getattr(self, name)) is not None:
-                tensors[name] = torch.cat(known)
-        meta = {name: getattr(self, name) for name in _LABELS}
-        meta |= {"base": self.base.to_dict(), "tuned": self.tuned.to_dict()}
-        meta |= {"projections": self.projections, "quantile": QUANTILES}
-        meta |= {"others": self.others.to_dict(orient="list"), "provenance": dict(self.provenance)}
-        return save_artifact(path, kind=_KIND, version=_VERSION, tensors=tensors, meta=meta)
+        known = {name: getattr(self, name) for name in _EVIDENCE}
+        return tensors | {name: torch.cat(v) for name, v in known.items() if v is not None}
+
+    def _meta(self) -> dict[str, Any]:
+        others = self.others.to_dict(orient="list")
+        about = {"projections": self.projections, "quantile": QUANTILES, "others": others}
+        return super()._meta() | about
 
     @classmethod
-    def load(cls, path: str | Path) -> "WeightDeltas":
-        """Read what `save` wrote.
-
-        Raises:
-            ArtifactError: missing, truncated, altered or of another kind.
-        """
-        tensors, meta = load_artifact(path, kind=_KIND, version=_VERSION)
+    def _fields(cls, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> dict[str, Any]:
         sizes = tensors["n_neurons"].tolist()
-        fields: dict[str, Any] = {name: meta[name] for name in _LABELS}
-        fields |= {name: tensors[name] for name in _ARRAYS}
-        for name in _EVIDENCE:
-            if name in tensors:
-                fields[name] = tensors[name].split(sizes)
-        return cls(
-            base=ModelInfo.from_dict(meta["base"]),
-            tuned=ModelInfo.from_dict(meta["tuned"]),
-            neurons=tensors["neurons"].split(sizes),
-            neuron_norms=tensors["neuron_norms"].split(sizes, dim=-1),
-            others=pd.DataFrame(meta["others"], columns=list(OTHER_COLUMNS)),
-            provenance=meta["provenance"],
-            **fields,
-        )
+        cut = {n: tensors[n].split(sizes, dim=-1) for n in _PER_NEURON if n in tensors}
+        return super()._fields(tensors, meta) | cut
 
     @property
     def _decay(self) -> float:
