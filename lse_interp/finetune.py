@@ -124,7 +124,7 @@ def run(config: Config) -> list[Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run from the command line."""
+    """Run the command line."""
     return main_for(Config, run, argv, description=__doc__)
 
 
