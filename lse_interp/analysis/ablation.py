@@ -174,7 +174,7 @@ class AblationMatrix(Stored):
 
         Columns: language, n_neurons; own (rise in the language itself), others (mean over the
         other measured languages), contrast (own - others) and its standard_error, ratio (own /
-        others; NaN where others do not rise), rank (1: no language is hurt more), most_hurt;
+        others; NaN if others do not rise), rank (1: no language is hurt more), most_hurt;
         control_own (rise of own under random neurons; NaN without a control). A language without
         neurons has n_neurons 0, and no ratio, rank or most_hurt.
 
@@ -265,7 +265,7 @@ def measure_ablation(
         control: what random neurons match (see `NeuronSets.random_like`); None for no control.
         n_controls: draws of random neurons to average, at least 1; seeds `seed`, `seed` + 1, ...
         seed: at least 0.
-        batch_size: sentences per forward pass; changes results by rounding alone.
+        batch_size: sentences per forward pass; changes results only by rounding.
 
     Returns:
         Losses with rows and columns in family order. Languages without neurons repeat the intact
