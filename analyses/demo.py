@@ -68,7 +68,7 @@ class Config:
 
 
 def run(config: Config) -> list[Path]:
-    """Run every stage in order and return the figures written."""
+    """Run every command in order and return the figures written."""
     start, name = time.monotonic(), config.model.model
     # A corpus of minutes allows what takes days on another.
     small = config.text.corpus == CorpusArgs.corpus

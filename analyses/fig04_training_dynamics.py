@@ -31,10 +31,10 @@ _Runs = Mapping[str, FinetuneRun]
 
 
 def draw(found: _Runs, request: Request) -> Iterator[Picture]:
-    """Draw one picture per language asked for.
+    """Draw one picture per requested language.
 
     Raises:
-        ArtifactError: no run of a language asked for, or nothing to compare.
+        ArtifactError: no run of a requested language, or nothing to compare.
         LseError: runs of several base models, or validated on different text.
     """
     asked = [lookup(name).code for name in request.langs]
@@ -67,7 +67,7 @@ def draw(found: _Runs, request: Request) -> Iterator[Picture]:
 
 
 def draw_all_languages(found: _Runs, request: Request) -> Iterator[Picture]:
-    """Draw one small panel per language, where there are several.
+    """Draw one small panel per language, if there are several.
 
     Raises:
         ArtifactError: fewer than two languages have runs to compare.

@@ -29,7 +29,7 @@ __all__ = ["FIGURES", "Figure", "Request"]
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """Which figure is drawn, from what, and where it is written."""
+    """Which figure to draw, from what, and where to write it."""
 
     figure: tyro.conf.Positional[str]
     """A figure or table; `all`; `gallery`, the index of what was drawn; or `demo`."""
@@ -59,14 +59,14 @@ class Request:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The files and folders asked for."""
+        """The requested files and folders."""
         if self.source in (ModelArgs.model, "published"):
             return self.files
         return (*self.files, Path(self.source))
 
     @property
     def published(self) -> bool:
-        """Whether the published numbers are asked for."""
+        """Whether the published numbers are requested."""
         return self.source == "published"
 
     @property
@@ -94,7 +94,7 @@ class Figure:
     needs: str
     """What it is drawn from; see `analyses.artefacts.find`."""
     published: Callable[[], Iterator[Any]] | None = None
-    """Draws the published numbers, where there are some."""
+    """Draws the published numbers, if there are any."""
     model: Literal["first", "second"] = "first"
     """Which of the two models of the paper it is about."""
     stems: tuple[str, ...] = ()

@@ -5,7 +5,7 @@
     python -m analyses tables27_38 runs/my-model/alignment
 
 Artefacts of `python -m lse_interp.alignment` also hold the gap to sentences that are no
-translations of each other, which stands in brackets.
+translations of each other, which is in brackets.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ def draw(parts: Sequence[AlignmentCurves], request: Request) -> Iterator[Page]:
     """Tabulate what was measured, one table per language.
 
     Raises:
-        ArtifactError: one language alone, in a run; its table is written with Figure 7.
+        ArtifactError: only one language, in a run; its table is written with Figure 7.
     """
     if len(parts) < 2 and not request.paths:
         raise ArtifactError(

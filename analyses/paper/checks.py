@@ -1,4 +1,4 @@
-"""What follows from the paper's printed numbers, beside what it prints.
+"""What follows from the paper's printed numbers, compared with what it prints.
 
 Nothing here measures a model. Numbers are printed to two decimals, so a recomputed one agrees if
 it rounds to the printed one, either way at a half.
@@ -51,7 +51,7 @@ _ROUNDING = {0.01: 0.005, 0.1: 0.05}
 
 
 def agrees(printed: pd.Series, recomputed: pd.Series, *, unit: float = 0.01) -> pd.Series:
-    """Say where a recomputed number rounds to the printed one.
+    """Say which recomputed numbers round to the printed ones.
 
     Args:
         printed: numbers as printed.

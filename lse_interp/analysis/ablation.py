@@ -6,8 +6,8 @@ The neurons of language A are silenced (their term act(gate) * up of the MLP's s
     increase[A, B] = mean over sentences s of  loss(B_s without the neurons of A) - loss(B_s)
 
 in nats per sentence. The sentences carry the same content, so languages compare whatever their
-tokens. Language neurons are real where A is hurt more than the others, and more than by as many
-random neurons of the same layers (`control`).
+tokens. Language neurons are real if A is hurt more than the others, and more than by as many random
+neurons of the same layers (`control`).
 
 Source: Tang et al. 2024 (arXiv:2402.16438) and Gurgurov et al. 2025 (arXiv:2507.22608) measure the
 change in perplexity per token. Nats per sentence, the random control and the error are additions.
@@ -64,7 +64,7 @@ _SETUP = ("ablated", "measured", "neurons", "text", "site", "control", "n_contro
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AblationMatrix(Stored):
-    """Loss in every language, intact and with the neurons of one language after another off.
+    """Loss in every language: intact, and without the neurons of each language in turn.
 
     Per-sentence losses are kept, all in nats, and everything else follows from them. Sentences
     are parallel: index s carries the same content in every language, so nats per sentence compare
@@ -149,8 +149,8 @@ class AblationMatrix(Stored):
         """Bootstrap the standard error of own increase minus mean increase of the others.
 
         Sentences are drawn with replacement, the same in every language, so that what a sentence
-        has in common over languages cancels. They are taken to be independent; where they share
-        clauses the error is too small.
+        has in common over languages cancels. They are taken to be independent; if they share
+        clauses, the error is too small.
 
         Args:
             value: `loss_increase` or `relative_increase`.
@@ -174,7 +174,7 @@ class AblationMatrix(Stored):
 
         Columns: language, n_neurons; own (rise in the language itself), others (mean over the
         other measured languages), contrast (own - others) and its standard_error, ratio (own /
-        others; NaN where others do not rise), rank (1: no language is hurt more), most_hurt;
+        others; NaN if others do not rise), rank (1: no language is hurt more), most_hurt;
         control_own (rise of own under random neurons; NaN without a control). A language without
         neurons has n_neurons 0, and no ratio, rank or most_hurt.
 
@@ -260,12 +260,12 @@ def measure_ablation(
         model: the model.
         neurons: sets found on this model.
         parallel: the same sentences in every language to measure, at least 2 of each.
-        languages: whose neurons are switched off, in any spelling that `lookup` knows; None takes
-            all of `neurons`. All must be in `parallel`.
+        languages: the languages whose neurons are switched off, in any spelling that `lookup`
+            knows; None takes all of `neurons`. All must be in `parallel`.
         control: what random neurons match (see `NeuronSets.random_like`); None for no control.
         n_controls: draws of random neurons to average, at least 1; seeds `seed`, `seed` + 1, ...
         seed: at least 0.
-        batch_size: sentences per forward pass; changes results by rounding alone.
+        batch_size: sentences per forward pass; changes results only by rounding.
 
     Returns:
         Losses with rows and columns in family order. Languages without neurons repeat the intact
@@ -396,7 +396,7 @@ def is_current(
     fingerprint: str | None,
     config: Any,
 ) -> bool:
-    """Say whether a finished matrix is what is asked for; False if it is out of date.
+    """Say whether a finished matrix is the requested one; False if it is out of date.
 
     It is out of date if the model was trained again, or if other neurons were found in the same
     file.
@@ -404,7 +404,7 @@ def is_current(
     Args:
         matrix: The finished one.
         path: Its file.
-        setup: What `ablation_setup` returns for the measurement asked for.
+        setup: What `ablation_setup` returns for the requested measurement.
         fingerprint: Hash of the model's weights.
         config: The configuration of the command, with `neurons`.
 

@@ -123,8 +123,8 @@ class LossComparison(ModelTable):
         """List every model's change against others of the same seed.
 
         Columns: language, model, method, seed, measured, against, loss, base (the loss of
-        `against`), difference, low, high, n_sentences. Where `against` names a method other than
-        `base`, `target` alone is compared with it.
+        `against`), difference, low, high, n_sentences. If `against` names a method other than
+        `base`, only `target` is compared with it.
 
         Raises:
             LseError: no model of a method in `against`, or none to compare with it.
@@ -151,7 +151,7 @@ class LossComparison(ModelTable):
         return frame[[*first, "difference", "low", "high", "n_sentences"]]
 
     def _find(self, method: str, seed: int) -> str:
-        """Return the model of a method and seed; the base has none of its own."""
+        """Return the model of a method and seed; the base fits every seed."""
         for label, found, of_seed in zip(self.models, self.methods, self.seeds, strict=True):
             if found == method and (method == "base" or of_seed == seed):
                 return label
@@ -184,7 +184,7 @@ def compare_losses(
         language: The language the models were trained on, ISO 639-3.
         measured: Languages to measure, ISO 639-3, all in `parallel`.
         methods: Label -> method and seed; by default the label and 0.
-        batch_size: Sentences per forward pass; changes results by rounding alone.
+        batch_size: Sentences per forward pass; changes results only by rounding.
 
     Raises:
         LanguageError: A language that is not in `parallel`.
@@ -240,15 +240,15 @@ def sentence_losses(
 
     loss[s] = - sum_t log p(token_t | BOS, token_1 ... token_{t-1}).
 
-    BOS is given to the model and not predicted; padding is neither. Where the tokenizer puts no
-    BOS before a text, the first token has nothing to be predicted from and is left out. Edits
-    that are open (`model.edits`, `ablate`) hold. Token losses are taken in float32 (float64 for a
-    float64 model) and summed in float64. Sentences run in batches of similar length.
+    BOS is given to the model and not predicted; padding is neither. If the tokenizer puts no BOS
+    before a text, the first token cannot be predicted and is left out. Open edits (`model.edits`,
+    `ablate`) apply. Token losses are taken in float32 (float64 for a float64 model) and summed in
+    float64. Sentences run in batches of similar length.
 
     Args:
         model: The model, with its tokenizer.
         sentences: Texts, at least one.
-        batch_size: Sentences per forward pass; changes results by rounding alone.
+        batch_size: Sentences per forward pass; changes results only by rounding.
 
     Returns:
         Nats per sentence, on the CPU, in the order of `sentences`.

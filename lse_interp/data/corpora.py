@@ -41,7 +41,7 @@ class Corpus:
     spec: str
     """The specification as it was given."""
     split: str | None
-    """The split read; None where the source has none."""
+    """The split read; None if the source has none."""
     source: str
     """Where the text was found: the files, or the data set with its configuration and field."""
     read: Callable[[], Iterator[str]] = field(repr=False, compare=False)
@@ -57,7 +57,7 @@ class Corpus:
 
 
 def load_corpus(spec: str, *, language: str, split: str | None = None) -> Corpus:
-    """Find a corpus of one language; what can be checked without reading it is checked now.
+    """Find a corpus of one language, and check all that can be checked without reading it.
 
     Args:
         spec: one of the specifications in the table above.
@@ -78,12 +78,12 @@ def load_corpus(spec: str, *, language: str, split: str | None = None) -> Corpus
 
 
 def default_n_tokens(spec: str) -> int | None:
-    """Return how many text tokens of a corpus are counted by default; None if any model may say."""
+    """Return the default number of text tokens of a corpus; None leaves it to the model."""
     return _N_TOKENS.get(spec)
 
 
 def require_text_of_each(spec: str, languages: Sequence[str]) -> None:
-    """Refuse a specification that would give several languages one and the same text.
+    """Refuse a specification that would give several languages the same text.
 
     Raises:
         CorpusError: one file or data set for more than one language.

@@ -45,7 +45,7 @@ def plot_methods(
     Args:
         frame: what `methods_frame` returns.
         measured: the language measured; by default the one trained.
-        ax: where to draw; a new figure with a legend where None.
+        ax: where to draw; None makes a new figure with a legend.
 
     Raises:
         LseError: nothing was measured there.
@@ -79,12 +79,12 @@ def plot_methods(
 def plot_target_against_random(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the loss with the target subnetwork less that with random neurons, by language.
 
-    Lines are 95 % intervals, paired over sentences, where the table holds them. Left of 0 the
-    target subnetwork is better. A vertical tick is the mean over languages.
+    Lines are 95 % intervals, paired over sentences, if the table holds them. Left of 0 the target
+    subnetwork is better. A vertical tick is the mean over languages.
 
     Args:
         frame: what `methods_frame` returns.
-        ax: where to draw; a new figure where None.
+        ax: where to draw; None makes a new figure.
 
     Raises:
         LseError: no random control was measured.

@@ -35,7 +35,7 @@ def layer_frame(neurons: NeuronSets) -> pd.DataFrame:
     """Count the neurons of every language in every layer, empty layers included.
 
     Columns: language (in family order), layer, n_neurons, share (of the language's neurons;
-    NaN where it has none).
+    NaN if it has none).
     """
     frames = []
     for language in family_order(neurons):
@@ -73,7 +73,7 @@ def plot_layers(frame: pd.DataFrame, *, value: str = "n_neurons", ax: Axes | Non
     Args:
         frame: what `layer_frame` returns.
         value: `n_neurons`, or `share` to compare languages of unequal size.
-        ax: where to draw; a new figure where None.
+        ax: where to draw; None makes a new figure.
 
     Raises:
         LseError: another `value`.

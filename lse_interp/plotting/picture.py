@@ -13,7 +13,7 @@ from lse_interp.plotting.style import figure_stem, save_figure
 __all__ = ["COMMAND", "Page", "Picture"]
 
 COMMAND = "<command>"
-"""Stands in the text of a page for the command that writes it."""
+"""Placeholder in the text of a page for the command that writes it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Picture:
     frame: pd.DataFrame
     """Every number drawn."""
     source: str
-    """Where the numbers are from: model, data, settings."""
+    """Source of the numbers: model, data, settings."""
     title: str
     """One line."""
     caption: str
@@ -59,7 +59,7 @@ class Page:
     frame: pd.DataFrame
     """Every number of the page."""
     markdown: str
-    """The page, with `COMMAND` where it names what writes it."""
+    """The page, with `COMMAND` in place of the command that writes it."""
     model: ModelInfo | None = None
     """The model that names the files; see `figure_stem`."""
     printed: str = ""

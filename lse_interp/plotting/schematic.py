@@ -72,14 +72,14 @@ def plot_schematic(
 ) -> Axes:
     """Draw the stack of blocks with every selected neuron, and one MLP of it in full.
 
-    A neuron is one row of gate and up and one column of down; each stands at its true place along
+    A neuron is one row of gate and up and one column of down; each is drawn at its true place along
     the neuron axis. Grey is frozen. The Axes counts in inches, from (0, 0) at the lower left.
 
     Args:
         frame: what `schematic_frame` returns.
         model: the model the neurons are of.
         layer: the layer drawn in full; by default that with most neurons.
-        ax: where to draw, one column wide; a new figure where None.
+        ax: where to draw, one column wide; None makes a new figure.
 
     Raises:
         LseError: no neurons; a layer or a neuron outside the model; or a `layer` without any.
@@ -203,7 +203,7 @@ def _mark(
 
 
 def _connect(ax: Axes, mlp: _Box) -> None:
-    """Frame the block that is drawn in full, and lead past the others to where it is."""
+    """Frame the block that is drawn in full, and draw lines from it to that drawing."""
     frame = _rectangle(mlp, facecolor="none", edgecolor=_INK, linewidth=0.8, zorder=4)
     ax.add_patch(frame)
     y = mlp.middle[1]
@@ -304,7 +304,7 @@ def _draw_matrix(ax: Axes, box: _Box, places: Sequence[float], *, name: str) -> 
 
 
 def _combine(ax: Axes, boxes: dict[str, _Box], *, hidden: _Box) -> None:
-    """Draw act(gate) * up, or act(up) where there is no gate."""
+    """Draw act(gate) * up, or act(up) if there is no gate."""
     first, *rest = boxes.values()
     act = _Box(1.16, first.middle[1] - 0.08, 0.24, 0.16)
     _arrow(ax, (first.right, act.middle[1]), (act.left, act.middle[1]))

@@ -21,8 +21,8 @@ A letter is the answer of a text if it is the first thing in it (`B`, ` B)`, `(B
 - not one of several: `A or B`, `B, C` answer nothing.
 
 The first letter that stands alone counts, and if it is the letter of no option there is no answer.
-A text that names an option by its words alone has no letter. Log-likelihoods do not depend on any
-of these rules.
+A text that names an option only by its words has no letter. Log-likelihoods do not depend on any of
+these rules.
 """
 
 import re
@@ -60,7 +60,7 @@ def sentence_bleu(hypothesis: str, reference: str, *, language: str) -> float:
 
     Args:
         hypothesis: the translation; an empty one scores 0.
-        reference: what it should be.
+        reference: the right translation.
         language: language of both, by any spelling.
 
     Raises:
@@ -97,7 +97,7 @@ def extract_letter(text: str, letters: str) -> str | None:
     """Find the letter a text answers with, by the rules above.
 
     Args:
-        text: what was generated.
+        text: the generated text.
         letters: letters of the options, capitals, e.g. `ABCD`.
 
     Returns:

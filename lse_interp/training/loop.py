@@ -1,9 +1,9 @@
 """The training loop: AdamW over the leaves of an engine, on one process or several.
 
-The optimizer sees the leaves alone, every block is read once per epoch, the loss is exact over
+The optimizer sees only the leaves, every block is read once per epoch, the loss is exact over
 accumulation and processes, the validation loss is a mean over tokens, and a loss that is not a
-number stops the run before it reaches the weights. At every validation the run is saved, so that
-it can be resumed bit by bit.
+number stops the run before it reaches the weights. At every validation the run is saved, so that it
+can be resumed bit by bit.
 """
 
 import contextlib
@@ -75,12 +75,12 @@ def train(
 
     Args:
         hf: A transformers model, or a peft model around one; its blocks may be sharded.
-        engine: What is trained.
+        engine: Holds the weights to train.
         text: Text to train on, and to validate on.
         options: Hyper-parameters with all defaults filled in.
         language: Of the training text; its validation loss decides which weights are best.
         store: Where checkpoints go.
-        resume_from: The state of the checkpoint in `store` to resume from; None begins.
+        resume_from: The state of the checkpoint in `store`; None starts from the beginning.
         log_folder: Where TensorBoard logs go; None writes none.
 
     Raises:

@@ -1,8 +1,8 @@
 """The loss of a causal language model, whole or in chunks of positions.
 
 The logits of a large vocabulary are the largest tensor of a training step. In chunks, they exist
-for `chunk` positions at a time. Where the head is frozen, the forward pass forms the gradient of
-its input too, so nothing is computed twice. A trained head is recomputed in the backward pass.
+for `chunk` positions at a time. If the head is frozen, the forward pass forms the gradient of its
+input too, so nothing is computed twice. A trained head is recomputed in the backward pass.
 """
 
 from typing import Any
@@ -35,7 +35,7 @@ def total_loss(
     Args:
         hf: A transformers causal language model.
         ids: Token ids.
-        labels: The same ids, `IGNORE` where nothing is to be predicted.
+        labels: The same ids, `IGNORE` at positions that are not predicted.
         chunk: Positions whose logits exist at a time; None computes them all at once.
     """
     targets = torch.cat([labels[:, 1:], labels.new_full((len(labels), 1), IGNORE)], dim=1)

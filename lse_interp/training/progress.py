@@ -1,4 +1,4 @@
-"""What a training says while it runs, and afterwards."""
+"""What a training reports while it runs and at its end."""
 
 import contextlib
 import logging
@@ -64,7 +64,7 @@ def tensorboard(folder: Path | None) -> Iterator[Scalars]:
 
 
 def report(result: FinetuneRun) -> None:
-    """Log what was trained and what that gained."""
+    """Log how much was trained and how the losses changed."""
     before, after = (result.results[k] for k in ("base_validation_loss", "validation_loss"))
     lines = [
         f"{lookup(code).name}: {before[code]:.4f} -> {loss:.4f} ({loss - before[code]:+.4f})"
@@ -90,7 +90,7 @@ def report(result: FinetuneRun) -> None:
 
 
 def peak_memory() -> int:
-    """Return the most bytes held: on the GPU where there is one, else by the process, ever."""
+    """Return the peak memory in bytes: of the GPU if there is one, else of the process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024

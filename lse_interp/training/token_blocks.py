@@ -40,7 +40,7 @@ _PAPER_TOKENS = 100_000_000
 
 _SENTENCE_END = re.compile(r"(?<=[.!?։؟।])\s+|(?<=[。！？])")
 _SHORTEST_PIECE = 16
-"""Characters below which a piece of text may stand on both sides: a heading, a name."""
+"""A piece of text with fewer characters may be on both sides: a heading, a name."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class TokenBlocks:
 
     Attributes:
         ids: Token ids; 0 where `labels` pads.
-        labels: The ids, `IGNORE` where nothing is to be predicted: BOS, padding, and the first
+        labels: The ids, `IGNORE` at positions that are not predicted: BOS, padding, and the first
             position of a block, which follows nothing.
     """
 
@@ -84,7 +84,7 @@ class TokenBlocks:
 
 @dataclass(frozen=True)
 class Text:
-    """What a run reads."""
+    """The text that a run reads."""
 
     training: TokenBlocks
     validation: Mapping[str, TokenBlocks]
@@ -192,7 +192,7 @@ def authors_blocks(
 
     Args:
         documents: Texts.
-        tokenizer: A transformers tokenizer; pads with EOS where it has no padding token.
+        tokenizer: A transformers tokenizer; pads with EOS if it has no padding token.
         packing: How to pack.
         n_tokens: Text tokens to take, before they are encoded again; None takes all.
         at_most: With `n_tokens` None, stop after the block in which so many are reached.
@@ -255,7 +255,7 @@ def _packing(model: HookedModel, options: Hyperparameters) -> Packing:
 def _with_labels(
     ids: Int32[Tensor, "batch pos"], labels: Int32[Tensor, "batch pos"]
 ) -> TokenBlocks:
-    """Leave out blocks with nothing to predict, whose mean loss would be no number."""
+    """Leave out blocks with nothing to predict: their mean loss would be NaN."""
     predicts = (labels != IGNORE).any(dim=1)
     if not predicts.any():
         raise CorpusError(

@@ -27,7 +27,7 @@ __all__ = ["OTHER_COLUMNS", "UNDETERMINED", "WeightDeltas", "delta_report"]
 
 
 UNDETERMINED = "und"
-"""The language of two models whose difference belongs to no language; an ISO 639 code."""
+"""The ISO 639 code of two models whose difference belongs to no language."""
 
 OTHER_COLUMNS = ("parameter", "n_entries", "n_changed", "l2", "max_abs")
 """Columns of `WeightDeltas.others`."""
@@ -71,7 +71,7 @@ class WeightDeltas(Stored):
     tuned: ModelInfo
     """The model after."""
     decay_factor: float | None
-    """Product of 1 - lr * weight decay over all steps; None where unknown."""
+    """Product of 1 - lr * weight decay over all steps; None if unknown."""
     neurons: tuple[Int64[Tensor, " _neuron"], ...]
     """The selected neurons: one ascending tensor of indices per layer."""
     neuron_norms: tuple[Float64[Tensor, "projection _neuron"], ...]
@@ -103,13 +103,13 @@ class WeightDeltas(Stored):
     others: pd.DataFrame
     """One row per parameter outside gate, up and down: attention, embeddings, norms, biases."""
     scores: tuple[Float64[Tensor, " _neuron"], ...] | None = None
-    """What the selected neurons were chosen by, e.g. their LAPE; None where it is not known."""
+    """What the selected neurons were chosen by, e.g. their LAPE; None if it is not known."""
     score_name: str = "score"
     """See `NeuronSets.score_name`."""
     score_unit: str = ""
     """See `NeuronSets.score_unit`."""
     probability: tuple[Float64[Tensor, " _neuron"], ...] | None = None
-    """Their activation probability in `language`; None where it is not known."""
+    """Their activation probability in `language`; None if it is not known."""
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -149,25 +149,25 @@ class WeightDeltas(Stored):
 
     @property
     def rms(self) -> Float64[Tensor, "layer projection"]:
-        """Root mean square change of a selected entry: `l2` freed from the number of neurons."""
+        """Root mean square change of a selected entry: L2 norm over the root of their number."""
         return self.l2 / self.n_entries[:, None].double().sqrt()
 
     @property
     def decay_l2(self) -> Float64[Tensor, "layer projection"]:
-        """L2 norm of the change that weight decay alone would have made; NaN where unknown."""
+        """L2 norm of the change that weight decay alone would have made; NaN if unknown."""
         return abs(self._decay) * self.base_l2
 
     @property
     def decay_share(self) -> Float64[Tensor, "layer projection"]:
-        """Share of the squared change that weight decay explains; NaN where unknown.
+        """Share of the squared change that weight decay explains; NaN if unknown.
 
         AdamW without gradients takes the weights w to f w, f the `decay_factor`. With the change d
         and that of decay alone, e = (f - 1) w,
 
             share = 1 - |d - e|^2 / |d|^2.
 
-        1 where the change is decay and nothing else, 0 where there is no decay, and below 0 where
-        the change goes against it, as when training grows the weights.
+        It is 1 if the change is only decay, 0 if there is no decay, and below 0 if the change goes
+        against it, as when training grows the weights.
         """
         return self._explained / self.l2.square()
 
@@ -225,7 +225,7 @@ class WeightDeltas(Stored):
 
         Columns: language, name, layer, neuron, the score under `score_name`, probability,
         norm_gate, norm_up, norm_down (L2 of the change of its row or column) and norm (of all of
-        them together). NaN where unknown, and norm_gate where there is no gate.
+        them together). NaN if unknown; norm_gate is also NaN if there is no gate.
         """
         layer = torch.arange(self.base.n_layers).repeat_interleave(self.n_neurons).numpy()
         norms = torch.cat(self.neuron_norms, dim=-1).numpy()
@@ -253,12 +253,12 @@ class WeightDeltas(Stored):
     def correlation(self) -> dict[str, float]:
         """Correlate how far a neuron moved with its score: Spearman's rank correlation.
 
-        Layers differ in both, so the correlation over all neurons may be that of the layers; the
-        one within layers averages the layers' own, weighted by their neurons. Neurons that never
-        fire (infinite score) are left out.
+        Layers differ in both, so the correlation over all neurons may only reflect the layers. The
+        one within layers averages the correlations of the layers, weighted by their neurons.
+        Neurons that never fire (infinite score) are left out.
 
         Returns:
-            `overall`, `within_layers` (both NaN where undefined) and `n_neurons`.
+            `overall`, `within_layers` (both NaN if undefined) and `n_neurons`.
         """
         frame = self.neuron_frame().rename(columns={self.score_name: "score"})
         frame = frame[np.isfinite(frame["score"])]
@@ -304,7 +304,7 @@ class WeightDeltas(Stored):
 
 
 def _spearman(frame: pd.DataFrame) -> float:
-    """Correlate ranks; NaN where one column is constant or too short."""
+    """Correlate ranks; NaN if one column is constant or too short."""
     ranks = frame[["score", "norm"]].rank()
     return float(ranks.corr().iloc[0, 1]) if (ranks.nunique() > 1).all() else float("nan")
 
