@@ -209,8 +209,8 @@ def test_require_same_refuses_another_model(changes, message):
 @pytest.mark.parametrize("changes", [{}, {"fingerprint": None}, {"name": "copy"}])
 def test_require_same_accepts_the_same_weights_under_any_name(changes):
     other = dataclasses.replace(INFO, **changes)
-    INFO.require_same(other, what="The file")
-    other.require_same(INFO, what="The file")
+    assert INFO.require_same(other, what="The file") is None
+    assert other.require_same(INFO, what="The file") is None
 
 
 def test_model_info_survives_a_round_trip():

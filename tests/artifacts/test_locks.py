@@ -73,7 +73,7 @@ def test_a_killed_holder_leaves_no_lock(holder, tmp_path, caplog):
 
 def test_locks_of_two_artefacts_do_not_meet(holder, tmp_path):
     with locked(tmp_path / "other.safetensors", what="another thing", wait=False):
-        pass
+        assert holder.poll() is None
 
 
 def test_locked_leaves_nothing_behind_and_hides_what_it_needs(tmp_path):
