@@ -5,6 +5,7 @@ import logging
 import os
 import resource
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -44,23 +45,41 @@ def tensorboard(folder: Path | None) -> Iterator[Scalars]:
         return
     from torch.utils.tensorboard import SummaryWriter
 
-    try:
-        writer = SummaryWriter(log_dir=str(folder))
-    except UnicodeEncodeError as error:
-        raise LseError(
-            f"TensorBoard cannot write into {readable(str(folder))} under a locale that lacks its "
-            f"letters ({sys.getfilesystemencoding()}). Set PYTHONUTF8=1, or a UTF-8 locale."
-        ) from error
+    with _quiet_threads():
+        try:
+            writer = SummaryWriter(log_dir=str(folder))
+        except UnicodeEncodeError as error:
+            raise LseError(
+                f"TensorBoard cannot write into {readable(str(folder))} under a locale that lacks "
+                f"its letters ({sys.getfilesystemencoding()}). Set PYTHONUTF8=1, or a UTF-8 locale."
+            ) from error
 
-    def write(values: Mapping[str, float], step: int) -> None:
-        for name, value in values.items():
-            writer.add_scalar(name, value, step)
-        writer.flush()
+        def write(values: Mapping[str, float], step: int) -> None:
+            # A failed write of the writer's thread is raised here too.
+            for name, value in values.items():
+                writer.add_scalar(name, value, step)
+            writer.flush()
 
+        try:
+            yield write
+        finally:
+            writer.close()
+
+
+@contextlib.contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """Print no traceback of a write that failed in another thread."""
+    before = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if not isinstance(args.exc_value, OSError):
+            before(args)
+
+    threading.excepthook = hook
     try:
-        yield write
+        yield
     finally:
-        writer.close()
+        threading.excepthook = before
 
 
 def report(result: FinetuneRun) -> None:
