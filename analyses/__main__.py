@@ -29,7 +29,7 @@ class Config(Request):
 
 
 def run(config: Request) -> list[Path]:
-    """Draw what is asked for and return the files written.
+    """Draw the requested figures and return the files written.
 
     Raises:
         LseError: no such figure, or nothing to draw it from.

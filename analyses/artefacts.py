@@ -117,7 +117,7 @@ _READERS: Mapping[str, Callable[[Figure, Request], Iterator[Any]]] = {
 
 
 def _files(request: Request) -> list[Path]:
-    """Return the files asked for; a folder stands for the artefacts in it."""
+    """Return the requested files; a folder means all artefacts in it."""
     found = []
     for path in request.paths:
         found += sorted(path.glob("*.safetensors")) or [path] if path.is_dir() else [path]

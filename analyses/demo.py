@@ -1,10 +1,10 @@
 """The main job, end to end: what `make demo` runs.
 
 Counts FFN activations in 21 languages, finds the language neurons by LAPE, measures their overlap
-and what breaks without them; trains the neurons of one language, and random neurons and whole
-matrices beside them; measures what that gained, what it changed, how close parallel sentences lie
-in each layer before and after, and what the models answer; draws the figures. Every step leaves an
-artefact under `runs/` and reuses it the next time.
+and what breaks without them; trains the neurons of one language and, to compare, random neurons and
+whole matrices; measures what that gained, what it changed, how close parallel sentences lie in each
+layer before and after, and what the models answer; draws the figures. Every step leaves an artefact
+under `runs/` and reuses it the next time.
 
     python -m analyses demo
     python -m analyses demo --model meta-llama/Llama-3.1-8B --corpus glotcc --parallel flores
@@ -68,7 +68,7 @@ class Config:
 
 
 def run(config: Config) -> list[Path]:
-    """Run every stage in order and return the figures written."""
+    """Run every command in order and return the figures written."""
     start, name = time.monotonic(), config.model.model
     where = {"root": config.root}
     _say(1, "count activations of every FFN neuron, language by language")
@@ -152,7 +152,7 @@ def _evaluate(config: Config) -> None:
         )
     except MismatchError as error:
         # A table of more questions than the demo asks is the better one.
-        logger.info("left as it is: %s", error)
+        logger.info("kept: %s", error)
 
 
 def _say(step: int, what: str) -> None:

@@ -1,4 +1,4 @@
-"""Task scores of every method on every language: evaluate what is not there, write the tables.
+"""Task scores of every method on every language: evaluate missing runs, write the tables.
 
 python -m analyses.evaluation_results
 python -m analyses.evaluation_results --langs mlt isl
@@ -47,19 +47,19 @@ class Config:
     langs: tuple[str, ...] = PAPER_TARGETS
     """Languages whose runs are evaluated."""
     collect: bool = False
-    """Ask nothing; write the tables from the artefacts that are there."""
+    """Ask nothing; write the tables from existing artefacts."""
     results: Path = EVALUATION
     """The table of all methods."""
     sizes: Path = EVALUATION_SIZES
     """The table of target fine-tuning on several amounts of text."""
     page: Path = Path("docs/results.md")
-    """The page that shows them, if it is there."""
+    """The page that shows them, if it exists."""
     root: Path = Path("runs")
     """Folder of all runs."""
 
 
 def run(config: Config) -> pd.DataFrame:
-    """Evaluate what is missing, and write the tables of all artefacts there are.
+    """Evaluate what is missing, and write the tables of all artefacts.
 
     Raises:
         ArtifactError: no finished run, or nothing evaluated yet.

@@ -18,7 +18,7 @@ _DEFAULT_LANG = "mlt"
 
 
 def draw(neurons: NeuronSets, request: Request) -> Iterator[Picture]:
-    """Draw every language asked for.
+    """Draw every requested language.
 
     Raises:
         LanguageError: a language the neurons are not known of.

@@ -31,10 +31,10 @@ _Runs = Mapping[str, FinetuneRun]
 
 
 def draw(found: _Runs, request: Request) -> Iterator[Picture]:
-    """Draw one picture per language asked for.
+    """Draw one picture per requested language.
 
     Raises:
-        ArtifactError: no run of a language asked for, or nothing to compare.
+        ArtifactError: no run of a requested language, or nothing to compare.
         LseError: runs of several base models, or validated on different text.
     """
     asked = [lookup(name).code for name in request.langs]

@@ -31,7 +31,7 @@ from lse_interp.plotting.picture import Page, Picture
 
 
 def draw(parts: Sequence[AlignmentCurves], request: Request) -> Iterator[Picture | Page]:
-    """Draw the languages asked for, and the average over all.
+    """Draw the requested languages, and the average over all.
 
     By default every file that was named, and Maltese (or the first language) of a run.
 

@@ -1,10 +1,10 @@
-"""What training a language cost in English, with intervals that know that questions share clauses.
+"""What training a language cost in English, with intervals for questions that share clauses.
 
 python -m analyses.forgetting
 
 Every model is asked the same 168 English questions, made of 21 main clauses, so the models' changes
-against the base are not independent: neither over questions of one clause, nor over languages. Here
-languages and clauses are both drawn anew. Reads `runs/embedded/evaluation/`, writes
+against the base are not independent, over questions of one clause or over languages. So the
+bootstrap draws both languages and clauses. Reads `runs/embedded/evaluation/`, writes
 docs/forgetting.csv and the table in docs/results.md.
 """
 
@@ -46,7 +46,7 @@ class Config:
     results: Path = Path("docs/forgetting.csv")
     """The table."""
     page: Path = Path("docs/results.md")
-    """The page that shows it, if it is there."""
+    """The page that shows it, if it exists."""
     n_bootstrap: int = 4000
     """Resamples."""
     root: Path = Path("runs")

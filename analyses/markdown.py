@@ -12,7 +12,7 @@ __all__ = ["interval", "put_between"]
 
 
 def put_between(page: Path, marker: str, text: str) -> None:
-    """Replace what stands between the two markers of a page.
+    """Replace the text between the two markers of a page.
 
     Raises:
         LseError: the page does not have the marker twice.
@@ -20,7 +20,7 @@ def put_between(page: Path, marker: str, text: str) -> None:
     parts = page.read_text(encoding="utf-8").split(marker)
     if len(parts) != 3:
         raise LseError(
-            f"{page} should hold {marker} twice, around what is written there; it is there "
+            f"{page} should hold {marker} twice, around the generated text; found it "
             f"{len(parts) - 1} times."
         )
     whole = f"{parts[0]}{marker}\n{text}{marker}{parts[2]}"

@@ -15,10 +15,10 @@ _MASK_FILES = {"llama-3.1-8b": "llama-3.1-5", "mistral-nemo-12b": "nemo-5"}
 
 
 def read_neurons(request: Request, *, second: bool = False) -> Iterator[NeuronSets]:
-    """Read the neurons asked for; by default those of the run.
+    """Read the requested neurons; by default those of the run.
 
     Args:
-        request: what was asked for.
+        request: which figure, and from what.
         second: read another run than that of the model by default.
 
     Raises:

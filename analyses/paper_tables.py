@@ -82,8 +82,7 @@ def summary_cells(scores: Scores, *, printed: pd.DataFrame | None = None) -> pd.
 
     Args:
         scores: of several languages.
-        printed: `analyses.published.averages()`, to be shown instead, with recomputed numbers
-            beside.
+        printed: `analyses.published.averages()`, to be shown instead, next to recomputed numbers.
 
     Columns: unit, and those of a cell.
     """

@@ -1,6 +1,6 @@
-"""The numbers the paper prints, ready to draw or to put beside others.
+"""The numbers the paper prints, ready to draw or to compare with others.
 
-They stand in analyses/paper as csv, which `analyses.paper.transcribe` writes from the paper's text.
+They are csv files in analyses/paper, which `analyses.paper.transcribe` writes from the paper.
 """
 
 from collections.abc import Mapping

@@ -2,8 +2,8 @@
 
     python -m analyses.published_numbers
 
-Rewrites what stands between the markers of docs/published_numbers.md; every number there is
-computed from analyses/paper.
+Rewrites the text between the markers of docs/published_numbers.md; every number there is computed
+from analyses/paper.
 """
 
 import dataclasses

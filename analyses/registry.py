@@ -59,14 +59,14 @@ class Request:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The files and folders asked for."""
+        """The requested files and folders."""
         if self.source in (ModelArgs.model, "published"):
             return self.files
         return (*self.files, Path(self.source))
 
     @property
     def published(self) -> bool:
-        """Whether the published numbers are asked for."""
+        """Whether the published numbers are requested."""
         return self.source == "published"
 
     @property

@@ -1,4 +1,4 @@
-"""Every method on every language: train what is not there, measure, write docs/results.csv.
+"""Every method on every language: train missing runs, measure, write docs/results.csv.
 
 python -m analyses.run_all_methods
 python -m analyses.run_all_methods --langs mlt isl --seeds 0 1 2
@@ -6,8 +6,8 @@ python -m analyses.run_all_methods --collect
 
 Each run is trained by `lse_interp.finetune` and measured by `lse_interp.comparison` on held-out
 sentences, in its own language and in English. Finished runs are reused, so several processes may
-share the languages; `--collect` then writes the table from what there is, and the same as markdown
-into docs/results.md, between its markers. `python -m analyses fig_methods` draws it.
+share the languages; `--collect` then writes the table from existing results, and the same as
+markdown between the markers of docs/results.md. `python -m analyses fig_methods` draws it.
 """
 
 import dataclasses
@@ -54,11 +54,11 @@ class Config:
     seeds: tuple[int, ...] = (0,)
     """One run per seed."""
     collect: bool = False
-    """Train nothing; write the table from the artefacts that are there."""
+    """Train nothing; write the table from existing artefacts."""
     results: Path = Path("docs/results.csv")
     """The table."""
     page: Path = Path("docs/results.md")
-    """The page that shows it, if it is there."""
+    """The page that shows it, if it exists."""
     curves: Path = Path("figures/figB_training_dynamics.csv")
     """Validation curves, as `python -m analyses figB` wrote them."""
     root: Path = Path("runs")
@@ -66,7 +66,7 @@ class Config:
 
 
 def run(config: Config) -> pd.DataFrame:
-    """Train and measure what is missing, and write the table of all artefacts there are.
+    """Train and measure what is missing, and write the table of all artefacts.
 
     Raises:
         ArtifactError: nothing was measured yet.

@@ -5,7 +5,7 @@
     python -m analyses tables27_38 runs/my-model/alignment
 
 Artefacts of `python -m lse_interp.alignment` also hold the gap to sentences that are no
-translations of each other, which stands in brackets.
+translations of each other, which is in brackets.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,7 @@
 """Find, train and understand the neurons a language model keeps for a language.
 
 Names are resolved on first use (PEP 562), so `import lse_interp` stays cheap and
-`python -m lse_interp.<stage>` runs each stage as a fresh module.
+`python -m lse_interp.<command>` runs each command as a fresh module.
 """
 
 import importlib

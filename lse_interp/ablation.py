@@ -56,7 +56,7 @@ class Config(SentenceArgs):
     seed: int = 0
     """Seed of the first draw."""
     root: Path = Path("runs")
-    """Folder of all runs; this stage reads and writes `root/<model>/`."""
+    """Folder of all runs; this command reads and writes `root/<model>/`."""
     overwrite: bool = False
     """Measure again, and replace a file of any settings."""
 

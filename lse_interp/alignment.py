@@ -62,7 +62,7 @@ class Config(SentenceArgs):
     seed: int = 0
     """Seed of the resamples."""
     root: Path = Path("runs")
-    """Folder of all runs; this stage writes `root/<model>/alignment/`."""
+    """Folder of all runs; this command writes `root/<model>/alignment/`."""
     figures: Path | None = Path("figures")
     """Folder of figures and table; none are written for `None`."""
     overwrite: bool = False

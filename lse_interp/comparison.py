@@ -40,7 +40,7 @@ class Config(SentenceArgs):
     against: tuple[str, ...] = ("eng",)
     """More languages to measure."""
     root: Path = Path("runs")
-    """Folder of all runs; this stage writes `root/<model>/comparison/`."""
+    """Folder of all runs; this command writes `root/<model>/comparison/`."""
     overwrite: bool = False
     """Measure again, and replace a file of any sentences."""
 

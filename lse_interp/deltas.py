@@ -55,7 +55,7 @@ class Config:
     """Neuron sets whose scores are compared with the changes; by default those of the base model,
     if `python -m lse_interp.lape` has written them."""
     root: Path = Path("runs")
-    """Folder of all runs; this stage writes `root/<model>/deltas/`."""
+    """Folder of all runs; this command writes `root/<model>/deltas/`."""
     figures: Path | None = Path("figures")
     """Folder of the figure; none is written for `None`."""
     overwrite: bool = False

@@ -46,7 +46,7 @@ class Config:
     model: CONFIG_FLAT[ModelArgs] = ModelArgs()
     runs: tuple[str, ...] | None = None
     """Runs: names under `root/<model>/finetune/<lang>/` or folders, each `path` or `label=path`.
-    `all` stands for every finished one; by default those on the whole text, without a budget."""
+    `all` means every finished one; by default those on the whole text, without a budget."""
     tasks: Annotated[tuple[str, ...] | None, _NAMES] = None
     """Names of tasks; `paper` and `embedded` stand for several. By default those of the model:
     `embedded` for the embedded model, `paper` for others."""

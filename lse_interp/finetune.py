@@ -61,7 +61,7 @@ class Config:
     name: str | None = None
     """Folder of the run; by default made of method, match, tokens and seed."""
     root: Path = Path("runs")
-    """Folder of all runs; this stage writes `root/<model>/finetune/<lang>/<name>/`."""
+    """Folder of all runs; this command writes `root/<model>/finetune/<lang>/<name>/`."""
     overwrite: bool = False
     """Train again, even if the run is finished, or unfinished with other settings. If interrupted,
     rerun the same command to resume."""
@@ -124,7 +124,7 @@ def run(config: Config) -> list[Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the stage from the command line."""
+    """Run the command line."""
     return main_for(Config, run, argv, description=__doc__)
 
 

@@ -1,4 +1,4 @@
-"""What follows from the paper's printed numbers, beside what it prints.
+"""What follows from the paper's printed numbers, compared with what it prints.
 
 Nothing here measures a model. Numbers are printed to two decimals, so a recomputed one agrees if
 it rounds to the printed one, either way at a half.

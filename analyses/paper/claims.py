@@ -1,4 +1,4 @@
-"""What the paper's text says about its tables, beside what the tables hold.
+"""What the paper's text says about its tables, compared with the tables.
 
 Every number and every verdict is computed from the csv of this folder; the text is quoted.
 """
@@ -111,7 +111,7 @@ def _modest_gains() -> Claim:
 def _against_base(
     text: str, *, methods: tuple[str, ...], expected: Callable[[pd.Series], bool]
 ) -> Claim:
-    """Check the direction of averages, and say in which rows of Table 2 it is otherwise."""
+    """Check the direction of averages, and name the rows of Table 2 with the other direction."""
     rows, changes, exceptions = _summary("target"), {}, []
     summary = published.averages().query("group == 'target' and is_average")
     averages = summary.set_index("method")["score"]

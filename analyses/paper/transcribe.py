@@ -4,9 +4,9 @@
 
 The text is not part of this repository: it is the paper as plain text or markdown, one table row
 per line, cells between tabs, the caption below. Numbers are kept as printed, to the digit. Labels
-are normalised (`FLORES afr Latn→en` is the row `FLORES TG→EN`) and kept beside as printed. Every
-table is checked for its columns, rows and languages; printed averages that do not follow from the
-rows above them are kept and listed, see also `python -m analyses.paper.checks`.
+are normalised (`FLORES afr Latn→en` is the row `FLORES TG→EN`); the printed label is kept too.
+Every table is checked for its columns, rows and languages; printed averages that do not follow from
+the rows above them are kept and listed, see also `python -m analyses.paper.checks`.
 
 Writes table01.csv, figure11.csv (neurons and parameters), table02.csv (averages), tables03_14.csv
 and tables15_26.csv (languages), tables27_38.csv (alignment).

@@ -6,8 +6,8 @@ The neurons of language A are silenced (their term act(gate) * up of the MLP's s
     increase[A, B] = mean over sentences s of  loss(B_s without the neurons of A) - loss(B_s)
 
 in nats per sentence. The sentences carry the same content, so languages compare whatever their
-tokens. Language neurons are real where A is hurt more than the others, and more than by as many
-random neurons of the same layers (`control`).
+tokens. Language neurons are real if A is hurt more than the others, and more than by as many random
+neurons of the same layers (`control`).
 
 Source: Tang et al. 2024 (arXiv:2402.16438) and Gurgurov et al. 2025 (arXiv:2507.22608) measure the
 change in perplexity per token. Nats per sentence, the random control and the error are additions.
@@ -55,8 +55,8 @@ def measure_ablation(
         model: the model.
         neurons: sets found on this model.
         parallel: the same sentences in every language to measure, at least 2 of each.
-        languages: whose neurons are switched off, in any spelling that `lookup` knows; None takes
-            all of `neurons`. All must be in `parallel`.
+        languages: the languages whose neurons are switched off, in any spelling that `lookup`
+            knows; None takes all of `neurons`. All must be in `parallel`.
         control: what random neurons match (see `NeuronSets.random_like`); None for no control.
         n_controls: draws of random neurons to average, at least 1; seeds `seed`, `seed` + 1, ...
         seed: at least 0.
@@ -191,7 +191,7 @@ def is_current(
     fingerprint: str | None,
     config: Any,
 ) -> bool:
-    """Say whether a finished matrix is what is asked for; False if it is out of date.
+    """Say whether a finished matrix is the requested one; False if it is out of date.
 
     It is out of date if the model was trained again, or if other neurons were found in the same
     file.
@@ -199,7 +199,7 @@ def is_current(
     Args:
         matrix: The finished one.
         path: Its file.
-        setup: What `ablation_setup` returns for the measurement asked for.
+        setup: What `ablation_setup` returns for the requested measurement.
         fingerprint: Hash of the model's weights.
         config: The configuration of the command, with `neurons`.
 

@@ -24,7 +24,7 @@ _SETUP = ("ablated", "measured", "neurons", "text", "site", "control", "n_contro
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AblationMatrix(Stored):
-    """Loss in every language, intact and with the neurons of one language after another off.
+    """Loss in every language: intact, and without the neurons of each language in turn.
 
     Per-sentence losses are kept, all in nats, and everything else follows from them. Sentences
     are parallel: index s carries the same content in every language, so nats per sentence compare
@@ -109,8 +109,8 @@ class AblationMatrix(Stored):
         """Bootstrap the standard error of own increase minus mean increase of the others.
 
         Sentences are drawn with replacement, the same in every language, so that what a sentence
-        has in common over languages cancels. They are taken to be independent; where they share
-        clauses the error is too small.
+        has in common over languages cancels. They are taken to be independent; if they share
+        clauses, the error is too small.
 
         Args:
             value: `loss_increase` or `relative_increase`.

@@ -15,7 +15,7 @@ __all__ = ["pair_cosine", "retrieval_at_1", "shuffled_cosine"]
 
 
 _ROWS_PER_CHUNK = 1024
-# Cosines of equal vectors differ by rounding, depending on where in a matrix they stand.
+# Cosines of equal vectors differ by rounding, depending on their place in a matrix.
 _TIE = 1e-12
 
 
@@ -33,7 +33,7 @@ def pair_cosine(
         b: vectors of the other.
 
     Returns:
-        Cosines in [-1, 1]; 0 where a vector is zero.
+        Cosines in [-1, 1]; 0 if a vector is zero.
 
     Source: paper, section 6.2.
     """
@@ -47,15 +47,15 @@ def shuffled_cosine(
     """Average the cosine over all pairs that do not match: the control for `pair_cosine`.
 
     Vectors of a language model share a few large directions (they are anisotropic), so any two
-    sentences have a high cosine; only what matching pairs have above this control is about
-    meaning. Exact, without sampling: with unit vectors â_i and b̂_j,
+    sentences have a high cosine; only the part above this control says something about meaning.
+    Exact, without sampling: with unit vectors â_i and b̂_j,
 
         mean over i != j of â_i . b̂_j  =  ((sum_i â_i) . (sum_j b̂_j) - sum_i â_i . b̂_i) / n(n-1).
 
-    Pairs that do not match are assumed to be unrelated. Where sentences are composed of shared
-    parts (the embedded corpus crosses main with subordinate clauses, so of the M S - 1 sentences
-    that do not match one, M - 1 + S - 1 share a clause with it), the control is too high and the
-    gap to it a lower bound.
+    Pairs that do not match are assumed to be unrelated. If sentences are composed of shared parts
+    (the embedded corpus crosses main with subordinate clauses, so of the M S - 1 sentences that do
+    not match one, M - 1 + S - 1 share a clause with it), the control is too high and the gap to it
+    a lower bound.
 
     Args:
         a: vectors of one language; at least two sentences.

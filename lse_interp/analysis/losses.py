@@ -123,8 +123,8 @@ class LossComparison(ModelTable):
         """List every model's change against others of the same seed.
 
         Columns: language, model, method, seed, measured, against, loss, base (the loss of
-        `against`), difference, low, high, n_sentences. Where `against` names a method other than
-        `base`, `target` alone is compared with it.
+        `against`), difference, low, high, n_sentences. If `against` names a method other than
+        `base`, only `target` is compared with it.
 
         Raises:
             LseError: no model of a method in `against`, or none to compare with it.
@@ -240,10 +240,10 @@ def sentence_losses(
 
     loss[s] = - sum_t log p(token_t | BOS, token_1 ... token_{t-1}).
 
-    BOS is given to the model and not predicted; padding is neither. Where the tokenizer puts no
-    BOS before a text, the first token has nothing to be predicted from and is left out. Edits
-    that are open (`model.edits`, `ablate`) hold. Token losses are taken in float32 (float64 for a
-    float64 model) and summed in float64. Sentences run in batches of similar length.
+    BOS is given to the model and not predicted; padding is neither. If the tokenizer puts no BOS
+    before a text, the first token cannot be predicted and is left out. Open edits (`model.edits`,
+    `ablate`) apply. Token losses are taken in float32 (float64 for a float64 model) and summed in
+    float64. Sentences run in batches of similar length.
 
     Args:
         model: The model, with its tokenizer.

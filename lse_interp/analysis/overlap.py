@@ -45,8 +45,8 @@ _PAIR_VALUES = (
 class OverlapMatrix(Stored):
     """How many neurons each pair of languages shares, per layer.
 
-    Select by code: `overlap.at("slk", "slv")`. Everything else follows from the counts and is
-    computed when asked for.
+    Select by code: `overlap.at("slk", "slv")`. Everything else is computed from the counts on
+    request.
 
     Raises:
         MismatchError: shapes, symmetry or sizes that no sets of neurons can have.

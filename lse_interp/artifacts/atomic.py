@@ -1,7 +1,7 @@
 """Files and folders on disk are replaced whole: a reader sees the old one or the new one.
 
-Each is written under a hidden temporary name in the same folder and renamed. What a process that
-was killed left under such a name is removed by `remove_leftovers`.
+Each is written under a hidden temporary name in the same folder and renamed. `remove_leftovers`
+removes the temporary files of killed processes.
 """
 
 import contextlib
@@ -68,8 +68,8 @@ def write_together(writes: Mapping[str | Path, Callable[[Path], Any]]) -> None:
 def write_folder(folder: str | Path, write: Callable[[Path], Any]) -> Path:
     """Call `write` on a new temporary sibling folder, then put it in the place of `folder`.
 
-    On failure whatever stood at `folder` stays, and the temporary folder is removed. A process
-    killed between the two renames leaves no folder, never a mixture.
+    On failure the old `folder` stays, and the temporary folder is removed. A process killed between
+    the two renames leaves no folder, never a mixture.
 
     Raises:
         WriteError: The disk is full, or the folder cannot be written to.

@@ -1,4 +1,4 @@
-"""Checksums of a folder of files, for what other libraries write: checkpoints, whole models.
+"""Checksums of a folder of files that another library writes: an adapter, a whole model.
 
 The list is a file `SHA256SUMS` in the folder, in the form that `sha256sum -c SHA256SUMS` reads.
 """
@@ -52,7 +52,7 @@ def check_sums(folder: str | Path, *, remedy: str) -> None:
 
 
 def _sealed(lines: str) -> str:
-    """End a list with its own checksum, in a comment, so that no line of it is lost unseen."""
+    """End a list with its own checksum, in a comment, so that a lost line is noticed."""
     return f"{lines}# {hashlib.sha256(lines.encode()).hexdigest()}\n"
 
 

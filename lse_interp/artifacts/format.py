@@ -69,7 +69,7 @@ def save_artifact(
     }
     shapes = {name: {"shape": list(t.shape), "dtype": str(t.dtype)} for name, t in arrays.items()}
     twin = json.dumps(json.loads(description) | {"tensors": shapes}, indent=2, ensure_ascii=False)
-    # The artefact comes last: where it is, there is all that belongs to it.
+    # The artefact comes last: if it exists, all files that belong to it exist too.
     write_together(
         {
             path.with_suffix(".json"): lambda out: out.write_text(twin + "\n", encoding="utf-8"),
@@ -119,7 +119,7 @@ def read_meta(path: str | Path, *, kind: str, version: int) -> dict[str, Any]:
 
 
 def read_checksum(path: str | Path, *, kind: str) -> str:
-    """Read the checksum that an artefact was written with; it differs whenever anything does.
+    """Read the checksum of an artefact; any change of the artefact changes it.
 
     Raises:
         ArtifactError: missing, truncated, or no artefact.
@@ -158,7 +158,7 @@ def _opened(path: Path, *, kind: str) -> Iterator[Any]:
     if not path.exists():
         writer = WRITERS.get(kind)
         how = f" (python -m lse_interp.{writer}, same --model and --root)" if writer else ""
-        raise ArtifactError(f"{path} does not exist. Run the stage that writes it first{how}.")
+        raise ArtifactError(f"{path} does not exist. Run the command that writes it first{how}.")
     try:
         with safe_open(path, framework="pt") as file:
             yield file
@@ -216,7 +216,7 @@ def _unreadable(path: Path, error: Exception) -> ArtifactError:
     size = path.stat().st_size if path.exists() else 0
     return ArtifactError(
         f"{path} cannot be read as an artefact; it is truncated or not safetensors "
-        f"({size} bytes; {error}). Delete it and run the stage that writes it again."
+        f"({size} bytes; {error}). Delete it and run the command that writes it again."
     )
 
 

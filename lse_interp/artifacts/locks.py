@@ -1,4 +1,4 @@
-"""One process at a time makes an artefact; the others wait, and find it made.
+"""One process at a time makes an artefact; the others wait, and then find it finished.
 
 The lock is the operating system's, on a hidden file next to the artefact, so it ends with the
 process that holds it, however that ends. Reading needs no lock: files are replaced whole.
@@ -45,7 +45,7 @@ def locked(path: str | Path, *, what: str, wait: bool = True) -> Iterator[None]:
 
     Raises:
         LseError: The folder cannot be written to, or its file system has no locks; or another
-            process is at it and `wait` is False.
+            process is making it and `wait` is False.
     """
     path = Path(path)
     if os.environ.get(_SWITCH, "").lower() == "off":
@@ -64,7 +64,7 @@ def locked(path: str | Path, *, what: str, wait: bool = True) -> Iterator[None]:
         yield
     finally:
         if is_outermost:
-            # While the lock is held: who waits on this file sees it unlinked, and starts over.
+            # Delete it while the lock is held: a waiting process sees that, and starts over.
             for file in (note, Path(lock.lock_file)):
                 with contextlib.suppress(OSError):
                     file.unlink()
@@ -87,7 +87,7 @@ def _acquire(lock: FileLock, path: Path, *, what: str, note: Path, wait: bool) -
             lock.acquire(poll_interval=_SECONDS_BETWEEN_LOOKS)
             logger.warning("waited %.0f s for %s", time.monotonic() - began, what)
         if isinstance(lock, SoftFileLock):
-            # What filelock falls back to outlives a killed process.
+            # The lock that filelock falls back to would outlive a killed process.
             lock.release()
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     except (OSError, NotImplementedError) as error:
@@ -119,10 +119,10 @@ def _has_no_locks(error: Exception) -> bool:
 
 
 def _sign(note: Path) -> None:
-    """Leave word of who holds the lock, for those who wait."""
+    """Write down who holds the lock, for processes that wait."""
     since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     about = {"process": os.getpid(), "host": socket.gethostname(), "since": since}
-    # A courtesy: the lock holds without it.
+    # The lock works without this note.
     with contextlib.suppress(OSError):
         note.write_text(json.dumps(about), encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""ModelTable: what results of several models share. Models are picked, renamed and joined here."""
+"""ModelTable: the base class of results of several models. It selects, renames and joins models."""
 
 import dataclasses
 import logging
@@ -35,7 +35,7 @@ _OF_MODEL = ("model", "revision", "dtype")
 class ModelTable(Stored):
     """Mixin for a frozen dataclass that holds results of several models, each under a label.
 
-    Where the provenance has an entry `measured`, it says by label how each model was measured.
+    If the provenance has an entry `measured`, it says by label how each model was measured.
     """
 
     LABELS: ClassVar[tuple[str, ...]]
@@ -43,7 +43,7 @@ class ModelTable(Stored):
     VALUES: ClassVar[tuple[str, ...]]
     """Fields that hold a tensor, or a tuple of tensors, whose first axis is the model."""
     SETUP: ClassVar[tuple[str, ...]]
-    """Attributes that the numbers depend on besides the models; they agree in what is joined."""
+    """Attributes that the numbers depend on besides the models; joined results agree in them."""
 
     if TYPE_CHECKING:
 
@@ -148,8 +148,8 @@ def find_by_weights(
 def union(earlier: _TableT | None, asked: _TableT) -> _TableT:
     """Add models to an earlier result: the base first, then in the order they came.
 
-    A label that both have stands for the model asked for. If all models are asked for, they come
-    in the order asked.
+    If both have a label, the new model takes it. If all models are requested, they come in the
+    requested order.
 
     Raises:
         MismatchError: See `ModelTable.concat`.
@@ -178,7 +178,7 @@ def of_same_base(
         config: The configuration of the command now, with `model`.
 
     Raises:
-        MismatchError: The weights differ because another model, revision or dtype was asked for.
+        MismatchError: The weights differ because another model, revision or dtype was requested.
     """
     if earlier is None or earlier.fingerprints[0] == fingerprint:
         return earlier
@@ -202,7 +202,7 @@ def load_same_settings(
     Args:
         table: The class of the result.
         path: Its file.
-        settings: The `setup` of the measurement asked for.
+        settings: The `setup` of the requested measurement.
         config: The configuration of the command now.
 
     Raises:
@@ -261,7 +261,7 @@ def _joined(parts: Sequence[Any]) -> Any:
 
 
 def _about(parts: Sequence[ModelTable], labels: Mapping[str, str]) -> dict[str, Any]:
-    """Return the provenance of what was picked or joined; `labels` is new label -> old."""
+    """Return the provenance of a selection or a join; `labels` is new label -> old."""
     first = parts[0].provenance
     if _MEASURED not in first:
         return {}

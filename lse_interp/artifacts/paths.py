@@ -9,7 +9,7 @@ from lse_interp.core.cli import DEFAULT_MODEL
 __all__ = ["DEFAULT_SELECTOR", "RunPaths"]
 
 DEFAULT_SELECTOR = "lape"
-"""How neurons are chosen where nobody says otherwise."""
+"""The default way to choose neurons."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,7 +43,7 @@ def jsonable(value: Any) -> Any:
 
 
 def readable(text: str) -> str:
-    r"""Give a path its letters back, which Python spells in surrogates under an ASCII locale.
+    r"""Restore the letters of a path, which Python spells in surrogates under an ASCII locale.
 
     >>> readable("runs/\udcc4\udca7obz")
     'runs/ħobz'

@@ -1,6 +1,6 @@
 """Reuse a finished artefact, make it again if it is out of date, refuse it under other settings.
 
-Every command that finds its file already written asks here.
+Every command that finds its file already written decides here.
 """
 
 import dataclasses
@@ -49,8 +49,8 @@ def reuse_or_make(
         path: The artefact.
         what: The artefact in words, as in "the counts of mlt".
         load: Reads it.
-        matches: Whether what was read is what was asked for; False means that it is out of date.
-            It raises `MismatchError` if the artefact was made with other settings.
+        matches: Whether the artefact is the requested one; False means that it is out of date. It
+            raises `MismatchError` if the artefact was made with other settings.
         make: Makes and saves it.
         overwrite: Make it even if it is finished.
 
@@ -96,13 +96,13 @@ def require_same_settings(
     provenance: Mapping[str, Any],
     config: Any,
 ) -> None:
-    """Refuse to replace a finished artefact that depends on other settings than those asked for.
+    """Refuse to replace a finished artefact that was made with other settings.
 
     Args:
         path: The artefact.
         found: What its numbers depend on; hashes under `neurons` and `text`.
-        asked: The same of the measurement asked for.
-        provenance: That of the artefact; its configuration says what hashes stand for.
+        asked: The same of the requested measurement.
+        provenance: That of the artefact; its configuration explains the hashes.
         config: The configuration of the command now.
 
     Raises:
@@ -110,7 +110,7 @@ def require_same_settings(
     """
     if not differences(found, asked):
         return
-    # A hash says little, and changes with the languages: say which options stand behind it.
+    # A hash says little, and changes with the languages: name the options that lead to it.
     told = [differences(*(_without_hashes(values) for values in (found, asked)))]
     for name, options in _EXPLAINED.items():
         if found.get(name) != asked.get(name):
@@ -154,7 +154,7 @@ def _without_hashes(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> Any:
-    """Write a value alike, whether of a configuration or read from an artefact."""
+    """Write a value in one form, whether from a configuration or from an artefact."""
     if isinstance(value, tuple | list):
         return " ".join(map(str, value))
     return str(value) if isinstance(value, Path) else value

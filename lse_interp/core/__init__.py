@@ -1,1 +1,1 @@
-"""Vocabulary shared by every stage: shapes, errors, languages, neurons, artefacts, command line."""
+"""Words that every other folder uses: errors, languages, command line, statistics."""

@@ -57,7 +57,7 @@ class Corpus:
 
 
 def load_corpus(spec: str, *, language: str, split: str | None = None) -> Corpus:
-    """Find a corpus of one language; what can be checked without reading it is checked now.
+    """Find a corpus of one language, and check all that can be checked without reading it.
 
     Args:
         spec: one of the specifications in the table above.
@@ -78,12 +78,12 @@ def load_corpus(spec: str, *, language: str, split: str | None = None) -> Corpus
 
 
 def default_n_tokens(spec: str) -> int | None:
-    """Return how many text tokens of a corpus are counted by default; None if any model may say."""
+    """Return the default number of text tokens of a corpus; None leaves it to the model."""
     return _N_TOKENS.get(spec)
 
 
 def require_text_of_each(spec: str, languages: Sequence[str]) -> None:
-    """Refuse a specification that would give several languages one and the same text.
+    """Refuse a specification that would give several languages the same text.
 
     Raises:
         CorpusError: one file or data set for more than one language.

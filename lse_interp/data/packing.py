@@ -1,9 +1,9 @@
 """Token blocks: documents joined by token id and cut to one length, without padding.
 
-The token ids of all documents form one stream (text is never decoded and encoded again) with the
-separators asked for; the stream is cut into blocks. Every position says whether it is text, so
-that BOS and separators can be left out of any statistic. The same documents and options give the
-same blocks, so a run can be resumed, or split over processes.
+The token ids of all documents, with the chosen separators, form one stream, which is cut into
+blocks. Text is never decoded and encoded again. Every position says whether it is text, so that BOS
+and separators can be left out of any statistic. The same documents and options give the same
+blocks, so a run can be resumed, or split over processes.
 """
 
 import itertools
@@ -62,8 +62,7 @@ def pack(
 ) -> Iterator[Block]:
     """Cut documents into blocks of `block_size` positions that hold `n_tokens` of text in all.
 
-    Text is tokenised without special tokens and without truncation. The last block is as long as
-    what is left.
+    Text is tokenised without special tokens and without truncation. The last block holds the rest.
 
     Args:
         documents: texts; one without a token adds nothing, not even a separator.
@@ -111,7 +110,7 @@ def require_documents(documents: object, *, what: str = "documents") -> None:
 def batches(
     blocks: Iterable[Block], batch_size: int
 ) -> Iterator[tuple[Int64[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]]:
-    """Stack up to `batch_size` consecutive blocks of one length; a shorter block stands alone.
+    """Stack up to `batch_size` consecutive blocks of one length; a shorter block is a batch.
 
     Returns:
         Pairs of token ids and is_text, both `[batch pos]`, in the order of the blocks.

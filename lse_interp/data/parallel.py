@@ -35,7 +35,7 @@ class ParallelText:
     """Sentences of several languages, line by line translations of each other."""
 
     languages: tuple[str, ...]
-    """ISO 639-3, in the order asked for."""
+    """ISO 639-3, in the requested order."""
     sentences: Mapping[str, tuple[str, ...]]
     """Language -> its sentences."""
     spec: str
@@ -89,10 +89,10 @@ class ParallelText:
             )
 
     def first(self, n_sentences: int) -> "ParallelText":
-        """Keep the first so many sentences, or all where there are fewer.
+        """Keep the first so many sentences, or all if there are fewer.
 
         Raises:
-            CorpusError: none is asked for.
+            CorpusError: the number is below 1.
         """
         lines = {code: lines[: max(0, n_sentences)] for code, lines in self.sentences.items()}
         return dataclasses.replace(self, sentences=lines)
@@ -111,7 +111,7 @@ def load_parallel(
     Args:
         spec: one of the specifications in the table above.
         languages: any spellings that `lookup` knows; the result has our codes.
-        optional: languages taken behind them if the source has them; the log names the others.
+        optional: further languages, taken if the source has them; the log names the others.
         split: `dev` or `devtest` where the source has them (default devtest); for a folder, what
             `{split}` in its path becomes.
         n_sentences: take the first so many; None takes all.
@@ -214,7 +214,7 @@ _Has = Callable[[Language], bool]
 
 
 def _reader(spec: str, split: str | None) -> tuple[_Read, _Has, str | None]:
-    """Return what reads a source, what tells whether it has a language, and the split."""
+    """Return a reader of a source, a test of whether it has a language, and the split."""
     kind, _, rest = spec.partition(":")
     if spec == "embedded":
         split = split or "devtest"
@@ -269,7 +269,7 @@ def _flores_has(dataset: str, language: Language, split: str) -> bool:
     try:
         open_rows(_flores_sources(dataset, language, split))
     except CorpusError as error:
-        # A hub out of reach, or another split, is no language that is missing.
+        # An unreachable hub or a wrong split does not mean that a language is missing.
         if "has no configuration" in str(error):
             return False
         raise

@@ -37,7 +37,7 @@ _ROWS_PER_READ = 256
 
 
 def read_rows(path: Path, *, columns: Sequence[str] | None = None) -> _Rows:
-    """Yield the place of each row, for messages, and the row; memory stays at some rows.
+    """Yield the place of each row, for messages, and the row; memory holds a few rows.
 
     Args:
         path: A file of a kind in `SUFFIXES`.
@@ -68,14 +68,14 @@ def read_records(path: Path, *, field: str = "text") -> Iterator[str]:
 
 
 def read_documents(path: Path, *, field: str = "text") -> Iterator[str]:
-    """Stream the documents of one file, blank ones left out; memory stays at one document.
+    """Stream the documents of one file, blank ones left out; memory holds one document.
 
     Args:
         path: A file of a kind in `SUFFIXES`.
         field: JSON key or column that holds the text.
 
     Raises:
-        CorpusError: See `read_records`; or no text at all.
+        CorpusError: See `read_records`; or no text.
     """
     by_paragraph = suffix_of(path) == ".txt" and _has_paragraphs(path)
     records = read_records(path, field=field)

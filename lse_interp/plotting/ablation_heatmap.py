@@ -71,8 +71,8 @@ def plot_ablation(
         frame: what `ablation_frame` returns.
         value: `relative_increase`, `loss_increase`, `control_relative_increase` or
             `control_increase`.
-        limit: end of the colour scale, above 0; the largest absolute value where None.
-        ax: where to draw; a new figure, large enough for all languages, where None.
+        limit: end of the colour scale, above 0; None takes the largest absolute value.
+        ax: where to draw; None makes a new figure, large enough for all languages.
 
     Raises:
         LseError: another `value`, a `limit` not above 0, or a control that was not measured.
@@ -95,7 +95,7 @@ def plot_ablation_panels(frame: pd.DataFrame, *, value: str = "relative_increase
         value: `relative_increase` or `loss_increase`.
 
     Returns:
-        The two Axes, of one new figure; one where no control was measured.
+        The two Axes, of one new figure; one if no control was measured.
 
     Raises:
         LseError: another `value`.

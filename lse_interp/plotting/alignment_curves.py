@@ -68,10 +68,10 @@ def plot_alignment(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
     Args:
         frame: what `alignment_frame` returns, of one language.
-        ax: where to draw; room for one model alone. A new figure where None.
+        ax: where to draw; room for one model alone. None makes a new figure.
 
     Returns:
-        The axes, the first of them where there are several; `.figure` has them all.
+        The axes. With several models, the first of them; `.figure` has them all.
 
     Raises:
         LseError: several languages; or several models and an `ax`.
@@ -109,14 +109,14 @@ def plot_layer_average(
 ) -> Axes:
     """Draw one column of dots per model and a bar at their mean.
 
-    A dot is a language: the one compared with, or, where the frame holds several languages, each
-    of these averaged over those it is compared with. Dots instead of bars from zero, as all
-    values lie in a narrow band.
+    If the frame holds one language, a dot is a language compared with. If it holds several, a dot
+    is one of them, averaged over the languages it is compared with. Dots replace bars from zero
+    because all values lie in a narrow band.
 
     Args:
         frame: what `layer_average_frame` returns.
         value: `cosine` or `gap`.
-        ax: where to draw; a new figure where None.
+        ax: where to draw; None makes a new figure.
 
     Raises:
         LseError: another value.
@@ -159,7 +159,7 @@ def plot_layer_average(
 
 @themed
 def plot_layer_average_panels(frame: pd.DataFrame) -> list[Axes]:
-    """Draw the cosine and the gap, without which the cosine misleads.
+    """Draw the cosine and the gap: the cosine alone misleads.
 
     Args:
         frame: what `layer_average_frame` returns.

@@ -1,4 +1,4 @@
-"""What is written about alignment: the curves, their layer average, and the table of both.
+"""The report on alignment: the curves, their layer average, and the table of both.
 
 Source: paper, Figure 7, Tables 27 to 38. The gap next to each cosine is an addition.
 """
@@ -72,10 +72,10 @@ def write_alignment(
     """Write what `alignment_pictures` draws, and return the files.
 
     Args:
-        curves: what was measured.
+        curves: the measured curves.
         folder: where to write.
         text: the sentences, in a word or two.
-        command: what writes the files again.
+        command: the command line that writes the files.
     """
     return [
         path
@@ -87,10 +87,10 @@ def write_alignment(
 def alignment_pictures(
     curves: AlignmentCurves, *, text: str | None = None
 ) -> Iterator[Picture | Page]:
-    """Draw the curves, their layer average where there are several models, and the table.
+    """Draw the curves and the table; with several models, also the layer average.
 
     Args:
-        curves: what was measured.
+        curves: the measured curves.
         text: the sentences, in a word or two.
     """
     name, frame = language_label(curves.language), alignment_frame(curves)

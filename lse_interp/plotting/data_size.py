@@ -1,6 +1,6 @@
 """Draw what more training text brings: the fall in validation loss over the tokens given.
 
-With task scores, their average improvement takes the place of the fall.
+With task scores, it draws their average improvement instead.
 
 Source: paper, Figure 5, which shows task scores; the loss is an addition.
 """
@@ -87,13 +87,13 @@ def data_size_scores_frame(scores: pd.DataFrame) -> pd.DataFrame:
         scores: columns of `EvaluationTable.to_frame`, and `tokens` (the text given).
 
     Raises:
-        LseError: no column `tokens`, or no model beside the base model.
+        LseError: no column `tokens`, or no model besides the base model.
     """
     if "tokens" not in scores:
         raise LseError("The table of scores lacks the column tokens: the text each run was given.")
     trained = scores[scores["method"] != "base"]
     if trained.empty:
-        raise LseError("The table of scores has no model beside the base model.")
+        raise LseError("The table of scores has no model besides the base model.")
     parts = []
     for tokens, rows in trained.groupby("tokens"):
         part = improvements_frame(rows).rename(columns={"improvement": "points"})
@@ -113,7 +113,7 @@ def plot_data_size(
     Args:
         frame: what `data_size_frame` or `data_size_scores_frame` returns, of one method.
         value: `improvement` (nats per token) or `percent`; of scores, `points`.
-        ax: where to draw; a new figure with a legend where None.
+        ax: where to draw; None makes a new figure with a legend.
 
     Raises:
         LseError: another `value`; or several methods.
@@ -142,7 +142,7 @@ def plot_data_size(
 
 @themed
 def plot_data_size_panels(frame: pd.DataFrame) -> list[Axes]:
-    """Draw the improvement in nats per token, and beside it in percent of the base loss.
+    """Draw the improvement twice: in nats per token, and in percent of the base loss.
 
     Args:
         frame: what `data_size_frame` returns, of one method.
@@ -163,9 +163,9 @@ def plot_data_size_panels(frame: pd.DataFrame) -> list[Axes]:
 
 @themed
 def plot_data_size_scores_panels(frame: pd.DataFrame) -> list[Axes]:
-    """Draw target-language tasks, and beside them all tasks, where there are general ones.
+    """Draw target-language tasks and, if there are general ones, all tasks in a second panel.
 
-    Light lines are the bounds of the improvement, where there are some.
+    Light lines are the bounds of the improvement, if it has bounds.
 
     Args:
         frame: what `data_size_scores_frame` returns, of one method.

@@ -76,7 +76,7 @@ def plot_dynamics(
     Args:
         frame: what `dynamics_frame` returns, of one trained language.
         measured: the language of the validation text; by default the one trained.
-        ax: where to draw; a new figure where None.
+        ax: where to draw; None makes a new figure.
 
     Raises:
         LseError: several trained languages; a language that was not measured; two runs of one
@@ -94,7 +94,7 @@ def plot_dynamics(
 
 @themed
 def plot_dynamics_panels(frame: pd.DataFrame) -> list[Axes]:
-    """Draw the trained language, and beside it every other language that was measured.
+    """Draw one panel for the trained language, and one for every other language measured.
 
     A nat is equally tall in all panels, so that gain and forgetting can be compared.
 
@@ -210,7 +210,7 @@ def _draw_dynamics(ax: Axes, frame: pd.DataFrame, *, measured: str) -> None:
     shown = curves[curves["measured"] == measured]
     _require_one_run_per_seed(shown)
     _draw_base(ax, shown)
-    # The target on top, where all eyes go first.
+    # The target lies on top of the other methods.
     for zorder, method in enumerate(reversed(method_order(shown["method"])), start=2):
         trained = curves[(curves["measured"] == language) & (curves["method"] == method)]
         _draw_method(ax, shown[shown["method"] == method], trained=trained, zorder=zorder)

@@ -45,7 +45,7 @@ def plot_methods(
     Args:
         frame: what `methods_frame` returns.
         measured: the language measured; by default the one trained.
-        ax: where to draw; a new figure with a legend where None.
+        ax: where to draw; None makes a new figure with a legend.
 
     Raises:
         LseError: nothing was measured there.
@@ -84,7 +84,7 @@ def plot_target_against_random(frame: pd.DataFrame, *, ax: Axes | None = None) -
 
     Args:
         frame: what `methods_frame` returns.
-        ax: where to draw; a new figure where None.
+        ax: where to draw; None makes a new figure.
 
     Raises:
         LseError: no random control was measured.

@@ -30,19 +30,19 @@ RESULT_COLUMNS = (
 """Columns of a table of results: the language trained, method, seed, the language measured, mean
 loss per sentence in nats, that of the base model, their difference with its 95 % interval (paired
 over sentences), and the number of sentences. A further column `against` names the method compared
-with where it is not `base`; `base` is then the loss of that method."""
+with. If it is not `base`, the column `base` holds the loss of that method."""
 
 _CONTROLS = ("random:layer", "random:size", "random:activity")
 
 
 def methods_frame(results: pd.DataFrame) -> pd.DataFrame:
-    """Average a table of results over seeds, and set target beside the random controls.
+    """Average a table of results over seeds, and compare target with the random controls.
 
     Columns: language, method, measured, against, n_seeds, loss, reference (the loss of
     `against`), difference = loss - reference, low, high. Rows of `against` = `base` are all
     methods; the others compare `target` with random neurons. Bounds of several seeds are
     averaged, which is wider than the interval of their mean, as seeds share the sentences.
-    Differences that the table does not hold itself follow from the mean losses, without bounds.
+    Differences that the table lacks are computed from the mean losses, without bounds.
 
     Raises:
         LseError: a column or all rows missing; an unknown method; a doubled row; or a difference
@@ -80,9 +80,9 @@ def methods_frame(results: pd.DataFrame) -> pd.DataFrame:
 def methods_table(frame: pd.DataFrame, *, measured: str | None = None) -> str:
     """Write the change in loss against base as markdown: languages x methods.
 
-    The lowest value of a row is bold. Below the mean stands in how many languages the target
-    subnetwork ends lower than the method, and in how many of these the interval of the
-    difference excludes 0, where there are intervals.
+    The lowest value of a row is bold. The row below the mean counts the languages in which the
+    target subnetwork ends lower than the method. If there are intervals, it also counts those whose
+    interval of the difference excludes 0.
 
     Args:
         frame: what `methods_frame` returns.
@@ -117,7 +117,7 @@ def select_measured(frame: pd.DataFrame, *, measured: str | None) -> pd.DataFram
 
 
 def other_languages(frame: pd.DataFrame) -> list[str]:
-    """Return the languages measured beside the trained one."""
+    """Return the languages measured besides the trained one."""
     return family_order(frame.loc[frame["measured"] != frame["language"], "measured"].unique())
 
 
@@ -148,7 +148,7 @@ def _checked(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _unpaired(means: pd.DataFrame) -> pd.DataFrame:
-    """Set target beside each random control that the table does not compare it with itself."""
+    """Compare target with each random control that the table does not already compare it with."""
     base = means[means["against"] == "base"]
     keys = ["language", "measured"]
     target = base[base["method"] == "target"]

@@ -73,7 +73,7 @@ def plot_layers(frame: pd.DataFrame, *, value: str = "n_neurons", ax: Axes | Non
     Args:
         frame: what `layer_frame` returns.
         value: `n_neurons`, or `share` to compare languages of unequal size.
-        ax: where to draw; a new figure where None.
+        ax: where to draw; None makes a new figure.
 
     Raises:
         LseError: another `value`.

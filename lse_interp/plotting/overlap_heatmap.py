@@ -65,15 +65,15 @@ def plot_overlap(
 
     White lines part the branches of the family tree, named next to the diagonal. The diagonal is
     grey and out of the colour scale; for counts it holds each language's own number. Numbers are
-    written where they fit. With more than 48 languages the families are named along the axes, and
-    languages where their codes fit.
+    written where they fit. With more than 48 languages the families are named along the axes, and a
+    language only if its code fits.
 
     Args:
         frame: what `overlap_frame` returns.
         value: `intersection`, `jaccard`, `ratio` or `ratio_by_layer`; ratios on a logarithmic
             scale around 1, blank where a pair shares nothing and less than one neuron is
             expected.
-        ax: where to draw; a new figure, large enough for all languages, where None.
+        ax: where to draw; None makes a new figure, large enough for all languages.
 
     Raises:
         LseError: another `value`.
@@ -165,7 +165,7 @@ def _picture(value: str) -> _Picture:
 def _grid(frame: pd.DataFrame, *, codes: Sequence[str], value: str) -> np.ndarray:
     """Return [row column] with the lower triangle filled, NaN elsewhere."""
     if value.startswith("ratio"):
-        # Nothing found where less than one neuron is expected says nothing about the ratio.
+        # If less than one neuron is expected, finding none says nothing about the ratio.
         silent = (frame["intersection"] == 0) & (frame[value.replace("ratio", "expected")] < 1)
         frame = frame.assign(**{value: frame[value].mask(silent)})
     table = frame.pivot(index="other", columns="language", values=value)
@@ -269,7 +269,7 @@ def _label_axes(ax: Axes, codes: Sequence[str], *, cell: float) -> None:
     ax.tick_params(length=0, pad=2)
     n_points = 0.0
     if size >= _SMALLEST_TEXT:
-        # Names where there is room for them, codes in small panels and below the columns.
+        # Names if there is room for them; codes in small panels and below the columns.
         names = [language_label(code) if cell >= 11 else code for code in codes]
         ax.set_yticks(middles, names, fontsize=size)
         ax.set_xticks(middles, codes, fontsize=size, rotation=90)

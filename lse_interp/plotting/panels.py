@@ -83,7 +83,7 @@ def label_mean(ax: Axes, *, place: int, text: str) -> None:
 
 
 def language_rows(ax: Axes, codes: Sequence[str]) -> None:
-    """Give every language a row, the first on top, and the lowest to their mean."""
+    """Give every language a row, the first on top; the lowest row is for their mean."""
     ax.axhline(len(codes) - 0.5, color="0.8", linewidth=0.8)
     ax.set_yticks(range(len(codes) + 1), [*map(language_label, codes), "Mean"])
     ax.tick_params(axis="y", length=0)

@@ -13,7 +13,7 @@ from lse_interp.plotting.style import figure_stem, save_figure
 __all__ = ["COMMAND", "Page", "Picture"]
 
 COMMAND = "<command>"
-"""Stands in the text of a page for the command that writes it."""
+"""Placeholder in the text of a page for the command that writes it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Picture:
     frame: pd.DataFrame
     """Every number drawn."""
     source: str
-    """Where the numbers are from: model, data, settings."""
+    """Source of the numbers: model, data, settings."""
     title: str
     """One line."""
     caption: str

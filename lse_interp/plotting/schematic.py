@@ -72,14 +72,14 @@ def plot_schematic(
 ) -> Axes:
     """Draw the stack of blocks with every selected neuron, and one MLP of it in full.
 
-    A neuron is one row of gate and up and one column of down; each stands at its true place along
+    A neuron is one row of gate and up and one column of down; each is drawn at its true place along
     the neuron axis. Grey is frozen. The Axes counts in inches, from (0, 0) at the lower left.
 
     Args:
         frame: what `schematic_frame` returns.
         model: the model the neurons are of.
         layer: the layer drawn in full; by default that with most neurons.
-        ax: where to draw, one column wide; a new figure where None.
+        ax: where to draw, one column wide; None makes a new figure.
 
     Raises:
         LseError: no neurons; a layer or a neuron outside the model; or a `layer` without any.
@@ -304,7 +304,7 @@ def _draw_matrix(ax: Axes, box: _Box, places: Sequence[float], *, name: str) -> 
 
 
 def _combine(ax: Axes, boxes: dict[str, _Box], *, hidden: _Box) -> None:
-    """Draw act(gate) * up, or act(up) where there is no gate."""
+    """Draw act(gate) * up, or act(up) if there is no gate."""
     first, *rest = boxes.values()
     act = _Box(1.16, first.middle[1] - 0.08, 0.24, 0.16)
     _arrow(ax, (first.right, act.middle[1]), (act.left, act.middle[1]))

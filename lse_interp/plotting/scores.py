@@ -44,9 +44,9 @@ def improvements_frame(scores: pd.DataFrame) -> pd.DataFrame:
     """Average the change against the base model over tasks, per language and method.
 
     Columns: language, method, tasks (`target`: target-language tasks; `all`: those and general
-    capabilities), n_tasks, n_seeds, improvement (points of BLEU or percent), low, high. Bounds are
-    those of the tasks, averaged over seeds, joined as if tasks were independent; NaN where a task
-    has none. Losses in nats are left out.
+    capabilities), n_tasks, n_seeds, improvement (points of BLEU or percent), low, high. Bounds of
+    tasks are averaged over seeds and combined as if tasks were independent; NaN if a task has none.
+    Losses in nats are left out.
 
     Args:
         scores: columns of `EvaluationTable.to_frame`; the rows of `headline` are averaged.
@@ -57,7 +57,9 @@ def improvements_frame(scores: pd.DataFrame) -> pd.DataFrame:
     points = _points(scores)
     changes = points[points["method"] != _BASE]
     if changes.empty:
-        raise LseError("The table of scores has no model beside the base model to compare with it.")
+        raise LseError(
+            "The table of scores has no model besides the base model to compare with it."
+        )
     keys = ["language", "method", "group", "row"]
     tasks = changes.groupby(keys, as_index=False).agg(
         n_seeds=("seed", "nunique"),
@@ -82,8 +84,9 @@ def scores_frame(scores: pd.DataFrame) -> pd.DataFrame:
     """Average scores over languages and seeds: the form of Table 2.
 
     Columns: group, row, method (`base` first), unit, n_languages, n_seeds, score, stderr. `stderr`
-    is that of the mean over these languages by the choice of questions, taken as independent
-    between languages and shared by seeds; NaN where a score has none. Losses in nats are left out.
+    is the standard error of the mean over these languages due to the choice of questions. Errors
+    are taken as independent between languages and shared by seeds; NaN if a score has none. Losses
+    in nats are left out.
 
     Args:
         scores: columns of `EvaluationTable.to_frame`; only rows of `headline` are kept.
@@ -111,14 +114,14 @@ def plot_improvements(
 ) -> Axes:
     """Draw the average improvement of target fine-tuning, one row per language.
 
-    Lines from the dots of single models are 95 % intervals, where there are some. Several models
-    stand above each other, each with its own marker. The lowest row is the mean over languages.
+    Lines from the dots of single models are 95 % intervals, if there are any. Several models are
+    drawn above each other, each with its own marker. The lowest row is the mean over languages.
 
     Args:
         frame: what `improvements_frame` returns, or several stacked with a column `model`.
         tasks: `target` or `all`.
         others: also draw every other method, as a small dot in its colour.
-        ax: where to draw; a new figure where None.
+        ax: where to draw; None makes a new figure.
 
     Raises:
         LseError: other `tasks`, or nothing measured there.
@@ -152,7 +155,7 @@ def plot_improvements(
 
 @themed
 def plot_improvements_panels(frame: pd.DataFrame, *, others: bool = False) -> list[Axes]:
-    """Draw target-language tasks, and beside them all tasks, where there are general ones.
+    """Draw target-language tasks and, if there are general ones, all tasks in a second panel.
 
     Args:
         frame: what `improvements_frame` returns, or several stacked with a column `model`.
@@ -180,12 +183,12 @@ def plot_improvements_panels(frame: pd.DataFrame, *, others: bool = False) -> li
 def plot_scores(frame: pd.DataFrame, *, group: str = "target", ax: Axes | None = None) -> Axes:
     """Draw one row per task: a dot per method, and a line through the row at the base model.
 
-    Light lines are one standard error to each side, where there are some.
+    Light lines are one standard error to each side, if it is known.
 
     Args:
         frame: what `scores_frame` returns.
         group: `target` or `general`.
-        ax: where to draw; a new figure with a legend where None.
+        ax: where to draw; None makes a new figure with a legend.
 
     Raises:
         LseError: no task of that group.
@@ -223,7 +226,7 @@ def plot_scores(frame: pd.DataFrame, *, group: str = "target", ax: Axes | None =
 
 @themed
 def plot_scores_panels(frame: pd.DataFrame) -> list[Axes]:
-    """Draw target-language tasks, and beside them general capabilities, where there are some.
+    """Draw target-language tasks and, if there are any, general capabilities in a second panel.
 
     Args:
         frame: what `scores_frame` returns.
@@ -311,7 +314,7 @@ def _title(frame: pd.DataFrame, kind: str) -> str:
 
 
 def _draw_improvement(ax: Axes, row: pd.Series, *, at: float, color: str, marker: str) -> None:
-    """Draw a stem from 0, or the interval where there is one."""
+    """Draw a stem from 0, or the interval if there is one."""
     if np.isnan(row["low"]):
         ax.plot([0, row["improvement"]], [at, at], color=color, linewidth=1.2, alpha=0.35)
     else:

@@ -123,8 +123,8 @@ def theme() -> Iterator[None]:
     with mpl.rc_context(dict(sns.axes_style("ticks")) | _THEME):
         yield
         interactive = mpl.is_interactive()
-    # The first figure loads the backend. That of Jupyter switches interactive mode on, without
-    # which no later figure would be shown.
+    # The first figure loads the backend. Jupyter's backend switches interactive mode on; without it
+    # no later figure would be shown.
     mpl.interactive(interactive)
 
 
@@ -234,13 +234,13 @@ def save_figure(
     command as text chunks, from which the gallery is made. Equal figures give equal bytes.
 
     Args:
-        figure: what was drawn; the source line is added for saving alone.
+        figure: the figure; the source line is added only to the saved files.
         stem: path without suffix.
         frame: every number drawn.
-        source: where the numbers are from: model, data, settings.
+        source: source of the numbers: model, data, settings.
         title: one line for the gallery.
         caption: a sentence or two for the gallery.
-        command: what redraws the figure.
+        command: the command line that redraws the figure.
         close: release the figure afterwards; False keeps it for a notebook to show.
 
     Returns:

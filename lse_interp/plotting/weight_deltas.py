@@ -77,7 +77,7 @@ def density_frame(deltas: WeightDeltas) -> pd.DataFrame:
 def neuron_delta_frame(deltas: WeightDeltas) -> pd.DataFrame:
     """List what `plot_neuron_deltas` draws: one row per selected neuron with a finite score.
 
-    Columns as in `WeightDeltas.neuron_frame`; `attrs` say which is the score, and its axis label.
+    Columns as in `WeightDeltas.neuron_frame`; `attrs` name the score and its axis label.
     """
     frame = deltas.neuron_frame()
     frame = frame[np.isfinite(frame[deltas.score_name])].reset_index(drop=True)
@@ -95,7 +95,7 @@ def plot_deltas(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
     Args:
         frame: what `delta_frame` returns, of one result.
-        ax: where to draw; a new figure where None.
+        ax: where to draw; None makes a new figure.
 
     Raises:
         LseError: several results in one frame.
@@ -168,11 +168,11 @@ def plot_delta_density(frame: pd.DataFrame) -> Axes:
 def plot_delta_norms(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw how large the change is, relative to the weights: L2 per layer and projection.
 
-    Dashed, what weight decay alone would have done, where that is known.
+    Dashed lines show what weight decay alone would have done, if that is known.
 
     Args:
         frame: what `delta_frame` returns, of one result.
-        ax: where to draw; a new figure where None.
+        ax: where to draw; None makes a new figure.
 
     Raises:
         LseError: several results in one frame.
@@ -209,7 +209,7 @@ def plot_neuron_deltas(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
     Args:
         frame: what `neuron_delta_frame` returns, of one result.
-        ax: where to draw; a new figure where None.
+        ax: where to draw; None makes a new figure.
 
     Raises:
         LseError: no neuron, or several results in one frame.
@@ -245,7 +245,7 @@ def plot_neuron_deltas(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 
 def describe_deltas(deltas: WeightDeltas) -> str:
-    """Say in one line which run a picture is of."""
+    """Describe in one line the run that a picture shows."""
     parts = [f"{deltas.base.name}, {_title(deltas)}"]
     parts.append(f"{int(deltas.n_neurons.sum())} neurons of {deltas.base.n_layers} layers")
     state = "exactly 0" if deltas.rest_exactly_zero else "not 0"
@@ -304,7 +304,7 @@ def _densities(deltas: WeightDeltas) -> list[np.ndarray]:
         for cell in range(len(deltas.projections)) if n_entries else ():
             low, high = deltas.quantiles[layer, cell, quartiles].tolist()
             spread = min(float(deltas.std[layer, cell]), (high - low) / 1.34)
-            # Less than a bin is no smoothing at all.
+            # A kernel narrower than a bin would smooth nothing.
             bandwidth = max(0.9 * spread * n_entries**-0.2, width / 4)
             kernel = np.exp(-(((middle[:, None] - middle) / bandwidth) ** 2) / 2)
             kernel /= kernel.sum(axis=0)

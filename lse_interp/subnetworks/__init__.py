@@ -1,1 +1,1 @@
-"""Use what was trained."""
+"""Find, load, apply and export trained subnetworks."""

@@ -136,7 +136,7 @@ def with_subnetworks(
 
 
 def applied(model: HookedModel) -> tuple[FinetuneRun, ...]:
-    """Return the runs applied to a model, in the order in which they were."""
+    """Return the runs applied to a model, in the order of their application."""
     record = _RECORDS.get(model.hf)
     return () if record is None else record.runs
 

@@ -2,7 +2,7 @@
 
 The change of n rows of a matrix W is the product of a one-hot [out n] and the deltas [n in], and
 that of n columns the product of deltas [out n] and a one-hot [n in]. So a subnetwork is a LoRA
-adapter of rank n (2n where gate and up are one matrix), without approximation.
+adapter of rank n (2n if gate and up are one matrix), without approximation.
 
     export(model, run, "out/maltese")
     export(model, run, "out/maltese-lora", format="lora")

@@ -39,7 +39,7 @@ def find_run(paths: RunPaths, language: str, run: str | Path) -> Path:
 
     Args:
         paths: the run folder of the base model.
-        language: ISO 639-3; where names are looked up.
+        language: ISO 639-3; names are looked up among its runs.
         run: a name under `paths.finetune(language, ...)`, or else a folder.
 
     Raises:
@@ -86,7 +86,7 @@ def _place(name: str) -> tuple[float, str]:
 
 @dataclasses.dataclass(frozen=True)
 class ModelChoice:
-    """A model to measure: where it is, and its label."""
+    """A model to measure: its location and its label."""
 
     label: str
     args: ModelArgs
@@ -96,7 +96,7 @@ class ModelChoice:
 
     @property
     def method(self) -> str:
-        """How the model was trained; `base` where it is no run."""
+        """How the model was trained; `base` if it is no run."""
         return "base" if self.run is None else self.run.method
 
     @property
@@ -124,13 +124,13 @@ def model_choices(
     Args:
         base: the base model; labelled `base` if there are runs, else by the last part of its name.
         runs: fine-tuning runs of the base, as names or folders, each `path` or `label=path`;
-            `all` stands for every finished run of the language.
+            `all` means every finished run of the language.
         models: other models, as folders or hub ids, each `path` or `label=path`.
         paths: the run folder of the base model.
         language: the language whose runs are found by name, ISO 639-3.
 
     Raises:
-        ArtifactError: no such run, or none at all for `all`.
+        ArtifactError: no such run; or no finished run, with `all`.
         MismatchError: a label twice.
     """
     choices = [ModelChoice("base" if runs else Path(base.model).name or base.model, base)]

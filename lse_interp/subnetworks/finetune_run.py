@@ -1,8 +1,8 @@
-"""FinetuneRun: what a fine-tuning changed, how, and how the loss went; megabytes, not the model.
+"""FinetuneRun: what a fine-tuning changed, its settings and its curves; megabytes, not the model.
 
 A run that trained neurons holds their weights before and after, so that they can be put into the
-base model and taken out again to the bit. A run of another method (LoRA, FFN, full) holds the
-record alone, next to its folder `adapter/` or `model/`. File format `finetune_run` 1:
+base model and taken out again to the bit. A run of another method (LoRA, FFN, full) holds only the
+record, next to its folder `adapter/` or `model/`. File format `finetune_run` 1:
 `subnetwork.safetensors` (`neurons`, `n_neurons` [layer], `rows.<layer>` and `base.<layer>`
 [projection neuron d_model]) or `run.safetensors` (no tensor); `curves.csv` repeats the curves.
 """
@@ -137,7 +137,7 @@ class FinetuneRun(Stored):
             meta=self._meta(),
             beside={folder / "curves.csv": lambda file: self.curves.to_csv(file, index=False)},
         )
-        # What a run of another kind left here would be found first.
+        # A file left by a run of another kind would be found first.
         _remove(folder / _FILES[not self.is_subnetwork])
         return path
 
@@ -220,7 +220,7 @@ class FinetuneRun(Stored):
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """What a finished run says about itself, read without its weights."""
+    """The record of a finished run, read without its weights."""
 
     folder: Path
     language: str

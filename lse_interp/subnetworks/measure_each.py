@@ -1,4 +1,4 @@
-"""Measure several models, one in memory at a time, and keep what was measured before."""
+"""Measure several models, one in memory at a time, and keep earlier results."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -34,10 +34,10 @@ def measure_each(
     measure: Callable[[ModelChoice, HookedModel], _TableT],
     config: Any,
 ) -> _TableT:
-    """Measure models that an earlier result does not hold, and write one result of all.
+    """Measure the models that an earlier result lacks, and write one result of all models.
 
-    Models are told apart by their weights. Those of the earlier result that are not asked for
-    stay in it. If the base model was trained again, the earlier result is dropped.
+    Models are told apart by their weights. Models of the earlier result that are not among
+    `choices` stay in it. If the base model was trained again, the earlier result is dropped.
 
     Args:
         choices: The models, the base first.
@@ -48,7 +48,7 @@ def measure_each(
         config: The configuration of the command, with `model` and `overwrite`.
 
     Returns:
-        The result of the models asked for, in their order.
+        The result of the models in `choices`, in their order.
 
     Raises:
         LseError: See `locked`, `ModelChoice.load`, `load` and `measure`.

@@ -1,6 +1,6 @@
-"""AnswerCache: what a model was asked before, by the hash of its weights.
+"""AnswerCache: earlier scores and answers of a model, by the hash of its weights.
 
-A base model is asked the same general questions with every language; they are asked once.
+Every language asks the base model the same general questions; the model answers them once.
 """
 
 import dataclasses
@@ -22,12 +22,12 @@ class AnswerCache:
     """The scores of one model, in a folder of its own.
 
     The folder holds `scores.safetensors` and, per task, what the model answered (`<task>.jsonl`).
-    Scores are found by task, metric and hash of the questions; other questions are other scores.
+    Scores are found by task, metric and hash of the questions; other questions have other scores.
 
     Args:
         folder: The folder of all models.
         fingerprint: Hash of the weights.
-        fresh: Do not find scores from before.
+        fresh: Ignore earlier scores.
 
     Raises:
         ArtifactError: Scores that cannot be read.
@@ -78,6 +78,6 @@ def _by_measure(table: EvaluationTable) -> dict[Measure, Tensor]:
 def _updated(
     known: Mapping[Measure, Tensor], new: Mapping[Measure, Tensor]
 ) -> dict[Measure, Tensor]:
-    """Put new scores in the place of those of the same task and metric."""
+    """Replace the scores of the same task and metric by new ones."""
     replaced = {(measure.task, measure.metric) for measure in new}
     return {m: v for m, v in known.items() if (m.task, m.metric) not in replaced} | {**new}

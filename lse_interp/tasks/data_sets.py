@@ -1,6 +1,6 @@
 """DataSet: where the rows of a benchmark are, on the Hugging Face hub or in a local copy.
 
-Local copies stand in for the hub, in a folder laid out as
+Local copies replace the hub, in a folder laid out as
 
     <data_dir>/<name>/<configuration>/<split>.jsonl     (or .jsonl.gz, .parquet, .csv, .tsv)
     <data_dir>/<name>/<split>.jsonl                     for a benchmark of English, if you like
@@ -9,9 +9,9 @@ e.g. `data/belebele/est_Latn/test.jsonl`, `data/arc_easy/validation.parquet`. A 
 may have any spelling of its code (`est_Latn`, `ekk_Latn`, `ekk`, `est`, `et`). Columns are those of
 the hub.
 
-Where a data set on the hub cannot be opened, the hub's own parquet copy of it
-(`refs/convert/parquet`) is tried. The tests read local files of these columns in every format, and
-local data sets through the code that reads the hub; they do not reach the hub itself.
+If a data set on the hub cannot be opened, the hub's own parquet copy of it (`refs/convert/parquet`)
+is tried. The tests read local files of these columns in every format, and local data sets through
+the code that reads the hub; they do not reach the hub itself.
 """
 
 import dataclasses

@@ -37,12 +37,12 @@ def evaluate(
 
     Args:
         models: Label -> model, with its tokenizer; the first is the base.
-        questions: Task -> its questions; see `questions_of`. None takes the tasks of
-            `model.defaults`, where the model is the base.
+        questions: Task -> its questions; see `questions_of`. None takes the tasks of the base
+            model's `defaults`.
         language: The language that the models were trained on, ISO 639-3.
-        parallel: Sentences whose loss is measured too, in `language`, and in English and the other
-            languages that the paper compares with, as far as they are in the text: a text, what
-            `load_parallel` takes, or `none`. None takes that of `model.defaults`.
+        parallel: Sentences to measure losses on: a text, what `load_parallel` takes, or `none`.
+            Losses are measured in `language`, in English, and in the other languages that the paper
+            compares with, if the text has them. None takes that of `model.defaults`.
         methods: Label -> method and seed; by default the label and 0.
         batch_size: Questions per forward pass; changes results by rounding alone.
 

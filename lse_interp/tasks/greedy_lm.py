@@ -2,9 +2,9 @@
 
 `HFLM` of lm-evaluation-harness 0.4.13 makes greedy outputs depend on the batch in one way: the
 repetition penalty of transformers also counts left padding, so that a padding token which is also
-the EOS (the usual choice where a tokenizer has none of its own) makes padded prompts end later
-than unpadded ones. It is also slow to stop: a batch is generated to the last token unless every
-row meets the *same* stop string. `GreedyLM` replaces these two steps and the splitting of tokens
+the EOS (the usual choice for a tokenizer without a padding token) makes padded prompts end later
+than unpadded ones. It is also slow to stop: a batch is generated to the last token unless every row
+meets the *same* stop string. `GreedyLM` replaces these two steps and the splitting of tokens
 between prompt and option; the harness builds batches, cuts texts at stop strings and computes
 log-likelihoods.
 """
@@ -74,7 +74,7 @@ class GreedyLM(HFLM):
         left_truncate_len: int | None = None,
         **kwargs: Any,
     ) -> list[int]:
-        """Tokenise a text as HFLM does, also where there is neither BOS nor EOS."""
+        """Tokenise a text as HFLM does, also without BOS and EOS."""
         if add_special_tokens is None and self.prefix_token_id is None:
             add_special_tokens = False
         return super().tok_encode(
@@ -106,9 +106,9 @@ class GreedyLM(HFLM):
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Tokenise a prompt and what follows it.
 
-        As the harness does, by tokenising both together; but where a token would reach across the
-        end of the prompt (in Chinese or Japanese, say) the harness loses its characters, so that
-        there the two are tokenised one by one.
+        Like the harness, it tokenises both together. If a token reaches across the end of the
+        prompt (as in Chinese or Japanese), the harness loses its characters; then the two are
+        tokenised one by one.
         """
         prompt = context.rstrip()
         continuation = context[len(prompt) :] + continuation
@@ -267,7 +267,7 @@ def _eos_ids(model: HookedModel) -> tuple[int, ...]:
 
 @contextlib.contextmanager
 def _without_own_settings(hf: Any) -> Iterator[None]:
-    """Set a model's generation settings aside: `generate` takes what it is not told from them."""
+    """Set a model's generation settings aside: `generate` takes missing arguments from them."""
     own = hf.generation_config
     hf.generation_config = GenerationConfig()
     try:

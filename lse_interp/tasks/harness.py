@@ -38,7 +38,7 @@ def as_lm(model: HookedModel, *, batch_size: int = 8, progress: bool = False) ->
         raise LseError(f"{model.name} has no tokenizer. Give HookedModel one with the model.")
     if batch_size < 1:
         raise LseError(f"`batch_size` must be at least 1; got {batch_size}.")
-    # What a user must know is said by this package's own logs.
+    # This package's own logs say what a user must know.
     with quiet("lm_eval", level=logging.ERROR):
         from lse_interp.tasks.greedy_lm import GreedyLM
 
@@ -72,7 +72,7 @@ def run_tasks(lm: Any, tasks: Mapping[Task, Sequence[Document]]) -> dict[str, li
 
     from lse_interp.tasks.harness_task import DocumentTask
 
-    # What a user must know is said by this package's own logs.
+    # This package's own logs say what a user must know.
     with quiet("lm_eval", level=logging.ERROR):
         results = evaluate(
             lm=lm,
@@ -89,7 +89,7 @@ def run_tasks(lm: Any, tasks: Mapping[Task, Sequence[Document]]) -> dict[str, li
 
 
 def require_harness() -> None:
-    """Refuse to go on without the packages that evaluation needs.
+    """Refuse to run without the packages that evaluation needs.
 
     Raises:
         LseError: names the package and the command that installs it.

@@ -60,7 +60,7 @@ def sentence_bleu(hypothesis: str, reference: str, *, language: str) -> float:
 
     Args:
         hypothesis: the translation; an empty one scores 0.
-        reference: what it should be.
+        reference: the right translation.
         language: language of both, by any spelling.
 
     Raises:
@@ -97,7 +97,7 @@ def extract_letter(text: str, letters: str) -> str | None:
     """Find the letter a text answers with, by the rules above.
 
     Args:
-        text: what was generated.
+        text: the generated text.
         letters: letters of the options, capitals, e.g. `ABCD`.
 
     Returns:

@@ -1,7 +1,7 @@
-"""Ask the models of one language what they were not asked before, and write their table.
+"""Ask the models of one language only new questions, and write their table.
 
-A finished table of other questions is refused. Models that are in the table and are not asked for
-now stay in it.
+A finished table of other questions is refused. Models of the table that are not named now stay in
+it.
 """
 
 import dataclasses
@@ -49,7 +49,7 @@ _REMEDY = (
 
 @dataclasses.dataclass(frozen=True)
 class Asking:
-    """What the models of one language are asked.
+    """The questions for the models of one language.
 
     Raises:
         CorpusError: Nothing is asked or measured.
@@ -64,7 +64,7 @@ class Asking:
     answers: Path
     """Folder of the answers, one folder per model in it."""
     overwrite: bool = False
-    """Ask again what was asked before."""
+    """Ask every question again."""
 
     def __post_init__(self) -> None:
         if not self.questions and self.parallel is None:
@@ -97,11 +97,11 @@ def update_table(
         config: The configuration of the command, for provenance and errors.
 
     Returns:
-        The table of the models asked for.
+        The table of the models in `choices`.
 
     Raises:
         MismatchError: A run of another base model; or a finished table of other questions, or with
-            another model of the method and seed of one asked for.
+            another model with the method and seed of one in `choices`.
         ArtifactError: A table or a run that cannot be read.
     """
     parts: list[EvaluationTable] = []
@@ -149,7 +149,7 @@ def choose_models(
 
 
 def _ask_one(model: HookedModel, asking: Asking, choice: ModelChoice) -> EvaluationTable:
-    """Ask one model what it was not asked before, and keep the answers."""
+    """Ask one model the questions it has not answered yet, and keep the answers."""
     cache = AnswerCache(asking.answers, str(model.info.fingerprint), fresh=asking.overwrite)
     about: dict[str, Any] = {
         "label": choice.label,
@@ -180,7 +180,7 @@ def _ask_one(model: HookedModel, asking: Asking, choice: ModelChoice) -> Evaluat
 def _require_same_questions(
     table: EvaluationTable, measures: Sequence[Measure], *, path: Path, config: Any
 ) -> EvaluationTable:
-    """Return a finished table, its measures in the order asked for; names of rows may differ.
+    """Return a finished table, its measures in the given order; names of rows may differ.
 
     Raises:
         MismatchError: The table holds other tasks, questions or metrics.
@@ -215,7 +215,7 @@ def _require_distinct_methods(
 
 
 def _changed(found: Sequence[Measure], asked: Sequence[Measure]) -> str:
-    """Say which tasks differ: in the table alone, asked for alone, or with other questions."""
+    """Say which tasks differ: only in the table, only requested, or with other questions."""
     before, now = (
         {m.task: {other.key for other in measures if other.task == m.task} for m in measures}
         for measures in (found, asked)

@@ -13,13 +13,13 @@ lm-eval run --include_path tasks --tasks lse_interp --model vllm \
 
 A folder holds one file per task, two for a `choice` (a YAML task has one type of output:
 `belebele_mlt` generates, `belebele_mlt_loglikelihood` compares the letters), and one Python file
-with the functions they name, which come from this module. The tag `lse_interp` stands for all.
+with the functions they name, which come from this module. The tag `lse_interp` names all of them.
 Local copies of the benchmarks take the place of the hub with `--metadata '{"data_dir": "/path"}'`.
 
 Scores are those of `harness.run_tasks`, with two differences of the harness's own `hf` model: its
 repetition penalty counts padding, which `--batch_size 1` avoids (vLLM has none), and it loses
-characters where a token would reach across the end of a prompt (options without a space before
-them). See `greedy_lm`.
+characters if a token reaches across the end of a prompt (options without a space before them). See
+`greedy_lm`.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""In which order a process reads blocks: each block once per epoch, however many processes share.
+"""The order in which processes read blocks: every block once per epoch.
 
 Consecutive batches go to the processes in turn, so n processes together read what one process with
 n times the batch size reads. In the last round of an epoch, empty blocks, which predict nothing,

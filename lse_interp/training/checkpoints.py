@@ -1,4 +1,4 @@
-"""The checkpoint of an unfinished run: one file, written whole or not at all, of one run alone."""
+"""The checkpoint of an unfinished run: one file of one run, written whole or not at all."""
 
 import contextlib
 import dataclasses
@@ -39,10 +39,10 @@ class State:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint says of itself."""
+    """The description of a checkpoint, without its tensors."""
 
     settings: Mapping[str, Any]
-    """Those of its run."""
+    """The settings of its run."""
     overwrites: str | None
     """For a run that overwrites: the checksum of the finished run that it will replace, or an empty
     text where there was none. None for a run that does not overwrite."""
@@ -53,7 +53,7 @@ class CheckpointStore:
     """A folder with the last checkpoint of one run, and the best weights so far.
 
     Args:
-        folder: Where; need not exist.
+        folder: The folder; it need not exist.
         settings: Everything the run depends on, JSON-ready.
     """
 
@@ -61,7 +61,7 @@ class CheckpointStore:
         self.folder = folder
         self.settings: dict[str, Any] = json.loads(json.dumps(dict(settings)))
         self.overwrites: str | None = None
-        """What `Checkpoint.overwrites` will say."""
+        """The value of `Checkpoint.overwrites` in the next checkpoint."""
 
     @property
     def path(self) -> Path:
@@ -73,7 +73,7 @@ class CheckpointStore:
         return self.folder / "best.safetensors"
 
     def found(self) -> Checkpoint | None:
-        """Read what the checkpoint says of itself; None if there is none.
+        """Read the description of the checkpoint; None if there is none.
 
         Raises:
             ArtifactError: It is damaged.
@@ -103,10 +103,10 @@ class CheckpointStore:
         return True
 
     def save(self, tensors: Mapping[str, Tensor], *, state: State) -> None:
-        """Write a checkpoint in the place of the one before.
+        """Write a checkpoint and replace the previous one.
 
         Raises:
-            LseError: It could not be written; the one before is still there.
+            LseError: It could not be written; the previous one is kept.
         """
         meta = Checkpoint(self.settings, self.overwrites, state)
         with self.guarded(f"the checkpoint of step {state.step}"):
@@ -122,7 +122,7 @@ class CheckpointStore:
         """Keep the weights of the best validation so far.
 
         Raises:
-            LseError: They could not be written; those before are still there.
+            LseError: They could not be written; the previous ones are kept.
         """
         with self.guarded(f"the best weights, of step {step}"):
             save_artifact(

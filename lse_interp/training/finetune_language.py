@@ -39,7 +39,7 @@ def finetune_language(
     """Train a language's neurons (or a baseline), and return what changed.
 
     The model is the same afterwards, to the bit: put the result into it with `apply_subnetwork`.
-    While `ffn` and `full` train, a copy of what they change waits on the host.
+    While `ffn` and `full` train, the host keeps a copy of the weights they change.
 
     Args:
         model: The model, with its tokenizer.
@@ -51,11 +51,11 @@ def finetune_language(
         random_match: What random neurons have in common with the language's: `size` (the default),
             `layer` or `activity`.
         n_tokens: Text tokens to train on; None takes all, up to the paper's 100 million.
-        options: Hyper-parameters; what is None follows from the method and `model.defaults`.
+        options: Hyper-parameters; None takes the value of the method or of `model.defaults`.
         folder: Where the run, its checkpoints and logs go. If the run was interrupted, the same
-            call resumes it. None keeps nothing on disk, which suits `target` and `random` alone.
-        overwrite: Whether to train again what is finished, and to delete an unfinished run in
-            `folder` first. If interrupted, the same call resumes.
+            call resumes it. None keeps nothing on disk; only `target` and `random` allow it.
+        overwrite: Whether to repeat a finished run, and to delete an unfinished run in `folder`
+            first. If interrupted, the same call resumes.
 
     Returns:
         The run, with the weights of the best validation loss.

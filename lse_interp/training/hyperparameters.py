@@ -15,7 +15,7 @@ _OF_SOME_METHODS = ("engine", "lora_rank", "lora_alpha")
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
-    """Where the released code departs from the paper, or from good practice."""
+    """How the released code departs from the paper, or from good practice."""
 
     padding_is_label: bool = False
     """Padding at the end of a text counts as something to predict."""
@@ -76,26 +76,25 @@ class Hyperparameters:
     checkpointing: bool = False
     """Recompute activations in the backward pass instead of keeping them."""
     lora_rank: int | None = None
-    """Rank of `lora`; by default 62, or that of the model's defaults: 1 for the embedded model, for
-    as many weights as a subnetwork has, which is how the paper came to 62. With `--profile authors`
-    32."""
+    """Rank of `lora`; by default 62, or that of the model's defaults: 1 for the embedded model.
+    Both give about as many weights as a subnetwork has. With `--profile authors` 32."""
     lora_alpha: float | None = None
     """Scale of `lora`; by default 32, or that of the model's defaults: 0.5 for the embedded model,
     which is 32 / 62 of its rank. With `--profile authors` 64."""
     profile: Literal["fixed", "authors"] = "fixed"
     """`authors` repeats the choices of the released code; see docs/method.md."""
     seed: int = 0
-    """Of the order of the text, random neurons and LoRA's first values."""
+    """Seed of the order of the text, of random neurons and of LoRA's first values."""
 
     @property
     def switches(self) -> Profile:
-        """What the profile stands for, with the LoRA flags applied."""
+        """The choices of the profile, with the LoRA flags applied."""
         chosen = PROFILES[self.profile]
         given: dict[str, Any] = {"lora_rank": self.lora_rank, "lora_alpha": self.lora_alpha}
         return dataclasses.replace(chosen, **{k: v for k, v in given.items() if v is not None})
 
     def with_defaults(self, method: Method, defaults: ModelDefaults) -> "Hyperparameters":
-        """Fill in what depends on the method and the model; `None` nowhere means anything else.
+        """Fill in what depends on the method and the model; `None` has no other meaning.
 
         Raises:
             LseError: See `check`.
@@ -113,7 +112,7 @@ class Hyperparameters:
         return dataclasses.replace(self, **missing)
 
     def check(self, method: Method) -> None:
-        """Refuse values out of range or that contradict each other.
+        """Refuse values that are out of range or contradict each other.
 
         Raises:
             LseError: Names all of them.
@@ -122,7 +121,7 @@ class Hyperparameters:
             raise LseError("\n".join(faults))
 
     def describe(self, method: Method) -> dict[str, Any]:
-        """List what the result depends on; how it is computed is left out."""
+        """List the settings that the result depends on, without those of how it is computed."""
         left_out = {"checkpointing", "loss_chunk", *_OF_SOME_METHODS} - set(method.flags)
         values = dataclasses.asdict(self)
         entries = {name: value for name, value in values.items() if name not in left_out}

@@ -3,8 +3,8 @@
 Replicas (DDP): every process holds the model, and gradients are averaged. Shards (FSDP2): every
 process holds a part of each block (see `models.placement.fsdp`), of one model or, with a
 parallelism config, of one of several replicas, such as one per machine. This package shards the
-model itself: the plugin of accelerate would rebuild parameters that the engines hold. What its
-configuration asks for is done or refused.
+model itself: the plugin of accelerate would rebuild parameters that the engines hold. Each option
+of its configuration is followed or refused.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _USE_MESH = "ACCELERATE_USE_PARALLELISM_CONFIG"
 _MESH = "PARALLELISM_CONFIG_"
 _OTHER_DIMENSIONS = {"TP": "tensor", "CP": "context", "SP": "sequence"}
 _FIRST_TORCH = (2, 7)
-"""Since then, `fully_shard` takes parameters to leave alone."""
+"""Since this version, `fully_shard` takes parameters to leave alone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +60,10 @@ class Launch:
         )
 
     def faults(self, *, device: str | None) -> list[str]:
-        """List what the launch asks for and fine-tuning does not do, and what to ask instead.
+        """List the launch options that fine-tuning does not support, and what to use instead.
 
         Args:
-            device: The device asked for.
+            device: The requested device.
         """
         world = Processes.find().world
         faults = _precision_faults() + _strategy_faults()
@@ -89,7 +89,7 @@ class Launch:
 
     @contextlib.contextmanager
     def hidden(self) -> Iterator[None]:
-        """Hide the launch from transformers and accelerate, which would shard what is sharded."""
+        """Hide the launch from transformers and accelerate, which would shard again."""
         names = (_USE_FSDP, _USE_MESH)
         values = {name: os.environ.pop(name) for name in names if name in os.environ}
         try:

@@ -75,12 +75,12 @@ def train(
 
     Args:
         hf: A transformers model, or a peft model around one; its blocks may be sharded.
-        engine: What is trained.
+        engine: Holds the weights to train.
         text: Text to train on, and to validate on.
         options: Hyper-parameters with all defaults filled in.
         language: Of the training text; its validation loss decides which weights are best.
         store: Where checkpoints go.
-        resume_from: The state of the checkpoint in `store` to resume from; None begins.
+        resume_from: The state of the checkpoint in `store`; None starts from the beginning.
         log_folder: Where TensorBoard logs go; None writes none.
 
     Raises:

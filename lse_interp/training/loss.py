@@ -1,8 +1,8 @@
 """The loss of a causal language model, whole or in chunks of positions.
 
 The logits of a large vocabulary are the largest tensor of a training step. In chunks, they exist
-for `chunk` positions at a time. Where the head is frozen, the forward pass forms the gradient of
-its input too, so nothing is computed twice. A trained head is recomputed in the backward pass.
+for `chunk` positions at a time. If the head is frozen, the forward pass forms the gradient of its
+input too, so nothing is computed twice. A trained head is recomputed in the backward pass.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a training says while it runs, and afterwards."""
+"""What a training reports while it runs and at its end."""
 
 import contextlib
 import logging
@@ -90,7 +90,7 @@ def report(result: FinetuneRun) -> None:
 
 
 def peak_memory() -> int:
-    """Return the most bytes held: on the GPU where there is one, else by the process, ever."""
+    """Return the peak memory in bytes: of the GPU if there is one, else of the process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024

@@ -21,7 +21,7 @@ class RunName:
 
     method: Method
     variant: str | None = None
-    """Of the method, e.g. `layer` of random neurons."""
+    """Variant of the method, e.g. `layer` of random neurons."""
     profile: str = "fixed"
     n_tokens: int | None = None
     seed: int = 0

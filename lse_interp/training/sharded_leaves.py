@@ -1,9 +1,9 @@
 """Training a model whose blocks are spread over processes (FSDP2), leaf by leaf.
 
-What FSDP2 does by itself: it gathers a block where it computes, and reduces the gradients of
-weights that are trained in parts. What is left: gradients of leaves that every process holds whole
-are averaged, norms and optimizer steps keep the two kinds apart, and checkpoints hold whole
-tensors, so a run can be resumed whichever way the model is held.
+FSDP2 itself gathers a block when it computes, and reduces the gradients of weights that are trained
+in parts. This module does the rest. It averages the gradients of leaves that every process holds
+whole. It keeps the two kinds apart in norms and optimizer steps. It collects whole tensors for
+checkpoints, so a run can be resumed whichever way the model is held.
 """
 
 from collections.abc import Iterable, Mapping
@@ -59,7 +59,7 @@ def shard_root(root: nn.Module, *methods: str) -> None:
 
 
 def release(root: nn.Module) -> None:
-    """Give back what blocks still hold of each other's parts after a pass without gradients."""
+    """Free the parts of other processes that blocks still hold after a pass without gradients."""
     for module in root.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
@@ -96,7 +96,7 @@ def hand_out(values: Mapping[str, Tensor] | None, tensors: Mapping[str, Tensor])
 
     Args:
         values: Whole tensors by name; None in the other processes.
-        tensors: Where each process keeps them, or its part of them.
+        tensors: The tensors of this process, or its parts of them.
     """
     for name, tensor in tensors.items():
         if not distributed.is_initialized():

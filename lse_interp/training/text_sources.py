@@ -16,7 +16,7 @@ _EMBEDDED = "embedded"
 
 
 def training_corpus(text: CorpusArgs, language: str) -> Corpus:
-    """Open the corpus to train on; of the embedded one the split `adapt` unless told otherwise."""
+    """Open the corpus to train on; the default split of the embedded corpus is `adapt`."""
     split = "adapt" if text.corpus == _EMBEDDED and text.split is None else text.split
     return load_corpus(text.corpus, language=language, split=split)
 
@@ -29,7 +29,7 @@ def validation_texts(
     Args:
         spec: `embedded`, `flores`, `ntrex:<folder>`, or anything `load_corpus` takes; None takes
             `embedded` with the embedded corpus, else `flores`.
-        corpus: What is trained on.
+        corpus: The training corpus.
         languages: ISO 639-3.
 
     Raises:
@@ -69,7 +69,7 @@ def require_kinds(corpus: Any, validation: Any, neurons: Any) -> None:
 
 
 def reader(corpus: Corpus | Iterable[str]) -> Callable[[], Iterable[str]]:
-    """Return what opens the text, which is read twice."""
+    """Return a function that opens the text; the text is read twice."""
     if isinstance(corpus, Corpus):
         return corpus.documents
     documents = list(corpus)

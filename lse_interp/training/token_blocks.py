@@ -40,7 +40,7 @@ _PAPER_TOKENS = 100_000_000
 
 _SENTENCE_END = re.compile(r"(?<=[.!?։؟।])\s+|(?<=[。！？])")
 _SHORTEST_PIECE = 16
-"""Characters below which a piece of text may stand on both sides: a heading, a name."""
+"""A piece of text with fewer characters may be on both sides: a heading, a name."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class TokenBlocks:
 
 @dataclass(frozen=True)
 class Text:
-    """What a run reads."""
+    """The text that a run reads."""
 
     training: TokenBlocks
     validation: Mapping[str, TokenBlocks]
@@ -255,7 +255,7 @@ def _packing(model: HookedModel, options: Hyperparameters) -> Packing:
 def _with_labels(
     ids: Int32[Tensor, "batch pos"], labels: Int32[Tensor, "batch pos"]
 ) -> TokenBlocks:
-    """Leave out blocks with nothing to predict, whose mean loss would be no number."""
+    """Leave out blocks with nothing to predict: their mean loss would be NaN."""
     predicts = (labels != IGNORE).any(dim=1)
     if not predicts.any():
         raise CorpusError(

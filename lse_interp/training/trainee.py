@@ -20,7 +20,7 @@ class Trainee(nn.Module):
 
     Args:
         hf: A transformers model, or a peft model around one.
-        engine: What is trained.
+        engine: Holds the weights to train.
         loss_chunk: See `total_loss`.
     """
 
@@ -37,7 +37,7 @@ class Trainee(nn.Module):
         return total_loss(self.hf, ids, labels, chunk=self.loss_chunk)
 
     def require_chunkable(self) -> None:
-        """Refuse `loss_chunk` where it would give another loss; see `check_chunked`."""
+        """Refuse `loss_chunk` if it would give another loss; see `check_chunked`."""
         if self.loss_chunk is not None:
             check_chunked(self.hf)
 

@@ -1,7 +1,7 @@
-"""One training run from packed text to a `FinetuneRun`: found finished, resumed, or begun.
+"""One training run from packed text to a `FinetuneRun`: reused, resumed or started.
 
-A run is known by its settings: everything its result depends on. A folder that holds a run with
-other settings, finished or not, is refused.
+Its settings identify a run: everything its result depends on. A folder that holds a run with other
+settings, finished or not, is refused.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ _RECORDED = ("n_training_tokens", "tokens")
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run, as far as it decides what to do."""
+    """What must be known of a finished run to decide what to do."""
 
     checksum: str
     settings: Mapping[str, Any]
@@ -55,7 +55,7 @@ def check_folder(folder: str | Path | None, *, method: Method) -> None:
     """Refuse a run without a folder that needs one, before any text is read.
 
     Raises:
-        LseError: A method, or several processes, that cannot do without.
+        LseError: The method, or a launch of several processes, needs a folder.
     """
     if folder is not None:
         return
@@ -78,10 +78,10 @@ def next_step(
     """Decide what to do about a run, from what its folder holds.
 
     Args:
-        settings: Those of the run that is asked for.
+        settings: Those of the requested run.
         finished: The finished run in the folder.
         checkpoint: The checkpoint in the folder.
-        overwrite: Whether to train again what is finished.
+        overwrite: Whether to repeat a finished run.
         folder: As errors name it.
 
     Returns:
@@ -116,7 +116,7 @@ def next_step(
 
 @dataclass(frozen=True, eq=False)
 class TrainingRun:
-    """What is trained, on what and how."""
+    """One training: its model, its text and its settings."""
 
     model: HookedModel
     language: str
@@ -125,10 +125,10 @@ class TrainingRun:
     label: str
     """The method as the run names it: `random:size`."""
     neurons: tuple[Int64[Tensor, " _neuron"], ...] | None
-    """What the method chose, per layer; None if it chooses none."""
+    """The neurons that the method chose, per layer; None if it chooses none."""
     text: Text
     n_tokens: int | None
-    """The token budget that was asked for."""
+    """The requested token budget."""
     source: str
     """Where the text came from."""
     options: Hyperparameters
@@ -171,7 +171,7 @@ class TrainingRun:
             LseError: A write failed, or another process is at this run.
         """
         with self._processes.joined(trains_on=self.model.device.type):
-            # Several processes look together, below, so that they find the same.
+            # Several processes look together, below, so that all find the same.
             if self._processes.world == 1 and (found := self._plainly_finished()) is not None:
                 return found
             with self._work_folder() as work:
@@ -181,7 +181,7 @@ class TrainingRun:
         step, finished, checkpoint = self._look(store)
         if step == "resume" and self.overwrite and not self._processes.decide(store.is_whole):
             step = "begin"
-        # Nobody may change what another has yet to look at.
+        # No process may change the folder before the others have looked at it.
         self._processes.wait()
         if step == "reuse":
             assert finished is not None

@@ -24,7 +24,7 @@ def test_put_between_replaces_what_is_there_and_nothing_else(tmp_path):
 def test_put_between_refuses_a_page_without_its_markers(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"before {MARKER} after", encoding="utf-8")
-    with pytest.raises(LseError, match="should hold <!-- here --> twice.* it is there 1 times"):
+    with pytest.raises(LseError, match="should hold <!-- here --> twice.* found it 1 times"):
         put_between(page, MARKER, "new")
     assert page.read_text(encoding="utf-8") == f"before {MARKER} after"
 

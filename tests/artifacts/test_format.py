@@ -155,7 +155,7 @@ def test_load_refuses_altered_metadata(tmp_path):
 
 
 def test_load_refuses_what_is_not_there(tmp_path):
-    with pytest.raises(ArtifactError, match="does not exist. Run the stage that writes it first"):
+    with pytest.raises(ArtifactError, match="does not exist. Run the command that writes it first"):
         read(tmp_path / "absent.safetensors")
 
 

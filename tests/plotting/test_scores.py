@@ -96,7 +96,7 @@ def test_improvements_frame_lies_within_its_tasks(tasks):
 def test_frames_refuse_tables_with_nothing_to_average():
     with pytest.raises(LseError, match="lacks the columns headline, unit"):
         improvements_frame(table().drop(columns=["unit", "headline"]))
-    with pytest.raises(LseError, match="no model beside the base model"):
+    with pytest.raises(LseError, match="no model besides the base model"):
         improvements_frame(table()[lambda frame: frame["method"] == "base"])
     with pytest.raises(LseError, match="no headline score in points or percent"):
         scores_frame(table().assign(unit="nats"))
@@ -181,5 +181,5 @@ def test_data_size_scores_frame_averages_per_amount_of_text():
     assert ax.get_ylabel() == "Improvement over base (points)"
     with pytest.raises(LseError, match="lacks the column tokens"):
         data_size_scores_frame(table())
-    with pytest.raises(LseError, match="no model beside the base model"):
+    with pytest.raises(LseError, match="no model besides the base model"):
         data_size_scores_frame(scores[:1])

@@ -46,7 +46,7 @@ _EVIDENCE = ("neurons", "scores", "probability")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
-    """What is compared with the base model, and everything the result depends on."""
+    """The inputs of a comparison, and everything the result depends on."""
 
     model: HookedModel
     language: str
@@ -69,7 +69,7 @@ def case_of(
     selected: Bool[Tensor, "layer neuron"] | Literal["trained", "language"] | None = None,
     language: str | None = None,
 ) -> Case:
-    """Gather what is compared: the model after, and the neurons with their scores.
+    """Gather the inputs of a comparison: the model after, and the neurons with their scores.
 
     Args:
         base: the model before.
@@ -220,7 +220,7 @@ def is_of(deltas: WeightDeltas, base: HookedModel, case: Case) -> bool:
 def check_options(
     *, language: str | None, run: str | None, base: str | None, tuned: str | None, select: str
 ) -> None:
-    """Refuse options of the command that contradict each other or leave something open.
+    """Refuse options of the command that contradict each other or are incomplete.
 
     Raises:
         LseError: Such options.

@@ -27,7 +27,7 @@ __all__ = ["OTHER_COLUMNS", "UNDETERMINED", "WeightDeltas"]
 
 
 UNDETERMINED = "und"
-"""The language of two models whose difference belongs to no language; an ISO 639 code."""
+"""The ISO 639 code of two models whose difference belongs to no language."""
 
 OTHER_COLUMNS = ("parameter", "n_entries", "n_changed", "l2", "max_abs")
 """Columns of `WeightDeltas.others`."""
@@ -149,7 +149,7 @@ class WeightDeltas(Stored):
 
     @property
     def rms(self) -> Float64[Tensor, "layer projection"]:
-        """Root mean square change of a selected entry: `l2` freed from the number of neurons."""
+        """Root mean square change of a selected entry: L2 norm over the root of their number."""
         return self.l2 / self.n_entries[:, None].double().sqrt()
 
     @property
@@ -166,8 +166,8 @@ class WeightDeltas(Stored):
 
             share = 1 - |d - e|^2 / |d|^2.
 
-        1 where the change is decay and nothing else, 0 where there is no decay, and below 0 where
-        the change goes against it, as when training grows the weights.
+        It is 1 if the change is only decay, 0 if there is no decay, and below 0 if the change goes
+        against it, as when training grows the weights.
         """
         return self._explained / self.l2.square()
 
@@ -225,7 +225,7 @@ class WeightDeltas(Stored):
 
         Columns: language, name, layer, neuron, the score under `score_name`, probability,
         norm_gate, norm_up, norm_down (L2 of the change of its row or column) and norm (of all of
-        them together). NaN where unknown, and norm_gate where there is no gate.
+        them together). NaN if unknown; norm_gate is also NaN if there is no gate.
         """
         layer = torch.arange(self.base.n_layers).repeat_interleave(self.n_neurons).numpy()
         norms = torch.cat(self.neuron_norms, dim=-1).numpy()
@@ -253,9 +253,9 @@ class WeightDeltas(Stored):
     def correlation(self) -> dict[str, float]:
         """Correlate how far a neuron moved with its score: Spearman's rank correlation.
 
-        Layers differ in both, so the correlation over all neurons may be that of the layers; the
-        one within layers averages the layers' own, weighted by their neurons. Neurons that never
-        fire (infinite score) are left out.
+        Layers differ in both, so the correlation over all neurons may only reflect the layers. The
+        one within layers averages the correlations of the layers, weighted by their neurons.
+        Neurons that never fire (infinite score) are left out.
 
         Returns:
             `overall`, `within_layers` (both NaN where undefined) and `n_neurons`.

@@ -60,14 +60,14 @@ class Benchmark:
     question: Callable[..., Document] | None = None
     """Write the question of a row: `question(row, where=...)`."""
     documents: Callable[[Task, Reading], Iterator[Document]] | None = None
-    """Write all questions of a task, where a row is not a question."""
+    """Write all questions of a task, if its rows are not questions."""
     example: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Cells for `prompt_template`, of the columns that a placeholder does not fit."""
 
     def prompt_template(self, task: Task, reading: Reading) -> str:
-        """Return the prompt of a task with names in the place of what differs between questions.
+        """Return the prompt of a task, with names in place of the parts that differ by question.
 
-        Where the questions have no columns, it is the prompt of the first question.
+        If the questions have no columns, it is the prompt of the first question.
         """
         if task.source is not None:
             name = lookup(task.language).name
@@ -89,8 +89,8 @@ SUITES: Mapping[str, tuple[str, ...]] = {
         *("hellaswag", "piqa", "winogrande", "mmlu"),
     ),
 }
-"""Names that stand for several benchmarks; `paper` in the order of its Table 2. Source: paper,
-section 4.2."""
+"""Names of groups of benchmarks; `paper` in the order of its Table 2. Source: paper, section
+4.2."""
 
 
 def tasks_of(language: str, names: Sequence[str]) -> list[Task]:
@@ -162,7 +162,7 @@ def in_english(benchmark: Benchmark, name: str, language: Language) -> list[Task
 
 
 def in_each_language(benchmark: Benchmark, name: str, language: Language) -> list[Task]:
-    """List the task of a language; none where the data set lacks it."""
+    """List the task of a language; none if the data set lacks it."""
     assert benchmark.data is not None
     if not benchmark.data.configs(language):
         return []
@@ -173,7 +173,7 @@ def in_each_language(benchmark: Benchmark, name: str, language: Language) -> lis
 def in_both_directions(
     benchmark: Benchmark, name: str, language: Language, *, prefix: str = ""
 ) -> list[Task]:
-    """List the translations of a language into English and back; none where the data lack it.
+    """List the translations of a language into English and back; none if the data lack it.
 
     Args:
         benchmark: The benchmark.

@@ -1,8 +1,9 @@
 """What every way of training shares: leaves for the optimizer, and the steps around its step.
 
-The optimizer never sees the model's weights. It sees leaves, in float32 at least; before its step
-their gradients are there, and after it the model holds their values. So the model is an ordinary
-transformers model at every moment, and weight decay, clipping and momenta touch the leaves alone.
+The optimizer never sees the model's weights. It sees leaves, in float32 at least. Before its step
+the engine gives the leaves their gradients; after it, the engine writes their values into the
+model. So the model is an ordinary transformers model at every moment, and weight decay, clipping
+and momenta touch only the leaves.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -34,13 +35,13 @@ class Engine(Protocol):
         """Return what the optimizer trains, by name."""
 
     def before_step(self) -> None:
-        """See to it that every leaf has its gradient; calling it twice does no harm."""
+        """Give every leaf its gradient; a second call changes nothing."""
 
     def after_step(self) -> None:
         """Write the values of the leaves into the model."""
 
     def close(self) -> None:
-        """Leave the model plain: no patches, no hooks, `requires_grad` as it was found."""
+        """Restore the model: no patches, no hooks, `requires_grad` as before."""
 
 
 class NeuronRows(nn.Module):
@@ -52,7 +53,7 @@ class NeuronRows(nn.Module):
 
     Raises:
         MismatchError: Neurons for another number of layers, out of range, or not ascending.
-        LseError: No neuron at all.
+        LseError: There is no neuron.
     """
 
     def __init__(self, model: HookedModel, neurons: Iterable[Int64[Tensor, " _neuron"]]) -> None:

@@ -1,9 +1,9 @@
-"""The engine `hooks`: dense gradients, masked by parameter hooks. Simple, for any model.
+"""The engine `masked`: dense gradients, masked by parameter hooks. Simple, for any model.
 
 Every weight matrix with chosen neurons gets its full gradient; a hook on the parameter sets the
-entries of all other neurons to zero as soon as it is computed. So DDP, FSDP2 and norms see the
-chosen entries alone. Before the optimizer's step these move to the leaves, and the dense gradient
-is freed. This is the reference that `compact` is tested against; it needs memory for the dense
+entries of all other neurons to zero as soon as it is computed. So DDP, FSDP2 and norms see only the
+chosen entries. Before the optimizer's step these move to the leaves, and the dense gradient is
+freed. This is the reference that `compact` is tested against; it needs memory for the dense
 gradients.
 
 Source: paper, section 3.2.
@@ -25,7 +25,7 @@ __all__ = ["MaskedGradients"]
 class MaskedGradients:
     """Train the rows of chosen neurons through masked dense gradients.
 
-    Where the model is sharded (FSDP2), make the engine after that.
+    Shard a model (FSDP2) before making the engine.
 
     Args:
         rows: The leaves.

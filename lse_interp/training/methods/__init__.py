@@ -50,13 +50,13 @@ class Method:
     """`choose(sets, language=..., variant=..., seed=...)` returns the neurons to train, per layer.
     None: the method chooses none, and `keep` writes what it trained."""
     keep: Callable[..., None] | None = None
-    """`keep(model, trainable, folder, is_main=...)` writes what is not rows of neurons."""
+    """`keep(model, trainable, folder, is_main=...)` writes weights that are not rows of neurons."""
     default_variant: str | None = None
-    """The variant where none is asked for; None for a method without variants."""
+    """The default variant; None for a method without variants."""
     lr: float = 1e-4
-    """Learning rate where none is given, before the factor of the model."""
+    """The default learning rate, before the factor of the model."""
     flags: tuple[str, ...] = ()
-    """Hyper-parameters that only some methods have, of which this is one."""
+    """Hyper-parameters of this method that some other methods lack."""
     builds_on_base: bool = True
     """Whether `load` adds to the base model, in its dtype, or reads a whole model of its own."""
     decays_weights: bool = True
@@ -69,7 +69,7 @@ class Method:
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """What stands behind the colon in the labels of the runs."""
+        """The parts after the colon in the labels of the runs."""
         return tuple(label.partition(":")[2] for label in self.looks if ":" in label)
 
     def label(self, variant: str | None = None) -> str:

@@ -1,4 +1,4 @@
-"""What the families of methods share."""
+"""Code that the families of methods share."""
 
 import dataclasses
 from pathlib import Path

@@ -49,7 +49,7 @@ class DenseMasters:
         self._masters = {name: _master(weight) for name, weight in self._weights.items()}
 
     def leaves(self) -> dict[str, nn.Parameter]:
-        """Return the masters by parameter name; a wide parameter is its own."""
+        """Return the masters by parameter name; a wide parameter is its own master."""
         return self._masters
 
     @torch.no_grad()
@@ -96,7 +96,7 @@ def _train_whole(
     options: Hyperparameters,
     weights_of: Callable[[HookedModel], dict[str, nn.Parameter]],
 ) -> Iterator[Trainable]:
-    """Make whole parameters ready to train; a copy of them waits on the host meanwhile."""
+    """Make whole parameters ready to train; meanwhile the host keeps a copy of them."""
     weights = weights_of(model)
     before = {name: local_part(w.detach())[0].cpu().clone() for name, w in weights.items()}
     engine = DenseMasters(model.hf, weights)

@@ -31,7 +31,7 @@ _FOLDER = "adapter"
 def add_lora(
     model: HookedModel, *, rank: int, alpha: float, down: bool, seed: int
 ) -> tuple[Any, dict[str, nn.Parameter]]:
-    """Put LoRA adapters on gate and up projections (up alone where there is no gate).
+    """Put LoRA adapters on gate and up projections (only on up if there is no gate).
 
     The base weights are shared, not copied; `.unload()` of the result gives the model back.
 
@@ -88,7 +88,7 @@ def _train_adapter(
 
 def _keep(model: HookedModel, trainable: Trainable, folder: Path, *, is_main: bool) -> None:
     def write(path: Path) -> None:
-        # Left to itself, peft asks the hub whether the vocabulary grew; it never does here.
+        # By default, peft asks the hub whether the vocabulary grew; it never does here.
         trainable.hf.save_pretrained(path, save_embedding_layers=False)
         write_sums(path)
 
@@ -112,7 +112,7 @@ def _load(run: FinetuneRun, args: ModelArgs) -> HookedModel:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
-        # peft asks transformers whether it checkpoints by a name that is going away.
+        # peft asks transformers about checkpointing by a deprecated name.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")
         yield
 
