@@ -24,7 +24,7 @@ RESULTS = Path("docs/results.csv")
 
 
 class Table(NamedTuple):
-    """A csv and where it is."""
+    """A csv and its path."""
 
     path: Path
     frame: pd.DataFrame

@@ -67,7 +67,7 @@ def draw(found: _Runs, request: Request) -> Iterator[Picture]:
 
 
 def draw_all_languages(found: _Runs, request: Request) -> Iterator[Picture]:
-    """Draw one small panel per language, where there are several.
+    """Draw one small panel per language, if there are several.
 
     Raises:
         ArtifactError: fewer than two languages have runs to compare.

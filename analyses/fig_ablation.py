@@ -13,7 +13,7 @@ from lse_interp.plotting.picture import Picture
 
 
 def draw(matrix: AblationMatrix, _: Request) -> Iterator[Picture]:
-    """Draw the language's own neurons, and random ones where there are some."""
+    """Draw the language's own neurons, and random ones if there are any."""
     frame = ablation_frame(matrix)
     yield Picture(
         name="fig_ablation",

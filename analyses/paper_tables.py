@@ -78,7 +78,7 @@ def summary_cells(scores: Scores, *, printed: pd.DataFrame | None = None) -> pd.
     """Average over languages, in the form of Table 2.
 
     Each group ends with the mean of its rows, and with the mean of the languages' own averages,
-    which differs where a language lacks a row.
+    which differs if a language lacks a row.
 
     Args:
         scores: of several languages.
@@ -174,7 +174,7 @@ def _joined(parts: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
 
 
 def _average(frame: pd.DataFrame, *, by: list[str]) -> pd.DataFrame:
-    """Average scores; the standard error takes what is averaged as independent."""
+    """Average scores; the standard error takes them as independent."""
     groups = frame.groupby(by, sort=False)
     found = groups["score"].agg(score="mean", n="size")
     found["stderr"] = groups["stderr"].agg(lambda errors: np.sqrt((errors**2).sum(skipna=False)))

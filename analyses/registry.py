@@ -29,7 +29,7 @@ __all__ = ["FIGURES", "Figure", "Request"]
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """Which figure is drawn, from what, and where it is written."""
+    """Which figure to draw, from what, and where to write it."""
 
     figure: tyro.conf.Positional[str]
     """A figure or table; `all`; `gallery`, the index of what was drawn; or `demo`."""
@@ -94,7 +94,7 @@ class Figure:
     needs: str
     """What it is drawn from; see `analyses.artefacts.find`."""
     published: Callable[[], Iterator[Any]] | None = None
-    """Draws the published numbers, where there are some."""
+    """Draws the published numbers, if there are any."""
     model: Literal["first", "second"] = "first"
     """Which of the two models of the paper it is about."""
     stems: tuple[str, ...] = ()

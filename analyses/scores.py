@@ -43,7 +43,7 @@ class Scores:
     """Columns: language, method, group, row, label, unit, score, stderr (missing where unknown),
     n_seeds."""
     printed: pd.DataFrame | None
-    """Averages as printed, where the source has any: language, method, group, score."""
+    """Averages as printed, if the source has any: language, method, group, score."""
     name: str
     """Short, for file names."""
     about: str

@@ -73,7 +73,7 @@ def draw_published() -> Iterator[Page]:
 
 
 def beside_published(own: pd.DataFrame, *, model: str) -> pd.DataFrame:
-    """Add the published numbers, where the paper has that model.
+    """Add the published numbers, if the paper has that model.
 
     Args:
         own: language, name, n_neurons, n_trainable, percent.
@@ -104,7 +104,7 @@ def differences(frame: pd.DataFrame) -> list[str]:
 
 
 def to_markdown(frame: pd.DataFrame) -> str:
-    """Write the table as the paper prints it, with the published numbers where there are any."""
+    """Write the table as the paper prints it, with the published numbers if there are any."""
     printed = _printed(frame)
     small = frame["n_trainable"].max() < 1e6
     columns = {

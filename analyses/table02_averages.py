@@ -4,8 +4,8 @@
     python -m analyses table02 --source published
     python -m analyses table02 runs/my-model/evaluation
 
-The paper prints this table for its first model alone; that of the second is made of its Tables 15
-to 26.
+The paper prints this table only for its first model. The table of the second is computed from its
+Tables 15 to 26.
 """
 
 from collections.abc import Iterator

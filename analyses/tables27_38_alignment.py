@@ -33,7 +33,7 @@ def draw(parts: Sequence[AlignmentCurves], request: Request) -> Iterator[Page]:
     """Tabulate what was measured, one table per language.
 
     Raises:
-        ArtifactError: one language alone, in a run; its table is written with Figure 7.
+        ArtifactError: only one language, in a run; its table is written with Figure 7.
     """
     if len(parts) < 2 and not request.paths:
         raise ArtifactError(

@@ -463,7 +463,9 @@ def test_finetune_takes_any_spelling_and_any_iterable():
     same_run(spelled, by_code)
 
 
-@pytest.mark.parametrize("method", ["target", "lora", "full"])
+@pytest.mark.parametrize(
+    "method", ["target", *(pytest.param(m, marks=pytest.mark.slow) for m in ("lora", "full"))]
+)
 def test_function_and_command_train_alike_by_name_and_by_path(tmp_path, method):
     neurons = tmp_path / "neurons.safetensors"
     copy = tmp_path / "copy"

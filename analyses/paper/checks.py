@@ -51,7 +51,7 @@ _ROUNDING = {0.01: 0.005, 0.1: 0.05}
 
 
 def agrees(printed: pd.Series, recomputed: pd.Series, *, unit: float = 0.01) -> pd.Series:
-    """Say where a recomputed number rounds to the printed one.
+    """Say which recomputed numbers round to the printed ones.
 
     Args:
         printed: numbers as printed.

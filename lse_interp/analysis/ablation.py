@@ -60,7 +60,7 @@ def measure_ablation(
         control: what random neurons match (see `NeuronSets.random_like`); None for no control.
         n_controls: draws of random neurons to average, at least 1; seeds `seed`, `seed` + 1, ...
         seed: at least 0.
-        batch_size: sentences per forward pass; changes results by rounding alone.
+        batch_size: sentences per forward pass; changes results only by rounding.
 
     Returns:
         Losses with rows and columns in family order. Languages without neurons repeat the intact

@@ -134,7 +134,7 @@ class AblationMatrix(Stored):
 
         Columns: language, n_neurons; own (rise in the language itself), others (mean over the
         other measured languages), contrast (own - others) and its standard_error, ratio (own /
-        others; NaN where others do not rise), rank (1: no language is hurt more), most_hurt;
+        others; NaN if others do not rise), rank (1: no language is hurt more), most_hurt;
         control_own (rise of own under random neurons; NaN without a control). A language without
         neurons has n_neurons 0, and no ratio, rank or most_hurt.
 

@@ -150,7 +150,7 @@ def measure_alignment(
             the paper's nine that `parallel` has.
         site: `hook_resid_post`, `hook_mlp_out` or `mlp.hook_post`, read in every layer.
         pooling: `mean` over the text tokens, or `last`.
-        batch_size: sentences per forward pass; changes results by rounding alone.
+        batch_size: sentences per forward pass; changes results only by rounding.
         n_bootstrap: resamples behind the intervals, at least 1.
         seed: seed of the resamples.
 

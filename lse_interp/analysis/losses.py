@@ -151,7 +151,7 @@ class LossComparison(ModelTable):
         return frame[[*first, "difference", "low", "high", "n_sentences"]]
 
     def _find(self, method: str, seed: int) -> str:
-        """Return the model of a method and seed; the base has none of its own."""
+        """Return the model of a method and seed; the base fits every seed."""
         for label, found, of_seed in zip(self.models, self.methods, self.seeds, strict=True):
             if found == method and (method == "base" or of_seed == seed):
                 return label
@@ -184,7 +184,7 @@ def compare_losses(
         language: The language the models were trained on, ISO 639-3.
         measured: Languages to measure, ISO 639-3, all in `parallel`.
         methods: Label -> method and seed; by default the label and 0.
-        batch_size: Sentences per forward pass; changes results by rounding alone.
+        batch_size: Sentences per forward pass; changes results only by rounding.
 
     Raises:
         LanguageError: A language that is not in `parallel`.
@@ -248,7 +248,7 @@ def sentence_losses(
     Args:
         model: The model, with its tokenizer.
         sentences: Texts, at least one.
-        batch_size: Sentences per forward pass; changes results by rounding alone.
+        batch_size: Sentences per forward pass; changes results only by rounding.
 
     Returns:
         Nats per sentence, on the CPU, in the order of `sentences`.

@@ -124,12 +124,12 @@ class OverlapMatrix(Stored):
 
     @property
     def ratio(self) -> Float64[Tensor, "lang lang"]:
-        """`intersection` / `expected`; NaN where a set is empty."""
+        """`intersection` / `expected`; NaN if a set is empty."""
         return self.intersection / self.expected
 
     @property
     def ratio_by_layer(self) -> Float64[Tensor, "lang lang"]:
-        """`intersection` / `expected_by_layer`; NaN where the sets have no layer in common."""
+        """`intersection` / `expected_by_layer`; NaN if the sets have no layer in common."""
         return self.intersection / self.expected_by_layer
 
     def at(self, language: str, other: str) -> pd.Series:

@@ -36,7 +36,7 @@ def relation(language: str, other: str) -> str:
 
     Returns:
         `branch` (same branch of a family), `family` (same family, another branch), `none`, or
-        `unknown` where a code is not in `core.languages`.
+        `unknown` if a code is not in `core.languages`.
 
     >>> relation("slk", "slv"), relation("slk", "lit"), relation("slk", "ekk")
     ('branch', 'family', 'none')

@@ -40,7 +40,7 @@ def embed(
         sentences: Texts, at least one.
         site: One of `SENTENCE_SITES`, read in every layer.
         pooling: `mean` over the text tokens, or `last`.
-        batch_size: Sentences per forward pass; changes results by rounding alone.
+        batch_size: Sentences per forward pass; changes results only by rounding.
 
     Returns:
         The vectors, on the model's device, in the order of `sentences`. The last axis is the

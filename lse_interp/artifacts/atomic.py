@@ -102,7 +102,7 @@ def remove_folder(folder: str | Path) -> None:
 def remove_leftovers(path: str | Path) -> None:
     """Delete temporary files that killed processes left of a file and its twin, or in a folder.
 
-    For the process that alone writes `path`: what another is writing would be lost.
+    Only for the process that writes `path`: a file that another process is writing would be lost.
     """
     path = Path(path)
     names = {path.name, path.with_suffix(".json").name}

@@ -107,7 +107,7 @@ def load_artifact(
 
 
 def read_meta(path: str | Path, *, kind: str, version: int) -> dict[str, Any]:
-    """Read the metadata alone, without touching the tensors (and without their checksum).
+    """Read only the metadata, without the tensors (and without checking them).
 
     Raises:
         ArtifactError: missing, truncated, of another kind or version; or the metadata altered.

@@ -116,7 +116,7 @@ class ModelTable(Stored):
         return replaced(first, **joined, **values, **_about(parts, about))
 
     def check_models(self) -> None:
-        """Check that every model has a label of its own, and an entry in each label and value.
+        """Check that labels differ, and that every model has an entry in each label and value.
 
         Raises:
             MismatchError: One of these does not hold.

@@ -41,7 +41,7 @@ class Corpus:
     spec: str
     """The specification as it was given."""
     split: str | None
-    """The split read; None where the source has none."""
+    """The split read; None if the source has none."""
     source: str
     """Where the text was found: the files, or the data set with its configuration and field."""
     read: Callable[[], Iterator[str]] = field(repr=False, compare=False)

@@ -95,7 +95,7 @@ def pack(
 
 
 def require_documents(documents: object, *, what: str = "documents") -> None:
-    """Refuse one text where several are expected: its letters would pass for documents.
+    """Refuse one text if several are expected: each letter would count as a document.
 
     Raises:
         CorpusError: a str.

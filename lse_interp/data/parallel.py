@@ -112,7 +112,7 @@ def load_parallel(
         spec: one of the specifications in the table above.
         languages: any spellings that `lookup` knows; the result has our codes.
         optional: further languages, taken if the source has them; the log names the others.
-        split: `dev` or `devtest` where the source has them (default devtest); for a folder, what
+        split: `dev` or `devtest` if the source has them (default devtest); for a folder, what
             `{split}` in its path becomes.
         n_sentences: take the first so many; None takes all.
 

@@ -68,7 +68,7 @@ def plot_alignment(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
     Args:
         frame: what `alignment_frame` returns, of one language.
-        ax: where to draw; room for one model alone. None makes a new figure.
+        ax: where to draw, for one model only; None makes a new figure.
 
     Returns:
         The axes. With several models, the first of them; `.figure` has them all.

@@ -79,8 +79,8 @@ def plot_methods(
 def plot_target_against_random(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the loss with the target subnetwork less that with random neurons, by language.
 
-    Lines are 95 % intervals, paired over sentences, where the table holds them. Left of 0 the
-    target subnetwork is better. A vertical tick is the mean over languages.
+    Lines are 95 % intervals, paired over sentences, if the table holds them. Left of 0 the target
+    subnetwork is better. A vertical tick is the mean over languages.
 
     Args:
         frame: what `methods_frame` returns.

@@ -35,7 +35,7 @@ def layer_frame(neurons: NeuronSets) -> pd.DataFrame:
     """Count the neurons of every language in every layer, empty layers included.
 
     Columns: language (in family order), layer, n_neurons, share (of the language's neurons;
-    NaN where it has none).
+    NaN if it has none).
     """
     frames = []
     for language in family_order(neurons):

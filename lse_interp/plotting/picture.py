@@ -59,7 +59,7 @@ class Page:
     frame: pd.DataFrame
     """Every number of the page."""
     markdown: str
-    """The page, with `COMMAND` where it names what writes it."""
+    """The page, with `COMMAND` in place of the command that writes it."""
     model: ModelInfo | None = None
     """The model that names the files; see `figure_stem`."""
     printed: str = ""

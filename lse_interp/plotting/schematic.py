@@ -203,7 +203,7 @@ def _mark(
 
 
 def _connect(ax: Axes, mlp: _Box) -> None:
-    """Frame the block that is drawn in full, and lead past the others to where it is."""
+    """Frame the block that is drawn in full, and draw lines from it to that drawing."""
     frame = _rectangle(mlp, facecolor="none", edgecolor=_INK, linewidth=0.8, zorder=4)
     ax.add_patch(frame)
     y = mlp.middle[1]

@@ -140,7 +140,7 @@ def themed(draw: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
 
 
 def language_label(code: str) -> str:
-    """Return the English name of a language, or the code where the crosswalk has no name.
+    """Return the English name of a language, or the code if the crosswalk has no name.
 
     >>> language_label("mlt"), language_label("qaa")
     ('Maltese', 'qaa')

@@ -55,7 +55,7 @@ class FinetuneRun(Stored):
     model: ModelInfo
     """The base model."""
     neurons: tuple[Int64[Tensor, " _neuron"], ...] | None
-    """One ascending tensor of neuron indices per layer; None where no neurons were chosen."""
+    """One ascending tensor of neuron indices per layer; None if no neurons were chosen."""
     rows: tuple[Float[Tensor, "projection _neuron d_model"], ...] | None
     """Trained weights per layer: gate rows, up rows, down columns, in the model's dtype."""
     base: tuple[Float[Tensor, "projection _neuron d_model"], ...] | None

@@ -19,7 +19,7 @@ __all__ = ["AnswerCache"]
 
 
 class AnswerCache:
-    """The scores of one model, in a folder of its own.
+    """The scores of one model, in one folder.
 
     The folder holds `scores.safetensors` and, per task, what the model answered (`<task>.jsonl`).
     Scores are found by task, metric and hash of the questions; other questions have other scores.

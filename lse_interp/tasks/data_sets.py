@@ -42,7 +42,7 @@ class DataSet:
     columns: tuple[str, ...]
     """The columns that are read."""
     config: str | None = None
-    """Configuration, for a data set of English alone."""
+    """Configuration, for a data set of only English."""
     configs_of: Callable[[Language], Sequence[str]] | None = None
     """Spellings of the configuration of a language, the best first; none for one that it lacks."""
 

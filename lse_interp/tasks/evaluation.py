@@ -44,7 +44,7 @@ def evaluate(
             Losses are measured in `language`, in English, and in the other languages that the paper
             compares with, if the text has them. None takes that of `model.defaults`.
         methods: Label -> method and seed; by default the label and 0.
-        batch_size: Questions per forward pass; changes results by rounding alone.
+        batch_size: Questions per forward pass; changes results only by rounding.
 
     Raises:
         CorpusError: A task without questions, or with questions of another kind.

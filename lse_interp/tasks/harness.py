@@ -24,7 +24,7 @@ def as_lm(model: HookedModel, *, batch_size: int = 8, progress: bool = False) ->
 
     Args:
         model: The model, with its tokenizer. It is put in evaluation mode.
-        batch_size: Prompts per batch, at least 1; changes results by rounding alone.
+        batch_size: Prompts per batch, at least 1; changes results only by rounding.
         progress: Whether to show the harness's progress bars.
 
     Returns:

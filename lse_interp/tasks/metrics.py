@@ -21,8 +21,8 @@ A letter is the answer of a text if it is the first thing in it (`B`, ` B)`, `(B
 - not one of several: `A or B`, `B, C` answer nothing.
 
 The first letter that stands alone counts, and if it is the letter of no option there is no answer.
-A text that names an option by its words alone has no letter. Log-likelihoods do not depend on any
-of these rules.
+A text that names an option only by its words has no letter. Log-likelihoods do not depend on any of
+these rules.
 """
 
 import re

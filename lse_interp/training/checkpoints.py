@@ -45,7 +45,7 @@ class Checkpoint:
     """The settings of its run."""
     overwrites: str | None
     """For a run that overwrites: the checksum of the finished run that it will replace, or an empty
-    text where there was none. None for a run that does not overwrite."""
+    text if there was none. None for a run that does not overwrite."""
     state: State
 
 

@@ -50,7 +50,7 @@ class Hyperparameters:
     """Learning rate; by default 1e-4, and 1e-5 for `ffn` and `full`, times the factor of the
     model's defaults (10 for the embedded model, whose text is a thousandth of the paper's)."""
     weight_decay: float = 0.01
-    """Decay of AdamW, on trained weights alone."""
+    """Decay of AdamW, on trained weights only."""
     batch_size: int = 2
     """Blocks per forward pass and process."""
     accumulation: int = 1
@@ -70,7 +70,7 @@ class Hyperparameters:
     """Steps between validations and checkpoints; by default that of the model's defaults: 500, and
     20 for the embedded model."""
     engine: Literal["compact", "masked"] = "compact"
-    """How chosen neurons are trained: gradients of their rows alone, or masked dense gradients."""
+    """How chosen neurons are trained: gradients of only their rows, or masked dense gradients."""
     loss_chunk: int | None = None
     """Take the loss in chunks of so many positions: less memory for a large vocabulary."""
     checkpointing: bool = False

@@ -1,9 +1,9 @@
 """The training loop: AdamW over the leaves of an engine, on one process or several.
 
-The optimizer sees the leaves alone, every block is read once per epoch, the loss is exact over
+The optimizer sees only the leaves, every block is read once per epoch, the loss is exact over
 accumulation and processes, the validation loss is a mean over tokens, and a loss that is not a
-number stops the run before it reaches the weights. At every validation the run is saved, so that
-it can be resumed bit by bit.
+number stops the run before it reaches the weights. At every validation the run is saved, so that it
+can be resumed bit by bit.
 """
 
 import contextlib

@@ -35,7 +35,7 @@ def total_loss(
     Args:
         hf: A transformers causal language model.
         ids: Token ids.
-        labels: The same ids, `IGNORE` where nothing is to be predicted.
+        labels: The same ids, `IGNORE` at positions that are not predicted.
         chunk: Positions whose logits exist at a time; None computes them all at once.
     """
     targets = torch.cat([labels[:, 1:], labels.new_full((len(labels), 1), IGNORE)], dim=1)

@@ -64,7 +64,7 @@ def tensorboard(folder: Path | None) -> Iterator[Scalars]:
 
 
 def report(result: FinetuneRun) -> None:
-    """Log what was trained and what that gained."""
+    """Log how much was trained and how the losses changed."""
     before, after = (result.results[k] for k in ("base_validation_loss", "validation_loss"))
     lines = [
         f"{lookup(code).name}: {before[code]:.4f} -> {loss:.4f} ({loss - before[code]:+.4f})"

@@ -58,7 +58,7 @@ class TokenBlocks:
 
     Attributes:
         ids: Token ids; 0 where `labels` pads.
-        labels: The ids, `IGNORE` where nothing is to be predicted: BOS, padding, and the first
+        labels: The ids, `IGNORE` at positions that are not predicted: BOS, padding, and the first
             position of a block, which follows nothing.
     """
 
@@ -192,7 +192,7 @@ def authors_blocks(
 
     Args:
         documents: Texts.
-        tokenizer: A transformers tokenizer; pads with EOS where it has no padding token.
+        tokenizer: A transformers tokenizer; pads with EOS if it has no padding token.
         packing: How to pack.
         n_tokens: Text tokens to take, before they are encoded again; None takes all.
         at_most: With `n_tokens` None, stop after the block in which so many are reached.

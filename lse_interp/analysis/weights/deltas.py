@@ -71,7 +71,7 @@ class WeightDeltas(Stored):
     tuned: ModelInfo
     """The model after."""
     decay_factor: float | None
-    """Product of 1 - lr * weight decay over all steps; None where unknown."""
+    """Product of 1 - lr * weight decay over all steps; None if unknown."""
     neurons: tuple[Int64[Tensor, " _neuron"], ...]
     """The selected neurons: one ascending tensor of indices per layer."""
     neuron_norms: tuple[Float64[Tensor, "projection _neuron"], ...]
@@ -103,13 +103,13 @@ class WeightDeltas(Stored):
     others: pd.DataFrame
     """One row per parameter outside gate, up and down: attention, embeddings, norms, biases."""
     scores: tuple[Float64[Tensor, " _neuron"], ...] | None = None
-    """What the selected neurons were chosen by, e.g. their LAPE; None where it is not known."""
+    """What the selected neurons were chosen by, e.g. their LAPE; None if it is not known."""
     score_name: str = "score"
     """See `NeuronSets.score_name`."""
     score_unit: str = ""
     """See `NeuronSets.score_unit`."""
     probability: tuple[Float64[Tensor, " _neuron"], ...] | None = None
-    """Their activation probability in `language`; None where it is not known."""
+    """Their activation probability in `language`; None if it is not known."""
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -154,12 +154,12 @@ class WeightDeltas(Stored):
 
     @property
     def decay_l2(self) -> Float64[Tensor, "layer projection"]:
-        """L2 norm of the change that weight decay alone would have made; NaN where unknown."""
+        """L2 norm of the change that weight decay alone would have made; NaN if unknown."""
         return abs(self._decay) * self.base_l2
 
     @property
     def decay_share(self) -> Float64[Tensor, "layer projection"]:
-        """Share of the squared change that weight decay explains; NaN where unknown.
+        """Share of the squared change that weight decay explains; NaN if unknown.
 
         AdamW without gradients takes the weights w to f w, f the `decay_factor`. With the change d
         and that of decay alone, e = (f - 1) w,
@@ -258,7 +258,7 @@ class WeightDeltas(Stored):
         Neurons that never fire (infinite score) are left out.
 
         Returns:
-            `overall`, `within_layers` (both NaN where undefined) and `n_neurons`.
+            `overall`, `within_layers` (both NaN if undefined) and `n_neurons`.
         """
         frame = self.neuron_frame().rename(columns={self.score_name: "score"})
         frame = frame[np.isfinite(frame["score"])]
@@ -304,7 +304,7 @@ class WeightDeltas(Stored):
 
 
 def _spearman(frame: pd.DataFrame) -> float:
-    """Correlate ranks; NaN where one column is constant or too short."""
+    """Correlate ranks; NaN if one column is constant or too short."""
     ranks = frame[["score", "norm"]].rank()
     return float(ranks.corr().iloc[0, 1]) if (ranks.nunique() > 1).all() else float("nan")
 

@@ -99,7 +99,7 @@ class Outcome:
     """
 
     output: str | None
-    """The text generated, up to the first stop string; None where nothing is generated."""
+    """The text generated, up to the first stop string; None if nothing is generated."""
     scores: Mapping[str, float]
     """In percent, by metric."""
 

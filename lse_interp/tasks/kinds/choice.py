@@ -23,7 +23,7 @@ def format_options(options: Sequence[str]) -> str:
         LseError: No option, or more than there are letters.
 
     >>> format_options(["yes", "no"])
-    'A) yes\\nB) no'
+    'A) yes\nB) no'
     """
     if not 1 <= len(options) <= len(LETTERS):
         raise LseError(f"A question has 1 to {len(LETTERS)} options; got {len(options)}.")

@@ -1,8 +1,8 @@
 r"""Translation: a text is generated and compared with a reference.
 
-The paper prints `Translation:` on a line of its own; the code its authors released has it after a
-space. `bleu_other` is a control: the BLEU of each output against the reference of another question.
-The part of `bleu` that is not above it is no translation. Source: paper, section 4.2, appendix C.2.
+The paper prints `Translation:` on a new line; the code its authors released has it after a space.
+`bleu_other` is a control: the BLEU of each output against the reference of another question. The
+part of `bleu` that is not above it is no translation. Source: paper, section 4.2, appendix C.2.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

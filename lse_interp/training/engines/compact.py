@@ -1,7 +1,7 @@
-r"""The engine `compact`: gradients of the chosen neurons alone. The default.
+r"""The engine `compact`: gradients of only the chosen neurons. The default.
 
 For y = down(act(gate x) * (up x)) with neurons S chosen, one autograd function runs the MLP with
-its dense weights and, in the backward pass, forms the gradients of the chosen rows alone:
+its dense weights and, in the backward pass, forms only the gradients of the chosen rows:
 
     dgate[S] = dg[:, S]^T x,    dup[S] = du[:, S]^T x,    ddown[:, S]^T = (h u)[:, S]^T dy,
 

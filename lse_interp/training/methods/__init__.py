@@ -58,7 +58,7 @@ class Method:
     flags: tuple[str, ...] = ()
     """Hyper-parameters of this method that some other methods lack."""
     builds_on_base: bool = True
-    """Whether `load` adds to the base model, in its dtype, or reads a whole model of its own."""
+    """Whether `load` adds to the base model, in its dtype, or reads a whole other model."""
     decays_weights: bool = True
     """Whether weight decay shrinks the model's own weights."""
 

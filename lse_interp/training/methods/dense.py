@@ -34,7 +34,7 @@ _FOLDER = "model"
 
 
 class DenseMasters:
-    """The engine of whole parameters, through float32 masters where they are narrower.
+    """The engine of whole parameters, through float32 masters if they are narrower.
 
     Args:
         hf: The model the parameters are in.
