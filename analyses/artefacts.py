@@ -10,7 +10,7 @@ from analyses.finetune_runs import default_runs, read_runs
 from analyses.neuron_source import read_neurons, require_artifact
 from analyses.registry import Figure, Request
 from analyses.scores import EVALUATION, EVALUATION_SIZES, read_scores, size_scores
-from lse_interp.analysis.ablation import AblationMatrix
+from lse_interp.analysis.ablation_matrix import AblationMatrix
 from lse_interp.analysis.alignment import AlignmentCurves
 from lse_interp.analysis.weights.deltas import WeightDeltas
 from lse_interp.artifacts.paths import RunPaths

@@ -7,7 +7,7 @@ python -m analyses fig_ablation runs/my-model/ablation.safetensors
 from collections.abc import Iterator
 
 from analyses.registry import FIGURES, Figure, Request
-from lse_interp.analysis.ablation import AblationMatrix
+from lse_interp.analysis.ablation_matrix import AblationMatrix
 from lse_interp.plotting.ablation_heatmap import ablation_frame, plot_ablation_panels
 from lse_interp.plotting.picture import Picture
 

@@ -10,7 +10,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "AblationMatrix": "analysis.ablation",
+    "AblationMatrix": "analysis.ablation_matrix",
     "ActivationCounts": "counting.counts",
     "AlignmentCurves": "analysis.alignment",
     "Corpus": "data.corpora",

@@ -71,6 +71,7 @@ def run(config: Config) -> Any:
         ArtifactError: a neuron file, or an earlier artefact, that cannot be read.
     """
     from lse_interp.analysis import ablation as analysis
+    from lse_interp.analysis.ablation_matrix import AblationMatrix, ablation_report
     from lse_interp.artifacts.paths import RunPaths
     from lse_interp.artifacts.provenance import provenance
     from lse_interp.artifacts.reuse import find_finished, reuse_or_make
@@ -99,7 +100,7 @@ def run(config: Config) -> Any:
     def finished(fingerprint: str | None) -> dict[str, Any]:
         check: dict[str, Any] = {"fingerprint": fingerprint, "config": config}
         return {
-            "load": analysis.AblationMatrix.load,
+            "load": AblationMatrix.load,
             "matches": lambda found: analysis.is_current(found, out, setup, **check),
             "overwrite": config.overwrite,
         }
@@ -109,7 +110,7 @@ def run(config: Config) -> Any:
     model = load_from_args(config.model)
     model.info.require_same(neurons.model, what=str(source))
 
-    def make() -> analysis.AblationMatrix:
+    def make() -> AblationMatrix:
         matrix = analysis.measure_ablation(
             model, neurons, parallel, batch_size=config.batch_size, **options
         )
@@ -121,7 +122,7 @@ def run(config: Config) -> Any:
     matrix = reuse_or_make(
         out, what="the ablation matrix", make=make, **finished(model.info.fingerprint)
     )
-    logger.info("%s", analysis.ablation_report(matrix))
+    logger.info("%s", ablation_report(matrix))
     return matrix
 
 

@@ -72,7 +72,8 @@ def run(config: Config) -> Any:
         LseError: options that exclude each other; see `weight_deltas`.
     """
     from lse_interp.analysis.weights import compare
-    from lse_interp.analysis.weights.deltas import WeightDeltas, delta_report
+    from lse_interp.analysis.weights.delta_report import delta_report
+    from lse_interp.analysis.weights.deltas import WeightDeltas
     from lse_interp.artifacts.paths import RunPaths
     from lse_interp.artifacts.provenance import provenance
     from lse_interp.artifacts.registry import writer_command

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from lse_interp import ablation as stage
-from lse_interp.analysis.ablation import AblationMatrix, measure_ablation
+from lse_interp.analysis.ablation import measure_ablation
+from lse_interp.analysis.ablation_matrix import AblationMatrix
 from lse_interp.analysis.losses import sentence_losses
 from lse_interp.analysis.silencing import ablate
 from lse_interp.artifacts.paths import RunPaths

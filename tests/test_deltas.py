@@ -14,7 +14,8 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from lse_interp.analysis.weights.compare import weight_deltas
-from lse_interp.analysis.weights.deltas import UNDETERMINED, WeightDeltas, delta_report
+from lse_interp.analysis.weights.delta_report import delta_report
+from lse_interp.analysis.weights.deltas import UNDETERMINED, WeightDeltas
 from lse_interp.analysis.weights.row_statistics import QUANTILES
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError

@@ -20,7 +20,7 @@ WRITERS = {
 """Kind of artefact -> the command that writes it."""
 
 CLASSES = {
-    "ablation_matrix": "analysis.ablation.AblationMatrix",
+    "ablation_matrix": "analysis.ablation_matrix.AblationMatrix",
     "activation_counts": "counting.counts.ActivationCounts",
     "alignment_curves": "analysis.alignment.AlignmentCurves",
     "evaluation_table": "tasks.results.EvaluationTable",

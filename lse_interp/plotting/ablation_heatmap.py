@@ -17,7 +17,7 @@ from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from lse_interp.analysis.ablation import AblationMatrix
+from lse_interp.analysis.ablation_matrix import AblationMatrix
 from lse_interp.core.errors import LseError, near_misses
 from lse_interp.core.languages import LANGUAGES, family_order
 from lse_interp.plotting.style import language_label, themed

@@ -7,7 +7,7 @@ import torch
 
 from lse_interp import ablation, alignment, load_model, load_parallel, measure_alignment
 from lse_interp import measure_ablation as measure
-from lse_interp.analysis.ablation import AblationMatrix
+from lse_interp.analysis.ablation_matrix import AblationMatrix
 from lse_interp.core.cli import ModelArgs
 from lse_interp.neurons.sets import NeuronSets
 

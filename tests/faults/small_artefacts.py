@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from lse_interp.analysis.ablation import AblationMatrix
+from lse_interp.analysis.ablation_matrix import AblationMatrix
 from lse_interp.analysis.alignment import AlignmentCurves
 from lse_interp.analysis.losses import LossComparison
 from lse_interp.analysis.overlap import OverlapMatrix, measure_overlap

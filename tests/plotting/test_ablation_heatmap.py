@@ -4,7 +4,7 @@ import pytest
 import torch
 from matplotlib.colors import Normalize
 
-from lse_interp.analysis.ablation import AblationMatrix
+from lse_interp.analysis.ablation_matrix import AblationMatrix
 from lse_interp.core.errors import ArtifactError, LseError
 from lse_interp.models.info import ModelInfo
 from lse_interp.plotting.ablation_heatmap import ablation_frame, plot_ablation, plot_ablation_panels

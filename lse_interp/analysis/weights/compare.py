@@ -6,7 +6,7 @@ Source: paper, section 6.1.
 import copy
 import dataclasses
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 import torch
@@ -40,6 +40,8 @@ __all__ = ["Case", "case_of", "check_options", "is_of", "measure", "weight_delta
 
 
 _Layers = tuple[Tensor, ...]
+_LABELS = ("language", "name", "method", "decay_factor", "score_name", "score_unit")
+_EVIDENCE = ("neurons", "scores", "probability")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -186,14 +188,13 @@ def measure(base: HookedModel, case: Case) -> WeightDeltas:
         dtype = torch.int64 if field == "n_changed" else torch.float64
         return torch.tensor(values, dtype=dtype).reshape(shape)
 
+    about: dict[str, Any] = {name: getattr(case, name) for name in (*_LABELS, *_EVIDENCE)}
+    selected = ("mean", "std", "base_l2", "dot", "n_changed")
+    about |= {name: grid("selected", name) for name in selected}
+    about |= {f"rest_{name}": grid("rest", name) for name in ("n_changed", "l2", "max_abs")}
     return WeightDeltas(
-        language=case.language,
-        name=case.name,
-        method=case.method,
         base=base.info,
         tuned=case.model.info,
-        decay_factor=case.decay_factor,
-        neurons=case.neurons,
         neuron_norms=tuple(
             torch.stack(norms[at : at + len(names)]) for at in range(0, len(norms), len(names))
         ),
@@ -201,27 +202,18 @@ def measure(base: HookedModel, case: Case) -> WeightDeltas:
         histogram=torch.stack(counts).unflatten(0, shape),
         limit=limit,
         others=_compare_others(base, case.model),
-        scores=case.scores,
-        probability=case.probability,
-        score_name=case.score_name,
-        score_unit=case.score_unit,
         provenance=provenance(),
-        **{name: grid("selected", name) for name in ("mean", "std", "base_l2", "dot", "n_changed")},
-        **{f"rest_{name}": grid("rest", name) for name in ("n_changed", "l2", "max_abs")},
+        **about,
     )
 
 
 def is_of(deltas: WeightDeltas, base: HookedModel, case: Case) -> bool:
     """Say whether an artefact is of the same weights, neurons and scores."""
-    labels = ("language", "name", "method", "decay_factor", "score_name", "score_unit")
     return (
         deltas.base.fingerprint == base.info.fingerprint
         and deltas.tuned.fingerprint == case.model.info.fingerprint
-        and all(getattr(deltas, label) == getattr(case, label) for label in labels)
-        and all(
-            _same(getattr(deltas, name), getattr(case, name))
-            for name in ("neurons", "scores", "probability")
-        )
+        and all(getattr(deltas, label) == getattr(case, label) for label in _LABELS)
+        and all(_same(getattr(deltas, name), getattr(case, name)) for name in _EVIDENCE)
     )
 
 
