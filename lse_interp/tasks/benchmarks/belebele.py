@@ -4,12 +4,11 @@ The paper names no split; `test` is the only one. A configuration is a language,
 Source: paper, appendix C.2 (prompt).
 """
 
-from lse_interp.core.languages import Language
+import functools
+
 from lse_interp.tasks.benchmarks import BENCHMARKS, Benchmark, in_each_language
-from lse_interp.tasks.cells import Row, position_cell, text_cell
 from lse_interp.tasks.data_sets import DataSet, flores_codes
-from lse_interp.tasks.kinds.choice import format_options
-from lse_interp.tasks.task import Document
+from lse_interp.tasks.kinds.choice import choice_question
 
 __all__ = ["BELEBELE"]
 
@@ -34,23 +33,6 @@ BELEBELE = frozenset(_CODES.split())
 _OPTIONS = tuple(f"mc_answer{number}" for number in range(1, 5))
 
 
-def _configs(language: Language) -> tuple[str, ...]:
-    return flores_codes(language, BELEBELE)
-
-
-def _question(row: Row, *, where: str) -> Document:
-    """Ask about a passage; `correct_answer_num` counts from 1."""
-    options = tuple(text_cell(row, name, where=where) for name in _OPTIONS)
-    passage = text_cell(row, "flores_passage", where=where)
-    question = text_cell(row, "question", where=where)
-    return Document(
-        prompt="Read the following passage and pick the right answer.\n\n"
-        f"Passage: {passage}\n\nQuestion: {question}\n\n{format_options(options)}\n\nAnswer:",
-        choices=options,
-        answer=position_cell(row, "correct_answer_num", first=1, n_options=4, where=where),
-    )
-
-
 BENCHMARKS.register("belebele")(
     Benchmark(
         title="BELEBELE",
@@ -60,9 +42,15 @@ BENCHMARKS.register("belebele")(
             "facebook/belebele",
             split="test",
             columns=("flores_passage", "question", *_OPTIONS, "correct_answer_num"),
-            configs_of=_configs,
+            configs_of=functools.partial(flores_codes, codes=BELEBELE),
         ),
-        question=_question,
+        question=choice_question(
+            "Read the following passage and pick the right answer.\n\n"
+            "Passage: {flores_passage}\n\nQuestion: {question}",
+            options=_OPTIONS,
+            answer="correct_answer_num",
+            first=1,
+        ),
         example={"correct_answer_num": "1"},
     )
 )

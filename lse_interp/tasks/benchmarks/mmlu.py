@@ -5,24 +5,8 @@ The paper names no split; its scores fit the size of `validation`. Source: paper
 """
 
 from lse_interp.tasks.benchmarks import BENCHMARKS, Benchmark, in_english
-from lse_interp.tasks.cells import Row, position_cell, text_cell, texts_cell
 from lse_interp.tasks.data_sets import DataSet
-from lse_interp.tasks.kinds.choice import format_options
-from lse_interp.tasks.task import Document
-
-
-def _question(row: Row, *, where: str) -> Document:
-    """Ask a question; `answer` counts from 0."""
-    options = texts_cell(row, "choices", where=where)
-    answer = position_cell(row, "answer", first=0, n_options=len(options), where=where)
-    question = text_cell(row, "question", where=where)
-    return Document(
-        prompt="Answer the following multiple choice question:\n\n"
-        f"{question}\n\n{format_options(options)}\n\nAnswer:",
-        choices=tuple(options),
-        answer=answer,
-    )
-
+from lse_interp.tasks.kinds.choice import choice_question
 
 BENCHMARKS.register("mmlu")(
     Benchmark(
@@ -35,7 +19,12 @@ BENCHMARKS.register("mmlu")(
             columns=("question", "choices", "answer"),
             config="all",
         ),
-        question=_question,
+        question=choice_question(
+            "Answer the following multiple choice question:\n\n{question}",
+            options="choices",
+            answer="answer",
+            first=0,
+        ),
         example={"choices": [f"{{option {number}}}" for number in range(1, 5)], "answer": "1"},
     )
 )

@@ -4,8 +4,9 @@ The paper names no split; `test` is read. A configuration is a language, `est_La
 appendix C.2 (prompt).
 """
 
+import functools
+
 from lse_interp.core.errors import CorpusError
-from lse_interp.core.languages import Language
 from lse_interp.data.embedded import TOPICS
 from lse_interp.tasks.benchmarks import BENCHMARKS, Benchmark, in_each_language
 from lse_interp.tasks.benchmarks.flores import FLORES_200
@@ -34,10 +35,6 @@ def topic_question(text: str, *, answer: int) -> Document:
     )
 
 
-def _configs(language: Language) -> tuple[str, ...]:
-    return flores_codes(language, FLORES_200)
-
-
 def _question(row: Row, *, where: str) -> Document:
     """Ask for a topic; a `category` is a topic of the prompt in small letters."""
     names = [topic.lower() for topic in _TOPICS]
@@ -55,7 +52,10 @@ BENCHMARKS.register("sib200")(
         kind="choice",
         tasks=in_each_language,
         data=DataSet(
-            "Davlan/sib200", split="test", columns=("category", "text"), configs_of=_configs
+            "Davlan/sib200",
+            split="test",
+            columns=("category", "text"),
+            configs_of=functools.partial(flores_codes, codes=FLORES_200),
         ),
         question=_question,
         example={"category": "travel"},

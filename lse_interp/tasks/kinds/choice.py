@@ -4,13 +4,15 @@ The letter is looked for in a generated text. The log-likelihoods of the letters
 each after a space: `" A"`, `" B"`, ... A text that names no option is a format failure.
 """
 
-from collections.abc import Sequence
+import string
+from collections.abc import Callable, Sequence
 
 from lse_interp.core.errors import LseError
+from lse_interp.tasks.cells import Row, position_cell, text_cell, texts_cell
 from lse_interp.tasks.kinds import KINDS, Comparison, Metric, TaskKind, Text, largest
 from lse_interp.tasks.task import LETTERS, Document, Task
 
-__all__ = ["format_options"]
+__all__ = ["choice_question", "format_options"]
 
 
 def format_options(options: Sequence[str]) -> str:
@@ -28,6 +30,35 @@ def format_options(options: Sequence[str]) -> str:
     if not 1 <= len(options) <= len(LETTERS):
         raise LseError(f"A question has 1 to {len(LETTERS)} options; got {len(options)}.")
     return "\n".join(f"{letter}) {text}" for letter, text in zip(LETTERS, options, strict=False))
+
+
+def choice_question(
+    ask: str, *, options: str | Sequence[str], answer: str, first: int
+) -> Callable[..., Document]:
+    """Return what writes the question of a row, for `Benchmark.question`.
+
+    Args:
+        ask: What the prompt says before the options, with columns in braces.
+        options: The column of all options, or one column for each.
+        answer: The column with the number of the right option.
+        first: The number of the first option.
+    """
+    columns = [name for _, name, _, _ in string.Formatter().parse(ask) if name]
+
+    def question(row: Row, *, where: str) -> Document:
+        texts: Sequence[str]
+        if isinstance(options, str):
+            texts = texts_cell(row, options, where=where)
+        else:
+            texts = [text_cell(row, name, where=where) for name in options]
+        asked = ask.format(**{name: text_cell(row, name, where=where) for name in columns})
+        return Document(
+            prompt=f"{asked}\n\n{format_options(texts)}\n\nAnswer:",
+            choices=tuple(texts),
+            answer=position_cell(row, answer, first=first, n_options=len(texts), where=where),
+        )
+
+    return question
 
 
 def _letters(document: Document) -> tuple[str, ...]:
