@@ -16,6 +16,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -42,6 +43,7 @@ class Kinds(Generic[_T]):
     def __init__(self, package: str, *, group: str, what: str) -> None:
         self._package, self._group, self._what = package, group, what
         self._known: dict[str, _T] = {}
+        self._found: tuple[tuple[str, ...], dict[str, str]] = ((), {})
 
     def register(self, name: str) -> Callable[[_T], _T]:
         """Return a decorator, or a function to call, that files a kind under `name`."""
@@ -91,7 +93,13 @@ class Kinds(Generic[_T]):
         return Literal[self.names()]
 
     def _homes(self) -> dict[str, str]:
-        """Return name -> the module that registers it."""
+        """Return name -> the module that registers it; looked for once per search path."""
+        path = tuple(sys.path)
+        if self._found[0] != path:
+            self._found = path, self._find_homes()
+        return self._found[1]
+
+    def _find_homes(self) -> dict[str, str]:
         spec = importlib.util.find_spec(self._package)
         homes = {}
         for folder in (spec.submodule_search_locations or ()) if spec else ():
