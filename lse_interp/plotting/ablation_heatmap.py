@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lse_interp.analysis.ablation_matrix import AblationMatrix
 from lse_interp.core.errors import LseError, near_misses
-from lse_interp.core.languages import LANGUAGES, family_order
+from lse_interp.core.languages import describe, family_order
 from lse_interp.plotting.style import language_label, themed
 
 __all__ = ["ablation_frame", "plot_ablation", "plot_ablation_panels"]
@@ -177,12 +177,8 @@ def _frame_own(ax: Axes, *, rows: Sequence[str], columns: Sequence[str]) -> None
 def _part_branches(ax: Axes, *, rows: Sequence[str], columns: Sequence[str]) -> None:
     for codes, line in ((rows, ax.axhline), (columns, ax.axvline)):
         for at, (before, after) in enumerate(itertools.pairwise(codes), start=1):
-            if _branch(before) != _branch(after):
+            if describe(before).branch != describe(after).branch:
                 line(at, color="white", linewidth=1.6, zorder=2)
-
-
-def _branch(code: str) -> str:
-    return LANGUAGES[code].branch if code in LANGUAGES else "unknown"
 
 
 def _label(ax: Axes, *, rows: Sequence[str], columns: Sequence[str], empty: set[str]) -> None:

@@ -19,7 +19,7 @@ from matplotlib.transforms import offset_copy
 
 from lse_interp.analysis.overlap import OverlapMatrix
 from lse_interp.core.errors import LseError, near_misses
-from lse_interp.core.languages import LANGUAGES, family_order
+from lse_interp.core.languages import describe, family_order
 from lse_interp.plotting.style import language_label, themed
 
 __all__ = ["overlap_frame", "plot_overlap", "plot_overlap_panels"]
@@ -314,7 +314,7 @@ def _name_families(ax: Axes, codes: Sequence[str], *, cell: float, n_points: flo
 
 def _blocks(codes: Sequence[str], group: str) -> list[tuple[str, int, int]]:
     """Cut codes into runs of one branch or family: its name, where it starts and where it stops."""
-    names = [getattr(LANGUAGES.get(code), group, "unknown") for code in codes]
+    names = [getattr(describe(code), group) for code in codes]
     blocks, start = [], 0
     for name, members in itertools.groupby(names):
         stop = start + len(list(members))
