@@ -7,12 +7,13 @@ import torch
 from lse_interp.core.cli import ModelArgs
 from lse_interp.core.errors import LseError
 from lse_interp.models.architectures import MLPNames
-from lse_interp.models.checkpoint import read_config, read_tokenizer, read_weights
+from lse_interp.models.checkpoint import read_config, read_weights
 from lse_interp.models.defaults import ModelDefaults
 from lse_interp.models.gguf_files import find_gguf, unpacked_folder
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.packaged import packaged_folder
 from lse_interp.models.placement.device_map import device_map
+from lse_interp.models.tokenizer_file import read_tokenizer
 
 __all__ = ["load_from_args", "load_model", "read_defaults"]
 
