@@ -368,6 +368,16 @@ def test_main_refuses_neurons_of_another_model(place, refused, tmp_path):
     assert "The neuron set" in error and "fingerprint" in error
 
 
+def test_neurons_found_in_float32_are_trained_in_bfloat16(place):
+    assert main(place.arguments(runs="narrow", dtype="bfloat16", n_tokens=150)) == 0
+    run = FinetuneRun.load(next((place.root / "narrow").rglob("subnetwork.safetensors")).parent)
+    assert run.rows[0].dtype == torch.bfloat16
+    base = load_model(place.model, device="cpu")
+    base.info.require_same(run.model, what="The run")
+    with pytest.raises(MismatchError, match="held in bfloat16; it is held in float32 now. Load it"):
+        base.info.require_same(run.model, what="The run", exact=True)
+
+
 def test_main_refuses_an_empty_set(refused, tmp_path):
     sets = neuron_sets(tiny_model(), mlt=((), (), ()))
     sets.save(tmp_path / "empty.safetensors")

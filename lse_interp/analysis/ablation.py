@@ -25,7 +25,7 @@ from torch import Tensor
 from lse_interp.analysis.ablation_matrix import AblationMatrix
 from lse_interp.analysis.constants import BATCH_SIZE, N_CONTROLS
 from lse_interp.analysis.losses import sentence_losses
-from lse_interp.analysis.silencing import NEURON_SITE, ablate
+from lse_interp.analysis.neuron_edits import NEURON_SITE, ablate
 from lse_interp.artifacts.provenance import provenance
 from lse_interp.artifacts.reuse import require_same_settings
 from lse_interp.core.cli import progress
@@ -90,7 +90,7 @@ def measure_ablation(
         return flat.view(len(measured), len(parallel))
 
     def losses_without(sets: NeuronSets, code: str) -> Float64[Tensor, "measured sentence"]:
-        with ablate(model, sets.mask(code)):
+        with ablate(model, sets, code):
             return losses()
 
     intact = losses()

@@ -44,7 +44,8 @@ class ModelArgs:
     """Which model, and how it is held."""
 
     model: str = DEFAULT_MODEL
-    """`embedded`, a local folder, or a model id on the Hugging Face hub."""
+    """`embedded`, `gemma-3-270m`, a local folder, a GGUF file, or a model id on the Hugging Face
+    hub."""
     backend: str = "torch"
     """Hooking library: `torch`, `lens` (TransformerLens) or `nnsight`."""
     device: str | None = None
