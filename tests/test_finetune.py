@@ -344,7 +344,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(place):
         assert found.settings["n_processes"] == 2
         assert found.results["step"] == expected.results["step"]
     assert len(list((place.root / "together").rglob("subnetwork.safetensors"))) == 2
-    assert not list((place.root / "together").rglob("checkpoints"))
+    assert not list((place.root / "together").rglob("*checkpoints"))
     assert len(list((place.root / "together").rglob("events*"))) == 2
 
 

@@ -17,7 +17,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from lse_interp.core.errors import CorpusError, LanguageError
 from lse_interp.core.languages import PAPER_LANGUAGES, PAPER_REFERENCE, Language, lookup
@@ -27,7 +27,14 @@ from lse_interp.data.local_files import find_files, has_files, listing
 from lse_interp.data.readers import as_text, read_records, read_rows, require_field
 from lse_interp.data.source_spec import parse_options
 
-__all__ = ["ParallelText", "align_by_id", "load_parallel", "load_with_reference"]
+__all__ = [
+    "ParallelText",
+    "Sentences",
+    "align_by_id",
+    "as_parallel",
+    "load_parallel",
+    "load_with_reference",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -148,6 +155,42 @@ def load_parallel(
             f"Ask for 1 to {len(text)}, or pass n_sentences=None."
         )
     return text.first(n_sentences)
+
+
+Sentences: TypeAlias = ParallelText | Mapping[str, Sequence[str]] | str | Path
+"""Parallel sentences as functions take them: loaded, in a dictionary, or where `load_parallel`
+finds them."""
+
+
+def as_parallel(
+    sentences: Sentences, *, languages: Sequence[str], optional: Sequence[str] = ()
+) -> ParallelText:
+    """Return parallel text from what a caller has.
+
+    Args:
+        sentences: Parallel text; a dictionary of language -> sentences, whose languages may be
+            spelt in any way that `lookup` knows; or a specification for `load_parallel`.
+        languages: The languages to load, for a specification.
+        optional: Further languages to load if the source has them.
+
+    Raises:
+        LanguageError: An unknown language.
+        CorpusError: One language twice, one string in place of sentences, or see `load_parallel`.
+    """
+    if isinstance(sentences, ParallelText):
+        return sentences
+    if isinstance(sentences, (str, Path)):
+        return load_parallel(str(sentences), languages=languages, optional=optional)
+    found: dict[str, tuple[str, ...]] = {}
+    for name, lines in sentences.items():
+        code = lookup(name).code
+        if isinstance(lines, str) or code in found:
+            fault = "one string" if isinstance(lines, str) else "the language twice"
+            raise CorpusError(
+                f"Give each language once, with a list of sentences; {name} has {fault}."
+            )
+        found[code] = tuple(lines)
+    return ParallelText(tuple(found), found, spec="a dictionary", split=None)
 
 
 def load_with_reference(
