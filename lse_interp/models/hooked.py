@@ -16,6 +16,7 @@ from lse_interp.models.backends._firing import HookFn, in_turn
 from lse_interp.models.backends.torch_hooks import hooked
 from lse_interp.models.defaults import ModelDefaults
 from lse_interp.models.fingerprint import fingerprint, n_parameters
+from lse_interp.models.gguf_files import as_plain_model
 from lse_interp.models.info import ModelInfo
 from lse_interp.models.inputs import Batch, forward_inputs
 from lse_interp.models.layout import Layout
@@ -62,7 +63,7 @@ class HookedModel:
         defaults: ModelDefaults | None = None,
         mlp: MLPNames | None = None,
     ) -> None:
-        self.hf = hf
+        self.hf = as_plain_model(hf)
         self.tokenizer = tokenizer
         self.defaults = defaults or ModelDefaults()
         self.mlp = mlp
