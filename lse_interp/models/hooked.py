@@ -348,7 +348,7 @@ class HookedModel:
         self._check(edits, stop_after=None, logits=False)
         self._edits.append(edits)
         try:
-            with hooked(self.hf, self.layout, edits):
+            with hooked(self.hf.get_submodule, self.layout, edits):
                 yield self
         finally:
             self._edits.remove(edits)
