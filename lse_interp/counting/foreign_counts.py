@@ -7,7 +7,6 @@
 | `n` (sequences), `mlp_over_threshold_rate` | kinit-sk/language-neuron-detection |
 """  # noqa: E501
 
-import contextlib
 import logging
 import re
 from collections.abc import Mapping
@@ -20,8 +19,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from lse_interp.artifacts.foreign import read_foreign
-from lse_interp.core.errors import LanguageError, MismatchError
-from lse_interp.core.languages import lookup
+from lse_interp.core.errors import MismatchError
+from lse_interp.core.languages import find_language
 from lse_interp.models.info import ModelInfo
 
 __all__ = ["count_files", "read_counts"]
@@ -176,7 +175,5 @@ def _language_of(name: str) -> str | None:
         if name.startswith((".", "prefix.")) or dot + suffix not in _SUFFIXES:
             return None
         candidates = [stem, *stem.split("."), *re.split(r"[._]", stem), *re.split(r"[._-]", stem)]
-    for spelling in candidates:
-        with contextlib.suppress(LanguageError):
-            return lookup(spelling).code
-    return None
+    found = (find_language(spelling) for spelling in candidates if spelling)
+    return next((language.code for language in found if language), None)

@@ -47,22 +47,20 @@ class CountsOnDisk(Mapping):
     ) -> None:
         self._model_name = paths.model
         self._files = count_files(folder or paths.counts("*").parent)
-        self._languages = tuple(dict.fromkeys(lookup(code).code for code in languages))
-        self._languages = self._languages or tuple(self._files)
+        asked = tuple(dict.fromkeys(lookup(code).code for code in languages))
+        self._languages = asked or tuple(sorted(self._files))
         missing = [code for code in self._languages if code not in self._files]
-        if not missing and self._files:
-            return
-        make = f"`{writer_command(ActivationCounts.KIND)} --model {paths.model}`"
-        raise ArtifactError(
-            f"No activation counts of {' '.join(missing) or 'any language'} in "
-            f"{folder or paths.counts('*').parent}. "
-            + (
-                "Name files as `mt.pt` or `activation.mt.<...>`."
-                if folder
-                else f"Run {make} first."
+        if missing or not self._files:
+            how = (
+                f"Run `{writer_command(ActivationCounts.KIND)} --model {paths.model}` first."
+                if folder is None
+                else "Put the language into the name of a file: `mt.pt`, `activation.mt.train`."
             )
-            + f" Found: {' '.join(self._files) or '(none)'}."
-        )
+            raise ArtifactError(
+                f"No activation counts of {' '.join(missing) or 'any language'} in "
+                f"{folder or paths.counts('*').parent}. {how} "
+                f"Found: {' '.join(self._files) or '(none)'}."
+            )
 
     def __getitem__(self, language: str) -> ActivationCounts:
         path = self._files[language]
