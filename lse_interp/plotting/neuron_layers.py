@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from lse_interp.core.errors import require_one_of
-from lse_interp.core.languages import family_order
+from lse_interp.core.languages import describe, family_order
 from lse_interp.neurons.sets import NeuronSets
-from lse_interp.plotting.panels import blocks, grid
+from lse_interp.plotting.panels import grid
 from lse_interp.plotting.style import (
     PAGE_INCHES,
     language_color,
@@ -141,8 +141,7 @@ def plot_small_multiples(frame: pd.DataFrame) -> list[Axes]:
 
 def _draw_families(ax: Axes, frame: pd.DataFrame, *, codes: list[str], value: str) -> None:
     """Draw thin lines of languages and the median of each larger family, the largest first."""
-    named = blocks(codes, "family")
-    families = pd.Series({code: name for name, a, b in named for code in codes[a:b]})
+    families = pd.Series({code: describe(code).family for code in codes})
     sizes = families.value_counts()
     largest = sizes.index[sizes >= _LEAST_MEMBERS][:_MOST_FAMILIES]
     families = families.where(families.isin(largest), _OTHERS)
