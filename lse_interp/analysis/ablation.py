@@ -25,7 +25,7 @@ from lse_interp.analysis.ablation_matrix import AblationMatrix
 from lse_interp.analysis.constants import BATCH_SIZE, N_CONTROLS
 from lse_interp.analysis.losses import sentence_losses
 from lse_interp.analysis.neuron_edits import NEURON_SITE, ablate
-from lse_interp.artifacts.provenance import provenance
+from lse_interp.artifacts.provenance import jsonable, provenance
 from lse_interp.artifacts.reuse import require_same_settings
 from lse_interp.core.cli import progress
 from lse_interp.core.errors import CorpusError, LanguageError, LseError
@@ -213,8 +213,8 @@ def is_current(
         return False
     if matrix.setup == setup:
         return True
-    before, now = matrix.provenance.get("config") or {}, config.neurons
-    if before.get("neurons") == (None if now is None else str(now)):
+    before = matrix.provenance.get("config") or {}
+    if all(before.get(name) == jsonable(getattr(config, name)) for name in ("neurons", "masks")):
         setup = {**setup, "neurons": matrix.neurons}
     require_same_settings(path, matrix.setup, setup, provenance=matrix.provenance, config=config)
     return False
