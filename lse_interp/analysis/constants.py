@@ -4,7 +4,7 @@ from typing import Final
 
 from lse_interp.core.cli import SentenceArgs
 
-__all__ = ["BATCH_SIZE", "N_BOOTSTRAP", "N_CONTROLS", "N_SENTENCES", "POOLING", "SITE"]
+__all__ = ["BATCH_SIZE", "N_BOOTSTRAP", "N_CONTROLS", "N_SENTENCES", "POOLING", "SINKS", "SITE"]
 
 BATCH_SIZE = SentenceArgs.batch_size
 """Sentences per forward pass."""
@@ -23,3 +23,6 @@ SITE: Final = "hook_resid_post"
 
 POOLING: Final = "mean"
 """How the text tokens of a sentence become one vector."""
+
+SINKS: Final = "drop"
+"""What happens to positions of massive norm, which carry no sentence."""
