@@ -15,8 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from lse_interp import ablation as stage
 from lse_interp.analysis.ablation import measure_ablation
 from lse_interp.analysis.ablation_matrix import AblationMatrix
-from lse_interp.analysis.losses import sentence_losses
-from lse_interp.analysis.silencing import ablate
+from lse_interp.analysis.losses import perplexity, sentence_losses
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import (
     ActivationError,
@@ -190,66 +189,13 @@ def test_sentence_losses_refuse_broken_weights():
         sentence_losses(model, ["ab"])
 
 
-@pytest.mark.parametrize("family", ["llama", "phi3", "gpt2"])
-def test_ablate_equals_zeroed_columns(family):
-    model = tiny_model(family, dtype=torch.float64)
-    mask = random_mask(1)
-    before = sentence_losses(model, TEXT["mlt"])
-    expected = sentence_losses(without_columns(model, mask), TEXT["mlt"])
-    assert ((expected - before).abs() > 1e-3).all()
-    with ablate(model, mask):
-        found = sentence_losses(model, TEXT["mlt"])
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
-
-
-def test_ablate_nothing_changes_nothing():
-    model = tiny_model()
-    before = sentence_losses(model, TEXT["mlt"])
-    with ablate(model, torch.zeros(N_LAYERS, D_MLP, dtype=torch.bool)):
-        assert torch.equal(sentence_losses(model, TEXT["mlt"]), before)
-
-
-def test_ablate_leaves_the_model_as_it_was():
-    model = tiny_model()
-    ids = torch.arange(3, 23).view(2, 10)
-    before = model.run_with_hooks(ids, {}, logits=True)
-    with ablate(model, random_mask(1)):
-        assert not torch.equal(model.run_with_hooks(ids, {}, logits=True), before)
-    assert torch.equal(model.run_with_hooks(ids, {}, logits=True), before)
-    with pytest.raises(RuntimeError, match="inside"), ablate(model, random_mask(1)):
-        raise RuntimeError("inside")
-    assert torch.equal(model.run_with_hooks(ids, {}, logits=True), before)
-
-
-@pytest.mark.parametrize("backend", ["lens", "nnsight"])
-def test_ablate_holds_in_every_backend(backend):
-    model = tiny_model()
-    ids = torch.arange(3, 23).view(2, 10)
-    other = HookedModel(model.hf, model.tokenizer, name="tiny", backend=backend)
-    with ablate(model, random_mask(1)):
-        expected = model.run_with_hooks(ids, {}, logits=True)
-    with ablate(other, random_mask(1)):
-        found = other.run_with_hooks(ids, {}, logits=True)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"site": "hook_mlp_out"}, ActivationError, "got site 'hook_mlp_out'"),
-        (
-            {"mask": torch.ones(3, D_MLP).bool()},
-            MismatchError,
-            r"\[2, 24\] for tiny; got \[3, 24\]",
-        ),
-    ],
-)
-def test_ablate_refuses_bad_input(options, error, message):
-    with (
-        pytest.raises(error, match=message),
-        ablate(tiny_model(), **({"mask": random_mask()} | options)),
-    ):
-        pass
+@pytest.mark.parametrize("bos", [True, False])
+def test_perplexity_is_per_predicted_token(bos):
+    model = tiny_model(bos=bos)
+    sentences = ["Il-qattus jorqod.", "Xita."]
+    n_tokens = sum(len(s.encode()) - (not bos) for s in sentences)
+    nats = float(sentence_losses(model, sentences).sum())
+    assert perplexity(model, sentences) == pytest.approx(math.exp(nats / n_tokens))
 
 
 def wired_model():
@@ -370,7 +316,7 @@ def test_measure_ablation_takes_some_languages_in_any_spelling():
     [
         ({}, {"mlt": TEXT["mlt"], "kat": TEXT["kat"]}, LanguageError, "without eng, for mlt, kat"),
         ({"languages": ["deu"]}, TEXT, LanguageError, "has no neurons of deu; it has"),
-        ({"languages": ["mtl"]}, TEXT, LanguageError, "unknown language 'mtl'"),
+        ({"languages": ["nlt"]}, TEXT, LanguageError, "unknown language 'nlt'"),
         ({"languages": ["mlt", "mt"]}, TEXT, LanguageError, "each named once; got .* mlt, mlt"),
         ({"languages": ["mlt"]}, {"mlt": TEXT["mlt"]}, LanguageError, "compares a language with"),
         ({}, {code: text[:1] for code, text in TEXT.items()}, CorpusError, "at least 2 sentences"),

@@ -44,7 +44,8 @@ class ModelArgs:
     """Which model, and how it is held."""
 
     model: str = DEFAULT_MODEL
-    """`embedded`, a local folder, or a model id on the Hugging Face hub."""
+    """`embedded`, `gemma-3-270m`, a local folder, a GGUF file, or a model id on the Hugging Face
+    hub."""
     backend: str = "torch"
     """Hooking library: `torch`, `lens` (TransformerLens) or `nnsight`."""
     device: str | None = None
@@ -61,8 +62,9 @@ class CorpusArgs:
     """Which text."""
 
     corpus: str = "embedded"
-    """`embedded`, `glotcc`, a file or folder (txt, jsonl, jsonl.gz, parquet; `{lang}` in the
-    path stands for the language code), or `hf:<dataset>?config=...&split=...&field=...`."""
+    """`embedded`, `glotcc`, a file or folder (txt, jsonl, json, csv, tsv, parquet, arrow, packed
+    or not; `{lang}` in the path is the language in any spelling: cym, cy, cym_Latn, welsh), or
+    `hf:<dataset>?config=...&split=...&field=...`."""
     split: Annotated[str | None, tyro.conf.arg(name="split")] = None
     """Split of the corpus; each corpus has its own default."""
 

@@ -1,4 +1,4 @@
-"""Reading a checkpoint in transformers format: configuration, weights, tokenizer."""
+"""Reading a checkpoint in transformers format: configuration and weights."""
 
 import pickle
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ import torch
 from lse_interp.core.errors import LseError, UnsupportedModelError
 from lse_interp.models.architectures import SUPPORTED, HFModel, check_supported
 
-__all__ = ["read_config", "read_tokenizer", "read_weights"]
+__all__ = ["from_pretrained", "options", "read_config", "read_weights"]
 
 
 def read_config(source: str, *, revision: str | None = None) -> Any:
@@ -22,7 +22,7 @@ def read_config(source: str, *, revision: str | None = None) -> Any:
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
-    config = _read(AutoConfig, source, "configuration", **_options(revision))
+    config = from_pretrained(AutoConfig, source, "configuration", **options(revision))
     architecture = (config.architectures or [type(config).__name__])[0]
     # From the configuration alone, so that a model to be refused is never downloaded.
     check_supported(config, architecture)
@@ -53,14 +53,14 @@ def read_weights(
     """
     from transformers import AutoModelForCausalLM
 
-    hf, report = _read(
+    hf, report = from_pretrained(
         AutoModelForCausalLM,
         source,
         "weights",
         config=config,
         dtype="auto" if dtype is None else dtype,
         output_loading_info=True,
-        **_options(revision),
+        **options(revision),
         **({"device_map": device_map} if device_map else {}),
     )
     # transformers fills what a checkpoint lacks with random values and a warning.
@@ -72,29 +72,23 @@ def read_weights(
     return hf
 
 
-def read_tokenizer(source: str, *, revision: str | None = None) -> Any:
-    """Read the tokenizer.
-
-    Raises:
-        LseError: There is none.
-    """
-    from transformers import AutoTokenizer
-
-    tokenizer = _read(AutoTokenizer, source, "tokenizer", **_options(revision))
-    # Where the files are absent, transformers makes a tokenizer of special tokens alone.
-    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
-        raise LseError(
-            f"{source} holds no tokenizer: expected tokenizer.json, found a vocabulary of special "
-            "tokens alone. Save it there with tokenizer.save_pretrained."
-        )
-    return tokenizer
-
-
-def _options(revision: str | None) -> dict[str, str]:
+def options(revision: str | None) -> dict[str, str]:
+    """Return the argument that names a revision; none for None."""
     return {} if revision is None else {"revision": revision}
 
 
-def _read(auto: Any, source: str, what: str, **options: Any) -> Any:
+def from_pretrained(auto: Any, source: str, what: str, **options: Any) -> Any:
+    """Call `from_pretrained` of a class of transformers.
+
+    Args:
+        auto: The class.
+        source: A local folder or a hub id.
+        what: What is read, for the message.
+        **options: Its other arguments.
+
+    Raises:
+        LseError: It cannot be read.
+    """
     from safetensors import SafetensorError
 
     try:

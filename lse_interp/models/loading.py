@@ -1,4 +1,4 @@
-"""Loading a model by name: a packaged one, a local folder, or a hub id."""
+"""Loading a model by name: a packaged one, a local folder, a GGUF file, or a hub id."""
 
 from pathlib import Path
 
@@ -7,11 +7,13 @@ import torch
 from lse_interp.core.cli import ModelArgs
 from lse_interp.core.errors import LseError
 from lse_interp.models.architectures import MLPNames
-from lse_interp.models.checkpoint import read_config, read_tokenizer, read_weights
+from lse_interp.models.checkpoint import read_config, read_weights
 from lse_interp.models.defaults import ModelDefaults
+from lse_interp.models.gguf_files import find_gguf, unpacked_folder
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.packaged import packaged_folder
 from lse_interp.models.placement.device_map import device_map
+from lse_interp.models.tokenizer_file import read_tokenizer
 
 __all__ = ["load_from_args", "load_model", "read_defaults"]
 
@@ -48,8 +50,8 @@ def load_model(
     """Load a causal language model and its tokenizer.
 
     Args:
-        name: `"embedded"` for the model inside this package, a local folder in transformers
-            format, or a hub id such as `meta-llama/Llama-3.1-8B`.
+        name: `"embedded"` for the model inside this package, `"gemma-3-270m"`, a local folder in
+            transformers format, a GGUF file, or a hub id such as `meta-llama/Llama-3.1-8B`.
         backend: `torch`, `lens` or `nnsight`.
         device: Where the model runs; None takes the GPU if there is one. `auto` spreads the model
             over the GPUs of the machine, which processes that were launched together divide, and
@@ -104,9 +106,13 @@ def _resolve(name: str) -> str:
     if (packaged := packaged_folder(name)) is not None:
         return str(packaged)
     path = Path(name).expanduser()
+    if (file := find_gguf(path)) is not None:
+        return str(unpacked_folder(file))
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise LseError(f"{path} holds no config.json. Give a folder from save_pretrained.")
+            raise LseError(
+                f"{path} holds no config.json. Give a folder from save_pretrained, or a GGUF file."
+            )
         return str(path)
     # A hub id is `name` or `organisation/name`; anything else was meant as a path.
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists():

@@ -14,12 +14,12 @@ from lse_interp.data.corpora import load_corpus
 from lse_interp.models.defaults import ModelDefaults
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.loading import load_model
-from lse_interp.models.packaged import PACKAGED
+from lse_interp.models.packaged import packaged_folder
 
 
 def test_function_and_command_count_the_same_by_name_and_by_path(tmp_path):
     found = {}
-    for name in ("embedded", str(PACKAGED["embedded"])):
+    for name in ("embedded", str(packaged_folder("embedded"))):
         config = Config(model=ModelArgs(name, device="cpu"), langs=("mlt",), root=tmp_path)
         found[name, "command"] = ActivationCounts.load(run(config)["mlt"])
         found[name, "function"] = count_activations(

@@ -165,7 +165,7 @@ def test_folder_without_tokenizer_is_named(tmp_path):
 
 
 def test_incomplete_embedded_model_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(PACKAGED, "embedded", tmp_path)
+    monkeypatch.setitem(PACKAGED, "embedded", lambda: tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(LseError, match=r"model\.safetensors, tokenizer\.json missing from"):
         load_model("embedded")

@@ -1,13 +1,23 @@
 """Models that come with a package, by name."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from lse_interp.core.errors import LseError
+from lse_interp.models.packaged import gemma_3_270m
 
 __all__ = ["PACKAGED", "packaged_folder"]
 
-PACKAGED: dict[str, Path] = {"embedded": Path(__file__).parent / "embedded"}
-"""Name -> folder in transformers format. One line here adds a model."""
+
+def _embedded() -> Path:
+    return Path(__file__).parent / "embedded"
+
+
+PACKAGED: dict[str, Callable[[], Path]] = {
+    "embedded": _embedded,
+    gemma_3_270m.NAME: gemma_3_270m.folder,
+}
+"""Name -> what returns its folder in transformers format. One line here adds a model."""
 
 _FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
@@ -16,14 +26,14 @@ def packaged_folder(name: str) -> Path | None:
     """Return the folder of a packaged model; None for any other name.
 
     Raises:
-        LseError: Files of the model are missing.
+        LseError: Its package is not installed, or files of the model are missing.
     """
-    folder = PACKAGED.get(name)
-    if folder is None:
+    if name not in PACKAGED:
         return None
+    folder = PACKAGED[name]()
     if missing := [file for file in _FILES if not (folder / file).is_file()]:
         raise LseError(
             f"The {name} model is incomplete: {', '.join(missing)} missing from {folder}. "
-            "Reinstall the package."
+            "Delete that folder if it is in a cache, else reinstall the package."
         )
     return folder
