@@ -66,7 +66,7 @@ def tiny_hf(family="llama", *, seed=0, dtype=torch.float32, **changes):
         "num_hidden_layers": N_LAYERS,
         "num_attention_heads": 2,
         "max_position_embeddings": 128,
-        "bos_token_id": 1,
+        "bos_token_id": None,
         "eos_token_id": 2,
         "pad_token_id": 0,
     }

@@ -71,7 +71,7 @@ def tiny_hf(*, seed=0, dtype=torch.float32, n_layers=3, context=512):
         num_attention_heads=2,
         num_key_value_heads=1,
         max_position_embeddings=context,
-        bos_token_id=1,
+        bos_token_id=None,
         eos_token_id=2,
         pad_token_id=0,
     )

@@ -16,7 +16,7 @@ _COMMON = {
     "num_hidden_layers": N_LAYERS,
     "num_attention_heads": 2,
     "max_position_embeddings": 64,
-    "bos_token_id": 1,
+    "bos_token_id": None,
     "eos_token_id": 2,
     "pad_token_id": 0,
 }
