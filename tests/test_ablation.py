@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from lse_interp import ablation as stage
 from lse_interp.analysis.ablation import measure_ablation
 from lse_interp.analysis.ablation_matrix import AblationMatrix
-from lse_interp.analysis.losses import sentence_losses
+from lse_interp.analysis.losses import perplexity, sentence_losses
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import (
     ActivationError,
@@ -189,6 +189,15 @@ def test_sentence_losses_refuse_broken_weights():
         sentence_losses(model, ["ab"])
 
 
+@pytest.mark.parametrize("bos", [True, False])
+def test_perplexity_is_per_predicted_token(bos):
+    model = tiny_model(bos=bos)
+    sentences = ["Il-qattus jorqod.", "Xita."]
+    n_tokens = sum(len(s.encode()) - (not bos) for s in sentences)
+    nats = float(sentence_losses(model, sentences).sum())
+    assert perplexity(model, sentences) == pytest.approx(math.exp(nats / n_tokens))
+
+
 def wired_model():
     """Two made-up languages with words of their own, each with one neuron that knows them.
 
@@ -307,7 +316,7 @@ def test_measure_ablation_takes_some_languages_in_any_spelling():
     [
         ({}, {"mlt": TEXT["mlt"], "kat": TEXT["kat"]}, LanguageError, "without eng, for mlt, kat"),
         ({"languages": ["deu"]}, TEXT, LanguageError, "has no neurons of deu; it has"),
-        ({"languages": ["mtl"]}, TEXT, LanguageError, "unknown language 'mtl'"),
+        ({"languages": ["nlt"]}, TEXT, LanguageError, "unknown language 'nlt'"),
         ({"languages": ["mlt", "mt"]}, TEXT, LanguageError, "each named once; got .* mlt, mlt"),
         ({"languages": ["mlt"]}, {"mlt": TEXT["mlt"]}, LanguageError, "compares a language with"),
         ({}, {code: text[:1] for code, text in TEXT.items()}, CorpusError, "at least 2 sentences"),

@@ -344,7 +344,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(place):
         assert found.settings["n_processes"] == 2
         assert found.results["step"] == expected.results["step"]
     assert len(list((place.root / "together").rglob("subnetwork.safetensors"))) == 2
-    assert not list((place.root / "together").rglob("checkpoints"))
+    assert not list((place.root / "together").rglob("*checkpoints"))
     assert len(list((place.root / "together").rglob("events*"))) == 2
 
 
@@ -366,6 +366,16 @@ def test_main_refuses_neurons_of_another_model(place, refused, tmp_path):
     neuron_sets(tiny_model(seed=1)).save(tmp_path / "other.safetensors")
     error = refused(neurons=tmp_path / "other.safetensors")
     assert "The neuron set" in error and "fingerprint" in error
+
+
+def test_neurons_found_in_float32_are_trained_in_bfloat16(place):
+    assert main(place.arguments(runs="narrow", dtype="bfloat16", n_tokens=150)) == 0
+    run = FinetuneRun.load(next((place.root / "narrow").rglob("subnetwork.safetensors")).parent)
+    assert run.rows[0].dtype == torch.bfloat16
+    base = load_model(place.model, device="cpu")
+    base.info.require_same(run.model, what="The run")
+    with pytest.raises(MismatchError, match="held in bfloat16; it is held in float32 now. Load it"):
+        base.info.require_same(run.model, what="The run", exact=True)
 
 
 def test_main_refuses_an_empty_set(refused, tmp_path):
@@ -433,7 +443,7 @@ def test_main_refuses_contradictions_all_at_once_before_any_work(place, refused)
 
 
 def test_main_refuses_an_unknown_language(refused):
-    assert "unknown language 'mtl'" in refused(lang="mtl")
+    assert "unknown language 'nlt'" in refused(lang="nlt")
     assert "unknown language 'enk'" in refused(against="enk")
 
 
@@ -447,7 +457,7 @@ def test_finetune_refuses_what_does_not_fit(tmp_path):
     with pytest.raises(LseError, match="Method target needs neurons"):
         finetune_language(model, TRAINING, language="mlt", validation=VALIDATION)
     with pytest.raises(LanguageError, match="unknown language"):
-        finetune_language(model, TRAINING, language="mtl", validation=VALIDATION)
+        finetune_language(model, TRAINING, language="nlt", validation=VALIDATION)
     with pytest.raises(LseError, match="There is no fine-tuning method 'all'"):
         tune(model, method="all", folder=tmp_path)
 

@@ -13,6 +13,7 @@ __all__ = [
     "UnsupportedModelError",
     "WriteError",
     "near_misses",
+    "require_one_of",
 ]
 
 
@@ -64,3 +65,17 @@ def near_misses(name: str, choices: Iterable[str], *, n: int = 3) -> str:
         return f"Did you mean {', '.join(close[:n])}?"
     shown = ", ".join(known[:30]) + (", ..." if len(known) > 30 else "")
     return f"Known: {shown or '(none)'}."
+
+
+def require_one_of(parameter: str, value: str, choices: Iterable[str]) -> None:
+    """Refuse a value of a parameter that is none of its choices.
+
+    Raises:
+        LseError: `value` is not one of `choices`.
+    """
+    known = list(choices)
+    if value not in known:
+        raise LseError(
+            f"`{parameter}` must be one of {', '.join(known)}; got {value!r}. "
+            f"{near_misses(value, known)}"
+        )

@@ -1,6 +1,8 @@
 """count_activations: how often each neuron is active on the text of one language."""
 
+import contextlib
 import secrets
+import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -86,19 +88,27 @@ def count_activations(
         )
     chosen = CountSettings(n_tokens, site, block_size, batch_size, n_shards, bos_at, separator)
     settings = chosen.resolved(model, corpus=corpus.spec if isinstance(corpus, Corpus) else "")
-    folder = None if workdir is None else Path(workdir)
-    with Processes.find().joined() as processes:
-        if folder is not None:
-            processes.require_one_folder(folder)
-            if processes.is_main:
-                # A text is that of one launch.
-                remove_folder(folder) if overwrite else (folder / FILE_NAME).unlink(missing_ok=True)
-            processes.wait()
+    with contextlib.ExitStack() as stack:
+        processes = Processes.find()
+        if workdir is None:
+            if processes.world > 1:
+                raise LseError(
+                    f"{processes.world} processes exchange their shards through a folder that all "
+                    "of them see; pass workdir."
+                )
+            workdir = stack.enter_context(tempfile.TemporaryDirectory(prefix="lse_interp-"))
+        folder = Path(workdir)
+        processes = stack.enter_context(processes.joined())
+        processes.require_one_folder(folder)
+        if processes.is_main:
+            # A text is that of one launch.
+            remove_folder(folder) if overwrite else (folder / FILE_NAME).unlink(missing_ok=True)
+        processes.wait()
         ((_, text, seconds_waiting),) = texts_ahead(
             [code],
             lambda _: PackedText.pack(corpus, model.tokenizer, settings),
             processes=processes,
-            folder=lambda _: folder or Path(),
+            folder=lambda _: folder,
         )
         counted = SharedCount(
             model, text, language=code, settings=settings, folder=folder, processes=processes
@@ -123,13 +133,11 @@ class SharedCount:
         text: The text, the same in every process; not kept.
         language: ISO 639-3.
         settings: Resolved ones.
-        folder: Where finished shards are kept; None keeps them in memory.
+        folder: Where finished shards are kept.
         processes: This process among those that share the work.
         n_before: Shards of the texts before this one.
         launch: Tells the counters of this launch from those of others in the same processes.
-
-    Raises:
-        LseError: Several processes and no `folder`.
+        overwrite: Whether to count shards of other settings again, instead of refusing them.
     """
 
     def __init__(
@@ -139,16 +147,12 @@ class SharedCount:
         *,
         language: str,
         settings: CountSettings,
-        folder: Path | None,
+        folder: Path,
         processes: Processes,
         n_before: int = 0,
         launch: str | None = None,
+        overwrite: bool = False,
     ) -> None:
-        if folder is None and processes.world > 1:
-            raise LseError(
-                f"{processes.world} processes exchange their shards through a folder that all of "
-                "them see; pass workdir."
-            )
         self.language = language
         self.shards = text.shards(settings.n_shards)
         self._model, self._info, self._source = model, model.info, text.source
@@ -161,7 +165,7 @@ class SharedCount:
             "text": text.digest,
             **settings.numerics(model),
         }
-        self.store = ShardStore(folder, about)
+        self.store = ShardStore(folder, about, overwrite)
 
     def count(
         self, text: PackedText, *, show_progress: bool = False, seconds_waiting: float = 0.0

@@ -2,8 +2,9 @@
 
 import copy
 import functools
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,17 @@ from lse_interp.core.cli import CorpusArgs
 from lse_interp.core.errors import CorpusError
 from lse_interp.core.languages import lookup
 from lse_interp.core.processes import Processes
-from lse_interp.counting.claims import Claims, shards_of
+from lse_interp.counting.claims import Claims
 from lse_interp.counting.count import SharedCount, new_launch
 from lse_interp.counting.count_settings import CountSettings
 from lse_interp.counting.counts import ActivationCounts
 from lse_interp.counting.packed_text import PackedText, texts_ahead
-from lse_interp.counting.reporting import report_language, report_run, warn_of_idle
 from lse_interp.data.corpora import load_corpus
 from lse_interp.models.hooked import HookedModel
 
 __all__ = ["count_languages"]
+
+logger = logging.getLogger(__name__)
 
 
 def count_languages(
@@ -62,56 +64,75 @@ def count_languages(
         language: settings.statistic(model, language=language, corpus=corpus.corpus) | split
         for language in languages
     }
-    unwritten: list[SharedCount] = []
-    written: list[ActivationCounts] = []
+    written = []
     with Claims(asked, paths, overwrite=overwrite) as claims:
         todo = processes.decide(claims.take)
-        warn_of_idle(len(todo) * settings.n_shards, processes)
+        _warn_of_idle(len(todo) * settings.n_shards, processes)
         began = time.monotonic()
-        launch, n_before = new_launch(processes), 0
-
-        def write(count: SharedCount) -> None:
-            counts, path = count.merged(), paths.counts(count.language)
-            counts = replace(counts, provenance={**counts.provenance, "config": jsonable(config)})
-            counts.save(path)
-            claims.release(count.language)
-            report_language(counts, path)
-            written.append(counts)
-
-        for language, text, seconds_waiting in texts_ahead(
+        for counts in _counted(
+            model,
             todo,
-            # A copy, as a tokenizer serves one thread.
-            functools.partial(_read, corpus, settings, copy.deepcopy(model.tokenizer)),
+            corpus=corpus,
+            settings=settings,
+            folder=claims.shards,
             processes=processes,
-            folder=lambda language: shards_of(paths.counts(language)),
+            overwrite=overwrite,
         ):
-            count = SharedCount(
-                model,
-                text,
-                language=language,
-                settings=settings,
-                folder=shards_of(paths.counts(language)),
-                processes=processes,
-                n_before=n_before,
-                launch=launch,
-            )
-            count.count(text, show_progress=True, seconds_waiting=seconds_waiting)
-            n_before += len(count.shards)
-            # Before another one is held too.
-            del text
-            if processes.is_main:
-                unwritten.append(count)
-                # Another process may still be at its part of a language: nobody waits for it.
-                for complete in [count for count in unwritten if count.is_complete]:
-                    write(complete)
-                    unwritten.remove(complete)
-        processes.wait()
-        for complete in unwritten:
-            write(complete)
+            path = paths.counts(counts.language)
+            about = {**counts.provenance, "config": jsonable(config)}
+            replace(counts, provenance=about).save(path)
+            claims.release(counts.language)
+            _report_language(counts, path)
+            written.append(counts)
         processes.wait()
         seconds = time.monotonic() - began
-    report_run(written, paths, n_languages=len(languages), seconds=seconds)
+    _report_run(written, paths, n_languages=len(languages), seconds=seconds)
     return {language: paths.counts(language) for language in languages}
+
+
+def _counted(
+    model: HookedModel,
+    languages: Sequence[str],
+    *,
+    corpus: CorpusArgs,
+    settings: CountSettings,
+    folder: Callable[[str], Path],
+    processes: Processes,
+    overwrite: bool,
+) -> Iterator[ActivationCounts]:
+    """Count with all processes; the main one gets the counts of each language once complete."""
+    launch, n_before = new_launch(processes), 0
+    incomplete: list[SharedCount] = []
+    for language, text, seconds_waiting in texts_ahead(
+        languages,
+        # A copy, as a tokenizer serves one thread.
+        functools.partial(_read, corpus, settings, copy.deepcopy(model.tokenizer)),
+        processes=processes,
+        folder=folder,
+    ):
+        count = SharedCount(
+            model,
+            text,
+            language=language,
+            settings=settings,
+            folder=folder(language),
+            processes=processes,
+            n_before=n_before,
+            launch=launch,
+            overwrite=overwrite,
+        )
+        count.count(text, show_progress=True, seconds_waiting=seconds_waiting)
+        n_before += len(count.shards)
+        # Before another one is held too.
+        del text
+        if processes.is_main:
+            # Another process may still be at its part of a language: nobody waits for it.
+            incomplete.append(count)
+            complete = [count for count in incomplete if count.is_complete]
+            incomplete = [count for count in incomplete if count not in complete]
+            yield from (count.merged() for count in complete)
+    processes.wait()
+    yield from (count.merged() for count in incomplete)
 
 
 def _read(corpus: CorpusArgs, settings: CountSettings, tokenizer: Any, language: str) -> PackedText:
@@ -123,3 +144,46 @@ def _read(corpus: CorpusArgs, settings: CountSettings, tokenizer: Any, language:
             f"This is {lookup(language).name} ({found.source}). --n-tokens takes less, or `all`."
         )
         raise
+
+
+def _warn_of_idle(n_shards: int, processes: Processes) -> None:
+    """Warn if there are more processes than shards."""
+    if 0 < n_shards < processes.world:
+        logger.warning(
+            "%d processes share %d shards: %d of them find no work. More --n-shards, or more "
+            "--langs, give them some.",
+            processes.world,
+            n_shards,
+            processes.world - n_shards,
+        )
+
+
+def _report_language(counts: ActivationCounts, path: Path) -> None:
+    """Say what was counted of one language."""
+    about = counts.provenance
+    n_new, n_reused = about["n_tokens_counted"], about["n_shards_reused"]
+    logger.info(
+        "%s: %s tokens (%s tokens/s%s) in %s",
+        counts.language,
+        f"{counts.n_tokens:,}",
+        f"{n_new / about['seconds']:,.0f}",
+        f"; {n_reused} of {counts.n_shards} shards were finished before" if n_reused else "",
+        path,
+    )
+
+
+def _report_run(
+    written: Sequence[ActivationCounts], paths: RunPaths, *, n_languages: int, seconds: float
+) -> None:
+    """Say how much was counted, and how fast."""
+    n_counted = sum(counts.provenance["n_tokens_counted"] for counts in written)
+    waited = sum(counts.provenance["seconds_waiting"] for counts in written)
+    logger.info(
+        "counts of %d languages are in %s (%s tokens counted now, %s tokens/s; waited for text "
+        "%.1f %% of the time)",
+        n_languages,
+        paths.folder / "counts",
+        f"{n_counted:,}",
+        f"{n_counted / seconds:,.0f}",
+        100 * waited / seconds,
+    )

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lse_interp.artifacts.atomic import write_atomic
+from lse_interp.core.errors import LseError
 from lse_interp.core.processes import Processes
 from lse_interp.counting.count_settings import CountSettings
 from lse_interp.data.corpora import Corpus
@@ -35,6 +36,8 @@ FILE_NAME = "text.safetensors"
 
 _IN_MEMORY = "in memory"
 _SECONDS_BETWEEN_LOOKS = 0.05
+_LONGEST_WAIT = 6 * 3600.0
+"""Seconds. A launcher ends the others when a process is killed; without one, nobody is told."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +167,8 @@ def texts_ahead(
         Language, text and the seconds the caller has waited for it.
 
     Raises:
-        LseError: What `read` raises, at its language's turn; or another process has failed.
+        LseError: What `read` raises, at its language's turn; or another process has failed, or
+            was killed six hours ago.
     """
 
     def publish(language: str) -> PackedText:
@@ -203,7 +207,14 @@ def _started(publish: Callable[[str], PackedText], languages: Sequence[str]) -> 
 
 
 def _fetch(path: Path, processes: Processes) -> PackedText:
+    began = time.monotonic()
     while not path.exists():
         processes.require_all()
+        if time.monotonic() - began > _LONGEST_WAIT:
+            raise LseError(
+                f"No process has written {path} for {_LONGEST_WAIT / 3600:g} hours, so the one "
+                "that packs this text was probably killed. End all processes, and repeat the "
+                "command to resume."
+            )
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     return PackedText.load(path)

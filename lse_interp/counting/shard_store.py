@@ -1,7 +1,7 @@
 """Finished shards of an unfinished count, one file each, so that a killed run can resume."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,10 @@ class ShardStore:
     that shards of a run with other settings are refused instead of mixed in.
     """
 
-    folder: Path | None
-    """None keeps the shards in memory."""
+    folder: Path
     settings: Mapping[str, Any]
-    _kept: dict[int, Shard] = field(default_factory=dict)
+    overwrite: bool = False
+    """Count shards of other settings again, instead of refusing them."""
 
     def indices(self) -> set[int]:
         """Say which shards are finished.
@@ -46,13 +46,17 @@ class ShardStore:
             MismatchError: A shard was counted with other settings.
             ArtifactError: A shard cannot be read.
         """
-        if self.folder is None:
-            return set(self._kept)
+        found = set()
         # Digits only: a process that was killed may have left a temporary file.
-        files = sorted(self.folder.glob("[0-9]*.safetensors"))
-        for path in files:
-            self._check(read_meta(path, kind=_KIND, version=_VERSION), path)
-        return {int(path.stem) for path in files}
+        for path in sorted(self.folder.glob("[0-9]*.safetensors")):
+            try:
+                self._check(read_meta(path, kind=_KIND, version=_VERSION), path)
+            except (ArtifactError, MismatchError):
+                if not self.overwrite:
+                    raise
+                continue
+            found.add(int(path.stem))
+        return found
 
     def load(self, index: int) -> Shard:
         """Read one shard.
@@ -61,9 +65,7 @@ class ShardStore:
             MismatchError: It was counted with other settings.
             ArtifactError: It does not exist, or was altered after it was written.
         """
-        if self.folder is None:
-            return self._kept[index]
-        path = self._path(self.folder, index)
+        path = self._path(index)
         tensors, meta = load_artifact(path, kind=_KIND, version=_VERSION)
         self._check(meta, path)
         return Shard(
@@ -74,24 +76,16 @@ class ShardStore:
 
     def save(self, index: int, shard: Shard) -> None:
         """Keep one shard."""
-        if self.folder is None:
-            self._kept[index] = shard
-            return
         save_artifact(
-            self._path(self.folder, index),
+            self._path(index),
             kind=_KIND,
             version=_VERSION,
-            tensors={
-                "n_positive": shard.n_positive,
-                "activation_sum": shard.activation_sum,
-                "n_tokens": tensor(shard.n_tokens),
-            },
+            tensors=vars(shard) | {"n_tokens": tensor(shard.n_tokens)},
             meta={"settings": dict(self.settings), "index": index},
         )
 
-    @staticmethod
-    def _path(folder: Path, index: int) -> Path:
-        return folder / f"{index:05d}.safetensors"
+    def _path(self, index: int) -> Path:
+        return self.folder / f"{index:05d}.safetensors"
 
     def _check(self, meta: Mapping[str, Any], path: Path) -> None:
         if meta["index"] != int(path.stem):

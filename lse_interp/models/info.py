@@ -22,7 +22,8 @@ def projections(*, gated: bool) -> tuple[str, ...]:
 class ModelInfo:
     """Which model an artefact belongs to.
 
-    `fingerprint` is a hash over all weights; None where only the shape is known (released masks).
+    `fingerprint` is a hash over all weights, in five parts (see `models.fingerprint`); None where
+    only the shape is known (released masks).
     """
 
     name: str
@@ -49,15 +50,18 @@ class ModelInfo:
         """Rebuild from `to_dict`."""
         return cls(**values)
 
-    def require_same(self, other: "ModelInfo", *, what: str) -> None:
+    def require_same(self, other: "ModelInfo", *, what: str, exact: bool = False) -> None:
         """Refuse an artefact of another model.
+
+        A checkpoint is one model, whatever dtype it is held in.
 
         Args:
             other: the model that `what` belongs to.
             what: the thing that carries `other`, as it should read in the message.
+            exact: whether to refuse another dtype too.
 
         Raises:
-            MismatchError: layers, d_model, d_mlp or fingerprint differ.
+            MismatchError: layers, d_model, d_mlp or weights differ.
         """
         for field in ("n_layers", "d_model", "d_mlp"):
             expected, found = getattr(self, field), getattr(other, field)
@@ -67,13 +71,36 @@ class ModelInfo:
                     f"({self.name}), found {field} {found} ({other.name}). "
                     f"Use files made with {self.name}, or load {other.name}."
                 )
-        both_known = self.fingerprint is not None and other.fingerprint is not None
-        if both_known and self.fingerprint != other.fingerprint:
+        if self.fingerprint is None or other.fingerprint is None:
+            return
+        if not _same_weights(self.fingerprint, other.fingerprint):
             raise MismatchError(
                 f"{what} belongs to other weights: expected fingerprint {self.fingerprint} "
                 f"({self.name}), found {other.fingerprint} ({other.name}). The shapes agree but "
                 "the weights do not; make it again with this model."
             )
+        if exact and self.fingerprint != other.fingerprint:
+            held, needed = (of.split("-")[1] for of in (self.fingerprint, other.fingerprint))
+            raise MismatchError(
+                f"{what} was made with {other.name} held in {needed}; it is held in {held} now. "
+                f"Load it with `--dtype {needed}`, or `load_model(..., dtype={needed!r})`."
+            )
+
+
+def _same_weights(one: str, other: str) -> bool:
+    """Say whether two hashes are of one checkpoint, perhaps held in two dtypes.
+
+    In one dtype, the weights must be equal to the bit. In two, they must be equal when rounded to
+    bfloat16 or to float16. Where float32 weights were rounded to bfloat16 in one model and to
+    float16 in the other, no rounding makes them equal again, and only their signs are compared.
+    """
+    held, *rounded = one.split("-")[1:] or [""]
+    other_held, *other_rounded = other.split("-")[1:] or [""]
+    if held == other_held:
+        return one == other
+    alike = [a == b for a, b in zip(rounded, other_rounded, strict=False)]
+    signs_alone = {held, other_held} == {"bfloat16", "float16"}
+    return any(alike if signs_alone else alike[:2])
 
 
 @runtime_checkable

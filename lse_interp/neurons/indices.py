@@ -1,7 +1,8 @@
 """Indices and masks of neurons: what they must satisfy, and one from the other."""
 
+import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from jaxtyping import Bool, Int64
@@ -10,7 +11,14 @@ from torch import Tensor
 from lse_interp.core.errors import ArtifactError, LseError
 from lse_interp.models.info import ModelInfo
 
-__all__ = ["check_grid", "check_layers", "cut_indices", "indices_to_mask", "mask_to_indices"]
+__all__ = [
+    "check_grid",
+    "check_layers",
+    "cut_indices",
+    "hash_indices",
+    "indices_to_mask",
+    "mask_to_indices",
+]
 
 
 def cut_indices(
@@ -112,3 +120,12 @@ def indices_to_mask(
     for row, neurons in zip(mask, indices, strict=True):
         row[neurons] = True
     return mask
+
+
+def hash_indices(layers: Iterable[Int64[Tensor, " _neuron"]]) -> str:
+    """Return a hash of the neurons of every layer, to tell one choice from another."""
+    found = hashlib.sha256()
+    for neurons in layers:
+        found.update(f"{len(neurons)} ".encode())
+        found.update(neurons.numpy().tobytes())
+    return found.hexdigest()[:16]

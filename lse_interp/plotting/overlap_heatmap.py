@@ -3,9 +3,7 @@
 Source: paper, Figures 8 and 9 (counts); Jaccard and the ratio to chance are additions.
 """
 
-import dataclasses
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -13,13 +11,15 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, ListedColormap, LogNorm, Normalize
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import ListedColormap, LogNorm, Normalize
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import offset_copy
 
 from lse_interp.analysis.overlap import OverlapMatrix
-from lse_interp.core.errors import LseError, near_misses
-from lse_interp.core.languages import LANGUAGES, family_order
+from lse_interp.core.errors import require_one_of
+from lse_interp.core.languages import family_order
+from lse_interp.plotting.panels import bare, blocks, in_order
 from lse_interp.plotting.style import language_label, themed
 
 __all__ = ["overlap_frame", "plot_overlap", "plot_overlap_panels"]
@@ -28,7 +28,12 @@ _SMALLEST_TEXT = 4.5
 _LARGEST_INCHES = 14.0
 _MOST_NAMED = 48
 """With more languages than this the families are named along the axes."""
-_OWN_GREY = "0.88"
+_TITLES = {
+    "intersection": "Shared neurons",
+    "jaccard": "Jaccard index",
+    "ratio": "Ratio to chance",
+    "ratio_by_layer": "Ratio to chance",
+}
 
 
 def overlap_frame(overlap: OverlapMatrix) -> pd.DataFrame:
@@ -50,11 +55,8 @@ def overlap_frame(overlap: OverlapMatrix) -> pd.DataFrame:
             "jaccard": np.where(sizes > 0, 1.0, np.nan),
         }
     )
-    place = {code: at for at, code in enumerate(overlap.languages)}
     both = own.reindex(columns=pairs.columns) if pairs.empty else pd.concat([own, pairs])
-    return both.sort_values(
-        ["language", "other"], key=lambda codes: codes.map(place), ignore_index=True
-    )
+    return in_order(both, language=overlap.languages, other=overlap.languages)
 
 
 @themed
@@ -78,12 +80,20 @@ def plot_overlap(
     Raises:
         LseError: another `value`.
     """
-    picture = _picture(value)
+    require_one_of("value", value, _TITLES)
     codes = family_order(frame["language"].unique())
     if ax is None:
         side = float(np.clip(1.4 + 0.29 * len(codes), 3.4, _LARGEST_INCHES))
         _, ax = plt.subplots(figsize=(side, side))
-    _draw_cells(ax, _grid(frame, codes=codes, value=value), codes=codes, picture=picture)
+    grid = _grid(frame, codes=codes, value=value)
+    cell = _cell_points(ax, len(codes))
+    mesh = _draw_cells(ax, grid, value=value, cell=cell)
+    _write_numbers(ax, grid, mesh=mesh, value=value, cell=cell)
+    room = _mark_branches(ax, codes, cell=cell)
+    _label_axes(ax, codes, cell=cell)
+    ax.set(xlim=(0, len(codes) + room), ylim=(len(codes), 0), aspect="equal")
+    ax.set_title(_TITLES[value])
+    _add_colorbar(ax, mesh)
     return ax
 
 
@@ -112,56 +122,6 @@ def plot_overlap_panels(frame: pd.DataFrame) -> list[Axes]:
     return list(axes.values())
 
 
-@dataclasses.dataclass(frozen=True)
-class _Picture:
-    """How one kind of number is shown."""
-
-    title: str
-    cmap: Colormap
-    norm: Callable[[np.ndarray], Normalize]
-    text: Callable[[float], str]
-    shows_own: bool = False
-
-
-def _linear(values: np.ndarray) -> Normalize:
-    return Normalize(0, max(values.max(initial=0), 1e-9))
-
-
-def _around_one(values: np.ndarray) -> Normalize:
-    inverse = 1 / values[values > 0]
-    furthest = max(values.max(initial=2), inverse.max(initial=2))
-    return LogNorm(1 / furthest, furthest, clip=True)
-
-
-def _short_fraction(value: float) -> str:
-    return f"{value:.2f}".removeprefix("0")
-
-
-def _short_ratio(value: float) -> str:
-    return f"{value:.0f}" if value >= 10 or value == 0 else f"{value:.1f}"
-
-
-def _picture(value: str) -> _Picture:
-    counts, ratio = (
-        sns.color_palette("rocket_r", as_cmap=True),
-        sns.color_palette("vlag", as_cmap=True),
-    )
-    pictures = {
-        "intersection": _Picture(
-            "Shared neurons", counts, _linear, "{:.0f}".format, shows_own=True
-        ),
-        "jaccard": _Picture("Jaccard index", counts, _linear, _short_fraction),
-        "ratio": _Picture("Ratio to chance", ratio, _around_one, _short_ratio),
-        "ratio_by_layer": _Picture("Ratio to chance", ratio, _around_one, _short_ratio),
-    }
-    if value not in pictures:
-        raise LseError(
-            f"`value` must be one of {', '.join(pictures)}; got {value!r}. "
-            f"{near_misses(value, pictures)}"
-        )
-    return pictures[value]
-
-
 def _grid(frame: pd.DataFrame, *, codes: Sequence[str], value: str) -> np.ndarray:
     """Return [row column] with the lower triangle filled, NaN elsewhere."""
     if value.startswith("ratio"):
@@ -172,34 +132,20 @@ def _grid(frame: pd.DataFrame, *, codes: Sequence[str], value: str) -> np.ndarra
     return table.reindex(index=codes, columns=codes).to_numpy(dtype=float)
 
 
-def _draw_cells(ax: Axes, grid: np.ndarray, *, codes: Sequence[str], picture: _Picture) -> None:
-    n = len(codes)
-    pairs = np.tril(np.ones((n, n), dtype=bool), k=-1)
-    known = grid[pairs & np.isfinite(grid)]
-    norm = picture.norm(known)
-    cell = _cell_points(ax, n)
-    edges = np.arange(n + 1)
-    for cells, cmap, scale in (
-        (np.where(pairs, grid, np.nan), picture.cmap, norm),
-        (
-            np.where(np.eye(n, dtype=bool), 0.0, np.nan),
-            ListedColormap([_OWN_GREY]),
-            Normalize(0, 1),
-        ),
-    ):
-        masked, line = np.ma.masked_invalid(cells), 0.03 * cell if cell >= 6 else 0.0
-        ax.pcolormesh(
-            edges, edges, masked, cmap=cmap, norm=scale, edgecolors="white", linewidth=line
-        )
-    written = pairs | np.eye(n, dtype=bool) if picture.shows_own else pairs
-    _write_numbers(ax, grid, where=written, picture=picture, norm=norm, cell=cell)
-    room = _mark_branches(ax, codes, cell=cell)
-    _label_axes(ax, codes, cell=cell)
-    ax.set_xlim(0, n + room)
-    ax.set_ylim(n, 0)
-    ax.set_aspect("equal")
-    ax.set_title(picture.title)
-    _add_colorbar(ax, picture, norm)
+def _draw_cells(ax: Axes, grid: np.ndarray, *, value: str, cell: float) -> QuadMesh:
+    """Colour the pairs, and the diagonal grey."""
+    pairs = np.ma.masked_invalid(np.where(np.tri(len(grid), k=-1, dtype=bool), grid, np.nan))
+    known, norm = pairs.compressed(), Normalize(0, 1e-9)
+    if value.startswith("ratio"):
+        furthest = max(known.max(initial=2), (1 / known[known > 0]).max(initial=2))
+        norm = LogNorm(1 / furthest, furthest, clip=True)
+    elif known.any():
+        norm = Normalize(0, known.max())
+    look: dict[str, Any] = {"edgecolors": "white", "linewidth": 0.03 * cell if cell >= 6 else 0.0}
+    cmap = sns.color_palette("vlag" if value.startswith("ratio") else "rocket_r", as_cmap=True)
+    mesh = ax.pcolormesh(pairs, cmap=cmap, norm=norm, **look)
+    ax.pcolormesh(np.ma.masked_equal(np.eye(len(grid)), 0), cmap=ListedColormap(["0.88"]), **look)
+    return mesh
 
 
 def _cell_points(ax: Axes, n: int) -> float:
@@ -210,48 +156,37 @@ def _cell_points(ax: Axes, n: int) -> float:
     return share * min(box.width, box.height) / ax.figure.dpi * 72 / n
 
 
-def _write_numbers(
-    ax: Axes,
-    grid: np.ndarray,
-    *,
-    where: np.ndarray,
-    picture: _Picture,
-    norm: Normalize,
-    cell: float,
-) -> None:
-    texts = {
-        (row, column): picture.text(grid[row, column]) if np.isfinite(grid[row, column]) else "-"
-        for row, column in np.argwhere(where)
-    }
+def _write_numbers(ax: Axes, grid: np.ndarray, *, mesh: QuadMesh, value: str, cell: float) -> None:
+    """Write the number of each pair, and of counts also the languages' own, where it fits."""
+    below = np.tri(len(grid), k=0 if value == "intersection" else -1, dtype=bool)
+    texts = {(row, column): _text(grid[row, column], value) for row, column in np.argwhere(below)}
     longest = max(map(len, texts.values()), default=1)
     size = min(7.0, 0.88 * cell / (0.62 * longest), 0.7 * cell)
     # Thousands of numbers are read one by one or not at all.
     if size < (_SMALLEST_TEXT if len(grid) <= _MOST_NAMED else 5.5):
         return
     for (row, column), text in texts.items():
-        value = grid[row, column]
-        filled = row != column and np.isfinite(value)
-        dark = filled and _luminance(picture.cmap(norm(value))) < 0.45
-        ax.text(
-            column + 0.5,
-            row + 0.5,
-            text,
-            ha="center",
-            va="center",
-            fontsize=size,
-            color="white" if dark else "0.2",
-        )
+        number = grid[row, column]
+        luminance = np.dot(mesh.to_rgba(number)[:3], (0.2126, 0.7152, 0.0722))
+        dark = row != column and np.isfinite(number) and luminance < 0.45
+        look: dict[str, Any] = {"fontsize": size, "color": "white" if dark else "0.2"}
+        ax.text(column + 0.5, row + 0.5, text, ha="center", va="center", **look)
 
 
-def _luminance(rgba: Sequence[float]) -> float:
-    return float(np.dot(rgba[:3], (0.2126, 0.7152, 0.0722)))
+def _text(number: float, value: str) -> str:
+    if np.isnan(number):
+        return "-"
+    if value == "jaccard":
+        return f"{number:.2f}".removeprefix("0")
+    whole = value == "intersection" or number >= 10 or number == 0
+    return f"{number:.0f}" if whole else f"{number:.1f}"
 
 
 def _mark_branches(ax: Axes, codes: Sequence[str], *, cell: float) -> float:
     """Part and name the branches; return how many cells the names reach beyond the triangle."""
     size = min(6.5, 0.75 * cell)
     reach = 0.0
-    for branch, start, stop in _blocks(codes, "branch"):
+    for branch, start, stop in blocks(codes, "branch"):
         for xs, ys in (([0, stop], [stop, stop]), ([start, start], [start, len(codes)])):
             ax.plot(xs, ys, color="white", linewidth=0.11 * cell, solid_capstyle="butt")
         if size >= _SMALLEST_TEXT:
@@ -266,7 +201,7 @@ def _mark_branches(ax: Axes, codes: Sequence[str], *, cell: float) -> float:
 def _label_axes(ax: Axes, codes: Sequence[str], *, cell: float) -> None:
     size = min(0.8 * cell, 7.0)
     middles = np.arange(len(codes)) + 0.5
-    ax.tick_params(length=0, pad=2)
+    bare(ax)
     n_points = 0.0
     if size >= _SMALLEST_TEXT:
         # Names if there is room for them; codes in small panels and below the columns.
@@ -279,9 +214,6 @@ def _label_axes(ax: Axes, codes: Sequence[str], *, cell: float) -> None:
         ax.set_yticks([])
     if len(codes) > _MOST_NAMED:
         _name_families(ax, codes, cell=cell, n_points=n_points + 4)
-    ax.grid(visible=False)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
 
 
 def _name_families(ax: Axes, codes: Sequence[str], *, cell: float, n_points: float) -> None:
@@ -300,7 +232,7 @@ def _name_families(ax: Axes, codes: Sequence[str], *, cell: float, n_points: flo
     line: dict[str, Any] = {"color": "0.55", "linewidth": 0.6, "clip_on": False}
     line["solid_capstyle"] = "butt"
     text: dict[str, Any] = {"textcoords": "offset points", "fontsize": size, "color": "0.3"}
-    for name, start, stop in _blocks(codes, "family"):
+    for name, start, stop in blocks(codes, "family"):
         inside = (start + 0.15, stop - 0.15)
         ax.plot((0, 0), inside, transform=left, **line)
         ax.plot(inside, (0, 0), transform=below, **line)
@@ -312,40 +244,16 @@ def _name_families(ax: Axes, codes: Sequence[str], *, cell: float, n_points: flo
             ax.annotate(name, **place, ha="center", va="top", rotation=90, **text)
 
 
-def _blocks(codes: Sequence[str], group: str) -> list[tuple[str, int, int]]:
-    """Cut codes into runs of one branch or family: its name, where it starts and where it stops."""
-    names = [getattr(LANGUAGES.get(code), group, "unknown") for code in codes]
-    blocks, start = [], 0
-    for name, members in itertools.groupby(names):
-        stop = start + len(list(members))
-        blocks.append((name, start, stop))
-        start = stop
-    return blocks
-
-
-def _add_colorbar(ax: Axes, picture: _Picture, norm: Normalize) -> None:
+def _add_colorbar(ax: Axes, mesh: QuadMesh) -> None:
     """Put the colour scale into the empty corner above the diagonal."""
     inset = ax.inset_axes((0.56, 0.93, 0.4, 0.025))
-    bar = ax.figure.colorbar(
-        plt.cm.ScalarMappable(norm=norm, cmap=picture.cmap), cax=inset, orientation="horizontal"
-    )
+    look: dict[str, Any] = {"orientation": "horizontal", "ticks": MaxNLocator(nbins=4)}
+    bar = ax.figure.colorbar(mesh, cax=inset, **look)
     bar.outline.set_visible(False)
-    if isinstance(norm, LogNorm):
-        assert norm.vmax is not None
-        steps = _log_steps(norm.vmax)
-        bar.locator, bar.minorlocator = FixedLocator(list(steps)), NullLocator()
-        bar.formatter = FuncFormatter(lambda value, _: steps.get(value, ""))
-    else:
-        bar.locator = MaxNLocator(nbins=4)
-    bar.update_ticks()
+    if isinstance(mesh.norm, LogNorm):
+        assert mesh.norm.vmax is not None
+        # A power of two on either side of 1.
+        power = 2 ** int(np.log2(mesh.norm.vmax))
+        bar.set_ticks([1 / power, 1, power], labels=[f"1/{power}", "1", f"{power}"])
+        bar.minorticks_off()
     inset.tick_params(labelsize=6, length=2, pad=1)
-
-
-def _log_steps(furthest: float) -> dict[float, str]:
-    """Choose a power of two on either side of 1, with labels.
-
-    >>> _log_steps(20.0)
-    {0.0625: '1/16', 1.0: '1', 16.0: '16'}
-    """
-    power = 2 ** int(np.log2(furthest))
-    return {1 / power: f"1/{power}", 1.0: "1", float(power): f"{power}"}

@@ -1,14 +1,17 @@
 """What several pictures share: sizes, grids of panels, dots, legends, rows of languages."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lse_interp.core.languages import describe
 from lse_interp.plotting.style import (
     language_color,
     language_label,
@@ -22,8 +25,11 @@ __all__ = [
     "LEGEND",
     "LEGEND_INCHES",
     "PANEL_HEIGHT",
+    "bare",
+    "blocks",
     "dot",
     "grid",
+    "in_order",
     "label_mean",
     "language_dots",
     "language_lines",
@@ -56,6 +62,32 @@ def grid(
     for spare in axes.flat[n:]:
         figure.delaxes(spare)
     return figure, list(axes.flat[:n])
+
+
+def in_order(frame: pd.DataFrame, **orders: Iterable[Any]) -> pd.DataFrame:
+    """Sort a frame by columns, the first one first, each by its own order of values."""
+    places = {name: {value: at for at, value in enumerate(orders[name])} for name in orders}
+    keys = [frame[name].map(places[name]) for name in places]
+    # The last key decides first.
+    return frame.iloc[np.lexsort(keys[::-1])].reset_index(drop=True)
+
+
+def blocks(codes: Sequence[str], group: str) -> list[tuple[str, int, int]]:
+    """Cut languages into runs of one `branch` or `family`: its name, its start and its stop."""
+    names = [getattr(describe(code), group) for code in codes]
+    found, start = [], 0
+    for name, members in itertools.groupby(names):
+        stop = start + len(list(members))
+        found.append((name, start, stop))
+        start = stop
+    return found
+
+
+def bare(ax: Axes) -> None:
+    """Leave cells alone on their Axes: no grid, no border, no tick marks."""
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0, pad=2)
 
 
 def dot(shape: str = "o", *, size: float = 3.6) -> dict[str, Any]:

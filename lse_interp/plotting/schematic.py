@@ -3,9 +3,8 @@
 Source: paper, Figure 1, whose neurons are made up; here every mark is a neuron of a language.
 """
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -22,14 +21,14 @@ __all__ = ["plot_schematic", "schematic_frame"]
 _FROZEN = "0.9"
 _EDGE = "0.62"
 _INK = "0.15"
-_SMALL = 5.8
+_LINE: dict[str, Any] = {"color": "0.45", "linewidth": 0.7}
+_TIMES = "\N{MULTIPLICATION SIGN}"
 _ZOOM_INCHES = 2.51
 _STACK_LEFT, _MLP_LEFT, _MLP_RIGHT = 0.42, 1.36, 3.16
 _ELBOW = 3.34
 
 
-@dataclasses.dataclass(frozen=True)
-class _Box:
+class _Box(NamedTuple):
     """A rectangle in inches."""
 
     left: float
@@ -46,8 +45,12 @@ class _Box:
         return self.bottom + self.height
 
     @property
-    def middle(self) -> tuple[float, float]:
-        return self.left + self.width / 2, self.bottom + self.height / 2
+    def x(self) -> float:
+        return self.left + self.width / 2
+
+    @property
+    def y(self) -> float:
+        return self.bottom + self.height / 2
 
 
 def schematic_frame(neurons: NeuronSets, language: str) -> pd.DataFrame:
@@ -95,10 +98,10 @@ def plot_schematic(
         ax.set_position((0, 0, 1, 1))
     ax.set(xlim=(0, COLUMN_INCHES), ylim=(0, height), aspect="equal")
     ax.axis("off")
-    names = model.projections
-    _draw_stack(ax, frame, model=model, names=names, zoomed=layer, step=step)
-    _draw_zoom(ax, frame[frame["layer"] == layer], model=model, names=names, layer=layer)
-    _draw_numbers(ax, frame, model=model, names=names)
+    sketch = _Sketch(ax, model)
+    _draw_stack(sketch, frame, zoomed=layer, step=step)
+    _draw_zoom(sketch, frame.loc[frame["layer"] == layer, "neuron"], layer=layer)
+    _draw_numbers(sketch, len(frame))
     return ax
 
 
@@ -121,285 +124,180 @@ def _checked_layer(frame: pd.DataFrame, *, model: ModelInfo, layer: int | None) 
     return layer
 
 
-def _draw_stack(
-    ax: Axes,
-    frame: pd.DataFrame,
-    *,
-    model: ModelInfo,
-    names: Sequence[str],
-    zoomed: int,
-    step: float,
-) -> None:
+class _Sketch:
+    """The pieces that the drawing is made of, and the Axes they go to."""
+
+    def __init__(self, ax: Axes, model: ModelInfo) -> None:
+        self.ax = ax
+        self.model = model
+
+    def box(self, box: _Box, text: str = "", **look: Any) -> None:
+        look = {"facecolor": _FROZEN, "edgecolor": "none", "linewidth": 0.5, **look}
+        self.ax.add_patch(Rectangle(box[:2], box.width, box.height, **look))
+        if text:
+            self.text(box.x, box.y, text)
+
+    def text(self, x: float, y: float, text: str, **look: Any) -> Any:
+        style: dict[str, Any] = {"fontsize": 5.8, "color": "0.35", "ha": "center"}
+        return self.ax.text(x, y, text, **style | {"va": "center_baseline"} | look)
+
+    def heading(self, y: float, text: str) -> None:
+        self.ax.text(0.1, y, text, fontsize=6.5, fontweight="bold", va="center")
+
+    def arrow(self, *points: tuple[float, float], **look: Any) -> None:
+        """Draw lines from point to point, the last one with a head."""
+        look = _LINE | look
+        self.ax.plot(*zip(*points[:-1], strict=True), solid_capstyle="butt", zorder=1, **look)
+        look |= {"arrowstyle": "-|>,head_length=0.28,head_width=0.14", "mutation_scale": 8}
+        look |= {"shrinkA": 0, "shrinkB": 0}
+        self.ax.annotate("", points[-1], points[-2], arrowprops=look, zorder=1)
+
+    def node(self, at: tuple[float, float], sign: str) -> None:
+        self.ax.add_patch(Circle(at, 0.07, facecolor="white", edgecolor="0.45", lw=0.7, zorder=3))
+        self.text(*at, sign, fontsize=8, zorder=4)
+
+    def neurons(
+        self, box: _Box, neurons: pd.Series, *, color: str, upright: bool, n: int | None = None
+    ) -> None:
+        """Mark neurons across a box: upright lines from the left, or level ones from the top.
+
+        Few lines are wide enough to be seen; `n` lines, by default all, cover a third of the box.
+        """
+        inches = box.width if upright else box.height
+        width = min(1.1, 72 * inches / (3 * (n or len(neurons) or 1)))
+        look: dict[str, Any] = {"color": color, "linewidth": width, "snap": False}
+        places = (neurons + 0.5) / self.model.d_mlp
+        if upright:
+            self.ax.vlines(box.left + box.width * places, box.bottom, box.top, **look)
+        else:
+            self.ax.hlines(box.top - box.height * places, box.left, box.right, **look)
+
+
+def _draw_stack(sketch: _Sketch, frame: pd.DataFrame, *, zoomed: int, step: float) -> None:
     """Draw all blocks, the first at the bottom, between the embedding and the unembedding."""
-    bottom = _ZOOM_INCHES + 0.44
-    top = bottom + step * model.n_layers
-    width = _MLP_RIGHT - _STACK_LEFT
+    ax, model = sketch.ax, sketch.model
+    bottom, rail = _ZOOM_INCHES + 0.44, 0.3
+    top, width = bottom + step * model.n_layers, _MLP_RIGHT - _STACK_LEFT
     below = _Box(_STACK_LEFT, bottom - 0.3, width, 0.13)
     above = _Box(_STACK_LEFT, top + 0.16, width, 0.13)
-    _box(ax, below, "token embedding")
-    _box(ax, above, "final norm and unembedding")
-    rail = 0.3
-    ax.plot([below.left, rail, rail], [below.middle[1]] * 2 + [above.middle[1]], **_line())
-    _arrow(ax, (rail, above.middle[1]), (above.left, above.middle[1]))
-    linewidth = _line_width(_MLP_RIGHT - _MLP_LEFT, int(frame["layer"].value_counts().max()))
+    sketch.box(below, "token embedding")
+    sketch.box(above, "final norm and unembedding")
+    start, end = (below.left, below.y), (above.left, above.y)
+    sketch.arrow(start, (rail, below.y), (rail, above.y), end)
+    most = int(frame["layer"].value_counts().max())
     for at in range(model.n_layers):
-        block = _Box(_STACK_LEFT, bottom + step * at, width, 0.82 * step)
-        _draw_frozen(ax, block, rail=rail)
-        mlp = _Box(_MLP_LEFT, block.bottom, _MLP_RIGHT - _MLP_LEFT, block.height)
-        places = _places(frame.loc[frame["layer"] == at, "neuron"], d_mlp=model.d_mlp)
-        _draw_strips(ax, mlp, places, names=names, linewidth=linewidth)
+        mlp = _Box(_MLP_LEFT, bottom + step * at, _MLP_RIGHT - _MLP_LEFT, 0.82 * step)
+        ax.plot([rail, _STACK_LEFT], [mlp.y] * 2, **_LINE, zorder=1)
+        ax.plot([_STACK_LEFT + 0.84, _MLP_LEFT], [mlp.y] * 2, **_LINE, zorder=1)
+        for left, wide, text in ((0.0, 0.08, ""), (0.11, 0.62, "attention"), (0.76, 0.08, "")):
+            frozen = _Box(_STACK_LEFT + left, mlp.bottom, wide, mlp.height)
+            sketch.box(frozen, text if mlp.height > 0.12 else "")
+        neurons = frame.loc[frame["layer"] == at, "neuron"]
+        height = mlp.height / len(model.projections)
+        for place, name in enumerate(model.projections, start=1):
+            strip = _Box(mlp.left, mlp.top - place * height, mlp.width, height)
+            sketch.box(strip, edgecolor="white", linewidth=0.3)
+            sketch.neurons(strip, neurons, color=PROJECTION_COLORS[name], upright=True, n=most)
         if at == zoomed:
-            _connect(ax, mlp)
+            sketch.box(mlp, facecolor="none", edgecolor=_INK, linewidth=0.8, zorder=4)
+            points = [(mlp.right, mlp.y), (_ELBOW, mlp.y)]
+            points += [(_ELBOW, _ZOOM_INCHES + end) for end in (0.06, -0.04)]
+            sketch.arrow(*points, color=_INK, linewidth=0.8)
     language = language_label(frame["language"].iloc[0])
-    title = f"{language}: {len(frame):,} of {model.n_layers * model.d_mlp:,} MLP neurons"
-    ax.text(0.1, above.top + 0.11, title, fontsize=6.5, fontweight="bold", va="center")
-    _label_stack(ax, model=model, names=names, bottom=bottom, top=top, step=step)
-
-
-def _draw_frozen(ax: Axes, block: _Box, *, rail: float) -> None:
-    y = block.middle[1]
-    ax.plot([rail, block.left], [y, y], **_line())
-    places = ((0.0, 0.08), (0.11, 0.62), (0.76, 0.08))
-    for (left, width), text in zip(places, ("", "attention", ""), strict=True):
-        _box(
-            ax,
-            _Box(block.left + left, block.bottom, width, block.height),
-            text * (block.height > 0.12),
-        )
-    ax.plot([block.left + 0.84, _MLP_LEFT], [y, y], **_line())
-
-
-def _draw_strips(
-    ax: Axes, mlp: _Box, places: Sequence[float], *, names: Sequence[str], linewidth: float
-) -> None:
-    """Draw one MLP as one strip per projection, the neurons from left to right."""
-    height = mlp.height / len(names)
-    for at, name in enumerate(names):
-        strip = _Box(mlp.left, mlp.top - (at + 1) * height, mlp.width, height)
-        ax.add_patch(_rectangle(strip, edgecolor="white", linewidth=0.3))
-        color = PROJECTION_COLORS[name]
-        _mark(ax, strip, places, color=color, upright=True, linewidth=linewidth)
-
-
-def _places(neurons: pd.Series, *, d_mlp: int) -> list[float]:
-    """Return how far along the neuron axis each neuron is, in (0, 1)."""
-    return [(neuron + 0.5) / d_mlp for neuron in neurons]
-
-
-def _line_width(inches: float, n: int) -> float:
-    """Return so many points that few lines are seen, and many cover a third of the length."""
-    return min(1.1, 72 * inches / (3 * n))
-
-
-def _mark(
-    ax: Axes, box: _Box, places: Sequence[float], *, color: str, upright: bool, linewidth: float
-) -> None:
-    """Mark neurons across a box: upright lines from the left, or level ones from the top."""
-    look: dict[str, Any] = {"color": color, "linewidth": linewidth, "snap": False}
-    if upright:
-        ax.vlines([box.left + box.width * x for x in places], box.bottom, box.top, **look)
-    else:
-        ax.hlines([box.top - box.height * x for x in places], box.left, box.right, **look)
-
-
-def _connect(ax: Axes, mlp: _Box) -> None:
-    """Frame the block that is drawn in full, and draw lines from it to that drawing."""
-    frame = _rectangle(mlp, facecolor="none", edgecolor=_INK, linewidth=0.8, zorder=4)
-    ax.add_patch(frame)
-    y = mlp.middle[1]
-    ax.plot([mlp.right, _ELBOW, _ELBOW], [y, y, _ZOOM_INCHES + 0.02], color=_INK, linewidth=0.8)
-    _arrow(ax, (_ELBOW, _ZOOM_INCHES + 0.06), (_ELBOW, _ZOOM_INCHES - 0.04), color=_INK)
-
-
-def _label_stack(
-    ax: Axes, *, model: ModelInfo, names: Sequence[str], bottom: float, top: float, step: float
-) -> None:
+    n_all = model.n_layers * model.d_mlp
+    sketch.heading(above.top + 0.11, f"{language}: {len(frame):,} of {n_all:,} MLP neurons")
     every = next(n for n in (1, 2, 4, 8, 16, 32) if n * step >= 0.12)
     for at in range(0, model.n_layers, every):
-        _text(ax, 0.24, bottom + step * (at + 0.41), str(at), ha="right")
-    _text(ax, 0.06, bottom + step * model.n_layers / 2, "layer", rotation=90)
-    y = top + 0.065
-    _text(ax, _STACK_LEFT + 0.42, y, "norm, attention, norm")
-    _words(ax, _MLP_LEFT, y, [("MLP:", "0.35"), *((f"{n}", PROJECTION_COLORS[n]) for n in names)])
-    below = bottom - 0.075
-    _text(ax, _MLP_LEFT, below, "neuron 0", ha="left")
-    _text(ax, _MLP_RIGHT, below, f"{model.d_mlp - 1:,}", ha="right")
+        sketch.text(0.24, bottom + step * (at + 0.41), str(at), ha="right")
+    sketch.text(0.06, (bottom + top) / 2, "layer", rotation=90, va="center")
+    sketch.text(_STACK_LEFT + 0.42, top + 0.065, "norm, attention, norm")
+    word = sketch.text(_MLP_LEFT, top + 0.065, "MLP:", ha="left")
+    for name in model.projections:
+        look: dict[str, Any] = {"color": PROJECTION_COLORS[name], "fontsize": 5.8}
+        look |= {"xycoords": word, "xytext": (3, 0), "textcoords": "offset points"}
+        word = ax.annotate(name, (1, 0), **look, fontweight="bold", va="bottom")
+    sketch.text(_MLP_LEFT, bottom - 0.075, "neuron 0", ha="left")
+    sketch.text(_MLP_RIGHT, bottom - 0.075, f"{model.d_mlp - 1:,}", ha="right")
 
 
-def _draw_zoom(
-    ax: Axes, rows: pd.DataFrame, *, model: ModelInfo, names: Sequence[str], layer: int
-) -> None:
+def _draw_zoom(sketch: _Sketch, neurons: pd.Series, *, layer: int) -> None:
     """Draw one MLP: residual stream -> gate and up -> act(gate) * up -> down -> residual stream."""
-    panel = FancyBboxPatch(
-        (0.03, 0.37),
-        COLUMN_INCHES - 0.06,
-        _ZOOM_INCHES - 0.42,
-        boxstyle="round,pad=0,rounding_size=0.05",
-        facecolor="none",
-        edgecolor=_EDGE,
-        linewidth=0.6,
-    )
-    ax.add_patch(panel)
-    places = _places(rows["neuron"], d_mlp=model.d_mlp)
-    text = f"MLP of layer {layer}: {len(places):,} of {model.d_mlp:,} neurons"
-    ax.text(0.1, _ZOOM_INCHES - 0.15, text, fontsize=6.5, fontweight="bold", va="center")
-    rail, middle, norm = 0.52, 1.42, _Box(0.12, 1.33, 0.3, 0.18)
-    boxes = _read_boxes(names, middle=middle)
+    model, middle = sketch.model, 1.42
+    corner, width, height = (0.03, 0.37), COLUMN_INCHES - 0.06, _ZOOM_INCHES - 0.42
+    look: dict[str, Any] = {"boxstyle": "round,pad=0,rounding_size=0.05", "linewidth": 0.6}
+    look |= {"facecolor": "none", "edgecolor": _EDGE}
+    sketch.ax.add_patch(FancyBboxPatch(corner, width, height, **look))
+    text = f"MLP of layer {layer}: {len(neurons):,} of {model.d_mlp:,} neurons"
+    sketch.heading(_ZOOM_INCHES - 0.15, text)
+    norm, down = _Box(0.12, 1.33, 0.3, 0.18), _Box(2.2, middle - 0.17, 0.68, 0.34)
     hidden = _Box(1.86, middle - 0.33, 0.07, 0.66)
-    down = _Box(2.2, middle - 0.17, 0.68, 0.34)
-    _draw_residual(ax, rail=rail, norm=norm, out=(down.right, middle))
-    for name, box in boxes.items():
-        _fork(ax, norm, box)
-        _draw_matrix(ax, box, places, name=name)
-    _combine(ax, boxes, hidden=hidden)
-    ax.add_patch(_rectangle(hidden))
-    look = {"linewidth": _line_width(hidden.height, len(places))}
-    _mark(ax, hidden, places, color="0.45", upright=False, **look)
+    heights = (0.42, -0.42) if model.gated else (0.0,)
+    reading = [_Box(0.68, middle + place - 0.33, 0.34, 0.66) for place in heights]
+    _draw_residual(sketch, norm=norm, down=down)
+    for name, box in zip(model.projections, reading, strict=False):
+        x = norm.right + 0.1
+        sketch.arrow((norm.right, norm.y), (x, norm.y), (x, box.y), (box.left, box.y))
+        _draw_matrix(sketch, box, neurons, name=name)
+    _draw_product(sketch, reading, hidden=hidden)
+    sketch.box(hidden)
+    sketch.neurons(hidden, neurons, color="0.45", upright=False)
     product = "act(gate) \N{DOT OPERATOR} up" if model.gated else "act(up)"
-    _text(ax, hidden.middle[0], hidden.top + 0.07, product)
-    _arrow(ax, (hidden.right, middle), (down.left, middle))
-    _draw_matrix(ax, down, places, name="down")
-    rows_of, sign = f"{model.d_mlp:,}", "\N{MULTIPLICATION SIGN}"
-    lowest = list(boxes.values())[-1]
-    _text(ax, lowest.middle[0], lowest.bottom - 0.07, f"{rows_of} {sign} {model.d_model:,}")
-    _text(ax, down.middle[0], down.bottom - 0.07, f"{model.d_model:,} {sign} {rows_of}")
+    sketch.text(hidden.x, hidden.top + 0.07, product)
+    sketch.arrow((hidden.right, middle), (down.left, middle))
+    _draw_matrix(sketch, down, neurons, name="down")
+    sizes = [f"{model.d_mlp:,}", f"{model.d_model:,}"]
+    for box, size in ((reading[-1], sizes), (down, sizes[::-1])):
+        sketch.text(box.x, box.bottom - 0.07, f" {_TIMES} ".join(size))
 
 
-def _read_boxes(names: Sequence[str], *, middle: float) -> dict[str, _Box]:
-    """Place the matrices that read the residual stream, above each other."""
-    reading = [name for name in names if name != "down"]
-    return {
-        name: _Box(0.68, middle + place - 0.33, 0.34, 0.66)
-        for name, place in zip(reading, (0.42, -0.42) if len(reading) > 1 else (0.0,), strict=True)
-    }
+def _draw_residual(sketch: _Sketch, *, norm: _Box, down: _Box) -> None:
+    rail, add = 0.52, down.right + 0.2
+    sketch.arrow((0.08, rail), (COLUMN_INCHES - 0.1, rail), linewidth=1.4)
+    sketch.text(2.3, rail + 0.06, "residual stream")
+    sketch.arrow((norm.x, rail), (norm.x, norm.bottom))
+    sketch.box(norm, "norm")
+    sketch.arrow((down.right, down.y), (add, down.y), (add, rail + 0.07))
+    sketch.node((add, rail), "+")
 
 
-def _draw_residual(ax: Axes, *, rail: float, norm: _Box, out: tuple[float, float]) -> None:
-    x, end = norm.middle[0], COLUMN_INCHES - 0.1
-    _arrow(ax, (0.08, rail), (end, rail), linewidth=1.4)
-    _text(ax, 2.3, rail + 0.06, "residual stream")
-    _arrow(ax, (x, rail), (x, norm.bottom))
-    _box(ax, norm, "norm")
-    add = (out[0] + 0.2, rail)
-    ax.plot([out[0], add[0]], [out[1]] * 2, **_line())
-    _arrow(ax, (add[0], out[1]), (add[0], rail + 0.07))
-    _node(ax, add, "+")
-
-
-def _fork(ax: Axes, norm: _Box, box: _Box) -> None:
-    x, y = norm.right + 0.1, box.middle[1]
-    ax.plot([norm.right, x, x], [norm.middle[1]] * 2 + [y], **_line())
-    _arrow(ax, (x, y), (box.left, y))
-
-
-def _draw_matrix(ax: Axes, box: _Box, places: Sequence[float], *, name: str) -> None:
+def _draw_matrix(sketch: _Sketch, box: _Box, neurons: pd.Series, *, name: str) -> None:
     """Draw a projection in its true orientation, with its trained rows or columns."""
-    ax.add_patch(_rectangle(box, edgecolor=_EDGE))
     color, is_down = PROJECTION_COLORS[name], name == "down"
-    width = _line_width(box.width if is_down else box.height, len(places))
-    _mark(ax, box, places, color=color, upright=is_down, linewidth=width)
-    part = "columns" if is_down else "rows"
-    look: dict[str, Any] = {"color": color, "fontweight": "bold"}
-    _text(ax, box.middle[0], box.top + 0.06, f"{name} {part}", **look)
+    sketch.box(box, edgecolor=_EDGE)
+    sketch.neurons(box, neurons, color=color, upright=is_down)
+    what = f"{name} {'columns' if is_down else 'rows'}"
+    sketch.text(box.x, box.top + 0.06, what, color=color, fontweight="bold")
 
 
-def _combine(ax: Axes, boxes: dict[str, _Box], *, hidden: _Box) -> None:
+def _draw_product(sketch: _Sketch, reading: Sequence[_Box], *, hidden: _Box) -> None:
     """Draw act(gate) * up, or act(up) if there is no gate."""
-    first, *rest = boxes.values()
-    act = _Box(1.16, first.middle[1] - 0.08, 0.24, 0.16)
-    _arrow(ax, (first.right, act.middle[1]), (act.left, act.middle[1]))
-    _box(ax, act, "act")
-    middle = hidden.middle[1]
-    times = (1.58, middle)
+    first, *rest = reading
+    act, times, middle = _Box(1.16, first.y - 0.08, 0.24, 0.16), 1.58, hidden.y
+    sketch.arrow((first.right, act.y), (act.left, act.y))
+    sketch.box(act, "act")
     if not rest:
-        _arrow(ax, (act.right, middle), (hidden.left, middle))
+        sketch.arrow((act.right, middle), (hidden.left, middle))
         return
-    _corner(ax, (act.right, act.middle[1]), (times[0], middle + 0.07))
-    _corner(ax, (rest[0].right, rest[0].middle[1]), (times[0], middle - 0.07))
-    _node(ax, times, "\N{MULTIPLICATION SIGN}")
-    _arrow(ax, (times[0] + 0.07, middle), (hidden.left, middle))
+    for box, side in ((act, 0.07), (rest[0], -0.07)):
+        sketch.arrow((box.right, box.y), (times, box.y), (times, middle + side))
+    sketch.node((times, middle), _TIMES)
+    sketch.arrow((times + 0.07, middle), (hidden.left, middle))
 
 
-def _draw_numbers(ax: Axes, frame: pd.DataFrame, *, model: ModelInfo, names: Sequence[str]) -> None:
+def _draw_numbers(sketch: _Sketch, n_neurons: int) -> None:
     """Write how much is trained and how much frozen."""
-    n_neurons = len(frame)
+    model, side = sketch.model, 0.08
+    names = model.projections
     trained = n_neurons * len(names) * model.d_model
     share = 100 * trained / model.n_parameters
-    side = 0.08
     for at, name in enumerate(names):
         box = _Box(0.05 + side * at, 0.22 - side / 2, side, side)
-        ax.add_patch(_rectangle(box, facecolor=PROJECTION_COLORS[name]))
-    ax.add_patch(_rectangle(_Box(0.05, 0.08 - side / 2, side * len(names), side)))
-    times = "\N{MULTIPLICATION SIGN}"
+        sketch.box(box, facecolor=PROJECTION_COLORS[name])
+    sketch.box(_Box(0.05, 0.08 - side / 2, side * len(names), side))
     lines = (
-        f"trained: {n_neurons:,} neurons {times} {len(names)} {times} {model.d_model:,} = "
+        f"trained: {n_neurons:,} neurons {_TIMES} {len(names)} {_TIMES} {model.d_model:,} = "
         f"{trained:,} parameters ({share:.2f} %)",
         f"frozen: the other {model.n_parameters - trained:,} parameters ({100 - share:.2f} %)",
     )
     for y, line in zip((0.22, 0.08), lines, strict=True):
-        _text(ax, 0.34, y, line, ha="left", color=_INK)
-
-
-def _line() -> dict:
-    return {"color": "0.45", "linewidth": 0.7, "solid_capstyle": "butt", "zorder": 1}
-
-
-def _rectangle(box: _Box, **look: Any) -> Rectangle:
-    look = {"facecolor": _FROZEN, "edgecolor": "none", "linewidth": 0.5, **look}
-    return Rectangle((box.left, box.bottom), box.width, box.height, **look)
-
-
-def _box(ax: Axes, box: _Box, text: str) -> None:
-    ax.add_patch(_rectangle(box))
-    if text:
-        _text(ax, *box.middle, text)
-
-
-def _text(ax: Axes, x: float, y: float, text: str, **look: Any) -> None:
-    defaults: dict[str, Any] = {"fontsize": _SMALL, "color": "0.35", "ha": "center", "va": "center"}
-    look = defaults | look
-    if look["va"] == "center":
-        look["va"] = "center_baseline" if not look.get("rotation") else "center"
-    ax.text(x, y, text, **look)
-
-
-def _words(ax: Axes, x: float, y: float, words: Sequence[tuple[str, str]]) -> None:
-    """Write words of several colours on one line."""
-    look: dict[str, Any] = {"fontsize": _SMALL, "va": "center_baseline"}
-    before = ax.text(x, y, words[0][0], color=words[0][1], **look)
-    for word, color in words[1:]:
-        before = ax.annotate(
-            word,
-            (1, 0),
-            xycoords=before,
-            xytext=(3, 0),
-            textcoords="offset points",
-            color=color,
-            fontsize=_SMALL,
-            fontweight="bold",
-            va="bottom",
-        )
-
-
-def _arrow(
-    ax: Axes,
-    start: tuple[float, float],
-    end: tuple[float, float],
-    *,
-    color: str = "0.45",
-    linewidth: float = 0.7,
-) -> None:
-    look = {"arrowstyle": "-|>,head_length=0.28,head_width=0.14", "mutation_scale": 8}
-    look |= {"color": color, "linewidth": linewidth, "shrinkA": 0, "shrinkB": 0}
-    ax.annotate("", end, start, arrowprops=look, zorder=1)
-
-
-def _corner(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """Go level to the place above or below `end`, and from there to it."""
-    ax.plot([start[0], end[0]], [start[1]] * 2, **_line())
-    _arrow(ax, (end[0], start[1]), end)
-
-
-def _node(ax: Axes, at: tuple[float, float], sign: str) -> None:
-    ax.add_patch(Circle(at, 0.07, facecolor="white", edgecolor="0.45", linewidth=0.7, zorder=3))
-    ax.text(*at, sign, fontsize=8, ha="center", va="center_baseline", color="0.35", zorder=4)
+        sketch.text(0.34, y, line, ha="left", color=_INK)

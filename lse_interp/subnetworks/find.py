@@ -150,14 +150,14 @@ def model_choices(
 
 
 def require_runs_of(base: ModelInfo, choices: Iterable[ModelChoice]) -> None:
-    """Refuse runs of another model than the base, before work begins.
+    """Refuse runs of another model or dtype than the base, before work begins.
 
     Raises:
-        MismatchError: a run of another model.
+        MismatchError: a run of another model or dtype.
     """
     for choice in choices:
         if choice.run is not None:
-            base.require_same(choice.run.model, what=f"{choice.run.folder}")
+            base.require_same(choice.run.model, what=f"{choice.run.folder}", exact=True)
 
 
 def _labelled(item: str) -> tuple[str, str]:

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from lse_interp.artifacts.format import load_artifact, read_checksum, read_meta, save_artifact
+from lse_interp.artifacts.format import load_artifact, read_meta, save_artifact
 from lse_interp.artifacts.stored import Stored
 from lse_interp.core.errors import ArtifactError, LseError
 from lse_interp.models.info import HasInfo, ModelInfo, info_of
@@ -168,15 +168,6 @@ class FinetuneRun(Stored):
     def exists(cls, folder: str | Path) -> bool:
         """Say whether a folder holds a finished run."""
         return any((Path(folder) / name).is_file() for name in _FILES.values())
-
-    @classmethod
-    def checksum(cls, folder: str | Path) -> str | None:
-        """Tell a finished run from others that were in the folder; None if it holds none.
-
-        Raises:
-            ArtifactError: truncated, or no artefact.
-        """
-        return read_checksum(_find(Path(folder)), kind=cls.KIND) if cls.exists(folder) else None
 
     @classmethod
     def discard(cls, folder: str | Path) -> None:

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from lse_interp.artifacts.atomic import remove_folder, remove_leftovers
 from lse_interp.artifacts.format import load_artifact, read_meta, save_artifact
-from lse_interp.core.errors import ArtifactError, LseError, WriteError
+from lse_interp.artifacts.reuse import differences
+from lse_interp.core.errors import ArtifactError, LseError, MismatchError, WriteError
 
-__all__ = ["Checkpoint", "CheckpointStore", "State"]
+__all__ = ["CheckpointStore", "State"]
 
 _KIND, _BEST_KIND, _VERSION = "training_checkpoint", "training_weights", 1
 _REMEDY = "Pass --overwrite to train from the beginning."
@@ -37,31 +38,22 @@ class State:
     """Rows of `CURVE_COLUMNS`."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Checkpoint:
-    """The description of a checkpoint, without its tensors."""
-
-    settings: Mapping[str, Any]
-    """The settings of its run."""
-    overwrites: str | None
-    """For a run that overwrites: the checksum of the finished run that it will replace, or an empty
-    text if there was none. None for a run that does not overwrite."""
-    state: State
-
-
 class CheckpointStore:
     """A folder with the last checkpoint of one run, and the best weights so far.
 
     Args:
         folder: The folder; it need not exist.
         settings: Everything the run depends on, JSON-ready.
+        overwrite: Whether to ignore a checkpoint that is damaged or of a run with other settings,
+            instead of refusing it.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any], *, overwrite: bool = False
+    ) -> None:
         self.folder = folder
         self.settings: dict[str, Any] = json.loads(json.dumps(dict(settings)))
-        self.overwrites: str | None = None
-        """The value of `Checkpoint.overwrites` in the next checkpoint."""
+        self.overwrite = overwrite
 
     @property
     def path(self) -> Path:
@@ -72,18 +64,32 @@ class CheckpointStore:
     def _best(self) -> Path:
         return self.folder / "best.safetensors"
 
-    def found(self) -> Checkpoint | None:
-        """Read the description of the checkpoint; None if there is none.
+    def found(self) -> State | None:
+        """Return how far the checkpoint has come; None if there is none to resume from.
 
         Raises:
             ArtifactError: It is damaged.
+            MismatchError: It belongs to a run with other settings.
         """
         if not self.path.exists():
             return None
-        with _remedied():
-            meta = read_meta(self.path, kind=_KIND, version=_VERSION)
+        try:
+            with _remedied():
+                meta = read_meta(self.path, kind=_KIND, version=_VERSION)
+            if changed := differences(meta["settings"], self.settings):
+                raise MismatchError(
+                    f"{self.folder.parent} holds an unfinished run with other settings: {changed}. "
+                    "Repeat the command that began it, or pass --overwrite to train from the "
+                    "beginning."
+                )
+            if self.overwrite:
+                self.load()
+        except (ArtifactError, MismatchError):
+            if self.overwrite:
+                return None
+            raise
         rows = [tuple(row) for row in meta["state"].pop("curves")]
-        return Checkpoint(meta["settings"], meta["overwrites"], State(**meta["state"], curves=rows))
+        return State(**meta["state"], curves=rows)
 
     def load(self) -> dict[str, Tensor]:
         """Read the tensors of the checkpoint.
@@ -94,28 +100,19 @@ class CheckpointStore:
         with _remedied():
             return load_artifact(self.path, kind=_KIND, version=_VERSION)[0]
 
-    def is_whole(self) -> bool:
-        """Say whether the checkpoint can be read."""
-        try:
-            self.load()
-        except ArtifactError:
-            return False
-        return True
-
     def save(self, tensors: Mapping[str, Tensor], *, state: State) -> None:
         """Write a checkpoint and replace the previous one.
 
         Raises:
             LseError: It could not be written; the previous one is kept.
         """
-        meta = Checkpoint(self.settings, self.overwrites, state)
         with self.guarded(f"the checkpoint of step {state.step}"):
             save_artifact(
                 self.path,
                 kind=_KIND,
                 version=_VERSION,
                 tensors=tensors,
-                meta=dataclasses.asdict(meta),
+                meta={"settings": self.settings, "state": dataclasses.asdict(state)},
             )
 
     def save_best(self, leaves: Mapping[str, Tensor], *, step: int) -> None:
@@ -144,9 +141,9 @@ class CheckpointStore:
 
     def what_is_left(self) -> str:
         """Say in a few words which checkpoint a failed run leaves behind."""
-        with contextlib.suppress(ArtifactError):
+        with contextlib.suppress(ArtifactError, MismatchError):
             if found := self.found():
-                return f"the checkpoint of step {found.state.step} ({self.path}) is complete"
+                return f"the checkpoint of step {found.step} ({self.path}) is complete"
         return "there is no checkpoint yet"
 
     @contextlib.contextmanager

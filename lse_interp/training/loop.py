@@ -93,6 +93,7 @@ def train(
     is_training = contextlib.ExitStack()
     with is_training:
         is_training.enter_context(torch.random.fork_rng())
+        is_training.callback(hf.train, hf.training)
         torch.manual_seed(options.seed)
         with store.guarded("the TensorBoard logs", folder=log_folder):
             scalars = is_training.enter_context(tensorboard(log_folder))

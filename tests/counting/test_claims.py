@@ -29,9 +29,9 @@ def finish(paths, language, **settings):
     made.save(paths.counts(language))
 
 
-def begin(paths, language):
+def begin(paths, language, *, overwrite=False):
     """Leave a shard of a language."""
-    folder = shards_of(paths.counts(language))
+    folder = shards_of(paths.counts(language), overwrite=overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "00000.safetensors").write_bytes(b"anything")
     return folder
@@ -41,7 +41,7 @@ def killed_overwriting(paths, *, after):
     """Begin to overwrite, and die when the counts of some languages are written."""
     with pytest.raises(Killed), Claims(ASKED, paths, overwrite=True) as claims:
         for language in claims.take():
-            begin(paths, language)
+            begin(paths, language, overwrite=True)
             if language in after:
                 finish(paths, language)
                 claims.release(language)
@@ -94,8 +94,9 @@ def test_overwrite_begins_with_all_and_deletes_old_shards(paths):
     folder = begin(paths, "ekk")
     with Claims(ASKED, paths, overwrite=True) as claims:
         assert claims.take() == list(ASKED)
-        assert not list(folder.iterdir())
+        assert claims.shards("ekk") != folder, "shards of a plain run are not used"
         assert paths.counts("deu").exists(), "it stays until it is replaced"
+    assert not folder.exists()
 
 
 def test_overwrite_resumes_what_a_killed_run_of_the_same_command_left(paths):
@@ -105,47 +106,12 @@ def test_overwrite_resumes_what_a_killed_run_of_the_same_command_left(paths):
     with Claims(ASKED, paths, overwrite=False) as claims:
         assert claims.take() == [], "finished counts are reused without the flag"
     with Claims(ASKED, paths, overwrite=True) as claims:
-        assert claims.take() == ["deu", "ekk"]
-        assert list(shards_of(paths.counts("deu")).iterdir()), "its shards are kept"
-        for language in ("deu", "ekk"):
+        assert claims.take() == list(ASKED)
+        for language in ASKED:
+            assert list(claims.shards(language).iterdir()), "its shards are kept, to be read again"
             claims.release(language)
-    with Claims(ASKED, paths, overwrite=True) as claims:
-        assert claims.take() == list(ASKED)
-
-
-def test_overwrite_of_another_command_begins_with_all(paths):
-    killed_overwriting(paths, after=["mlt"])
-    fewer = {language: ASKED[language] for language in ("mlt", "deu")}
-    other = {language: settings | {"n_tokens": 8} for language, settings in ASKED.items()}
-    for asked in (fewer, other):
-        with pytest.raises(Killed), Claims(asked, paths, overwrite=True) as claims:
-            assert claims.take() == list(asked)
-            raise Killed
-
-
-@pytest.mark.parametrize("step", ["folders", "record"])
-def test_overwrite_killed_while_it_begins_reuses_nothing(paths, monkeypatch, step):
-    from lse_interp.counting import claims as module
-
-    def die(*_):
-        raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(module, "remove_folder" if step == "folders" else "write_atomic", die)
-        with Claims(ASKED, paths, overwrite=True) as claims:
-            claims.take()
-    with Claims(ASKED, paths, overwrite=True) as claims:
-        assert claims.take() == list(ASKED)
-
-
-def test_overwrite_begins_again_after_shards_that_cannot_be_used(paths):
-    with pytest.raises(MismatchError), Claims(ASKED, paths, overwrite=True) as claims:
-        for language in claims.take():
-            begin(paths, language)
-        raise MismatchError("the text has changed")
-    with Claims(ASKED, paths, overwrite=True) as claims:
-        assert claims.take() == list(ASKED)
-        assert not any(shards_of(paths.counts("deu")).iterdir())
+            assert list(claims.shards(language).iterdir())
+    assert not any(claims.shards(language).exists() for language in ASKED)
 
 
 def test_leftovers_of_finished_counts_are_deleted(paths):

@@ -111,7 +111,7 @@ def killed_at(configure, language, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(ShardStore, "save", die)
         run(configure(overwrite=True))
-    return list(configure().root.rglob(f"{language}.safetensors.shards/0*.safetensors"))
+    return list(configure().root.rglob(f"{language}.safetensors.new-shards/0*.safetensors"))
 
 
 def test_run_goes_on_overwriting_where_it_was_killed(configure, caplog, monkeypatch):
@@ -120,8 +120,7 @@ def test_run_goes_on_overwriting_where_it_was_killed(configure, caplog, monkeypa
     before = {code: path.stat().st_mtime_ns for code, path in old.items()}
     left = killed_at(configure, "ekk", monkeypatch)
     assert len(left) == 1
-    new = old["mlt"].stat().st_mtime_ns
-    assert new > before["mlt"]
+    assert old["mlt"].stat().st_mtime_ns > before["mlt"]
 
     # Without the flag, the old counts are finished, and what was begun stays.
     run(configure())
@@ -130,33 +129,37 @@ def test_run_goes_on_overwriting_where_it_was_killed(configure, caplog, monkeypa
 
     with caplog.at_level(logging.INFO):
         run(configure(overwrite=True))
-    assert "resuming a run that ended early: 1 of 2 languages are left" in caplog.text
+    assert "mlt: 200 tokens (0 tokens/s; 8 of 8 shards were finished before)" in caplog.text
     assert "1 of 8 shards were finished before" in caplog.text
-    assert old["mlt"].stat().st_mtime_ns == new
     assert old["ekk"].stat().st_mtime_ns > before["ekk"]
     for code, path in old.items():
         found = ActivationCounts.load(path)
         assert torch.equal(found.shard_n_positive, expected[code].shard_n_positive)
         assert torch.equal(found.shard_activation_sum, expected[code].shard_activation_sum)
-    assert not [path for path in old["mlt"].parent.iterdir() if path.name.startswith(".")]
+    left = sorted(path.name for path in old["mlt"].parent.iterdir())
+    assert left == ["ekk.json", "ekk.safetensors", "mlt.json", "mlt.safetensors"]
 
-    run(configure(overwrite=True))
-    assert old["mlt"].stat().st_mtime_ns > new
-
-
-def test_run_overwrites_afresh_where_going_on_is_of_no_use(configure, monkeypatch, tmp_path):
-    run(configure())
-    killed_at(configure, "ekk", monkeypatch)
-    text = tmp_path / "est.txt"
-    text.write_text(text.read_text(encoding="utf-8").upper(), encoding="utf-8")
-    with pytest.raises(MismatchError, match="text was .* or pass --overwrite to start"):
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
         run(configure(overwrite=True))
-    run(configure(overwrite=True))
-    killed_at(configure, "ekk", monkeypatch)
-    # Another command is another run.
-    run(configure(overwrite=True, n_tokens=100))
-    (path,) = configure().root.glob("*/counts/ekk.safetensors")
-    assert ActivationCounts.load(path).n_tokens == 100
+    assert "counts of 2 languages" in caplog.text and "finished before" not in caplog.text
+
+
+@pytest.mark.parametrize("change", ["text", "settings"])
+def test_run_overwrites_from_the_start_where_the_shards_are_of_no_use(
+    configure, monkeypatch, tmp_path, change
+):
+    run(configure())
+    assert killed_at(configure, "ekk", monkeypatch)
+    text = tmp_path / "est.txt"
+    if change == "text":
+        text.write_text(text.read_text(encoding="utf-8").replace("w1", "w2"), encoding="utf-8")
+    n_tokens = 200 if change == "text" else 100
+    path = run(configure(overwrite=True, n_tokens=n_tokens))["ekk"]
+    found = ActivationCounts.load(path)
+    assert (found.n_tokens, found.provenance["n_shards_reused"]) == (n_tokens, 0)
+    expected = run(configure(root=tmp_path / "other", n_tokens=n_tokens))["ekk"]
+    assert torch.equal(found.shard_n_positive, ActivationCounts.load(expected).shard_n_positive)
 
 
 def test_run_removes_what_a_killed_run_left_of_finished_counts(configure):
@@ -189,8 +192,8 @@ def test_run_refuses_finished_counts_with_other_settings(configure, changes, mes
 
 
 def test_run_refuses_bad_input_before_any_work(configure):
-    with pytest.raises(LanguageError, match="unknown language 'mtl'"):
-        run(configure(langs=("mlt", "mtl")))
+    with pytest.raises(LanguageError, match="unknown language 'nlt'"):
+        run(configure(langs=("mlt", "nlt")))
     with pytest.raises(CorpusError, match="`n_tokens` must be at least 1"):
         run(configure(n_tokens=0))
     assert not configure().root.exists()

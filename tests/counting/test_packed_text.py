@@ -9,6 +9,7 @@ from torch.distributed import HashStore
 
 from lse_interp.core.errors import CorpusError, LseError
 from lse_interp.core.processes import Processes
+from lse_interp.counting import packed_text as module
 from lse_interp.counting.count_settings import CountSettings
 from lse_interp.counting.packed_text import FILE_NAME, PackedText, texts_ahead
 from lse_interp.data.corpora import load_corpus
@@ -143,6 +144,15 @@ def test_an_error_is_raised_in_its_turn_and_ends_the_others(read, tmp_path):
     # Process 0 packs `cym` and says what is wrong; the other leaves silently.
     assert seen[0] == ["mlt", "isl", CorpusError]
     assert seen[1][-1] is SystemExit and "cym" not in seen[1]
+
+
+def test_a_text_that_nobody_packs_is_not_waited_for_without_end(read, tmp_path, monkeypatch):
+    """As where the process that packs it was killed, and no launcher ended the others."""
+    monkeypatch.setattr(module, "_LONGEST_WAIT", 0.1)
+    other = Processes(1, 2, counters=HashStore())
+    texts = texts_ahead(LANGUAGES, read, processes=other, folder=lambda lang: tmp_path / lang)
+    with pytest.raises(LseError, match=r"mlt/text.safetensors .* was probably killed. End all"):
+        next(texts)
 
 
 def test_a_caller_that_stops_is_not_held_up(read, tmp_path):

@@ -14,10 +14,10 @@ from lse_interp.core.cli import CorpusArgs, ModelArgs
 from lse_interp.core.errors import ActivationError, ArtifactError, LseError
 from lse_interp.core.processes import Processes
 from lse_interp.counting.count import SharedCount, count_activations
+from lse_interp.counting.count_languages import _warn_of_idle as warn_of_idle
 from lse_interp.counting.count_settings import CountSettings
 from lse_interp.counting.counts import ActivationCounts
 from lse_interp.counting.packed_text import PackedText
-from lse_interp.counting.reporting import warn_of_idle
 
 N_TOKENS, N_SHARDS = 300, 5
 SETTINGS = CountSettings(
@@ -126,9 +126,10 @@ def test_a_shard_that_another_process_wrote_elsewhere_is_missed(model, text, tmp
     assert "Another process may have counted shard 1 of mlt" in caught.value.__notes__[0]
 
 
-def test_several_processes_need_a_folder(model, text):
+def test_several_processes_need_a_folder(model, documents, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(LseError, match="2 processes exchange their shards through a folder"):
-        processes(model, text, None, world=2)
+        count_activations(model, documents, language="mlt", n_tokens=N_TOKENS, block_size=16)
 
 
 def test_a_failure_ends_the_others_at_their_next_shard(model, text, tmp_path):

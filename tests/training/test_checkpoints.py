@@ -9,8 +9,7 @@ import torch
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError
 from lse_interp.finetune import main
 from lse_interp.subnetworks.finetune_run import FinetuneRun
-from lse_interp.training.checkpoints import Checkpoint, CheckpointStore, State
-from lse_interp.training.training_run import Finished, next_step
+from lse_interp.training.checkpoints import CheckpointStore, State
 from tests.full_disk import largest_file
 
 from .tiny_runs import same_run, stopped_at, tiny_model, tune
@@ -36,17 +35,15 @@ def test_a_checkpoint_comes_back_as_it_was_saved(store):
     assert store.found() is None
     state = State(step=4, tokens=99, best_step=2, best_loss=0.1 + 0.2)
     state.curves.append((2, 50, "validation", "mlt", 1 / 3))
-    store.overwrites = "abc"
     store.save({"leaf/0": torch.arange(3.0)}, state=state)
-    found = CheckpointStore(store.folder, {}).found()
-    assert found == Checkpoint(SETTINGS, "abc", state)
+    assert CheckpointStore(store.folder, SETTINGS).found() == state
     assert torch.equal(store.load()["leaf/0"], torch.arange(3.0))
 
 
 def test_save_keeps_the_newest_alone(store):
     for step in (9, 10, 100):
         write(store, step, value=float(step))
-        assert store.found().state.step == step
+        assert store.found().step == step
     assert files(store) == ["last.json", "last.safetensors"]
     assert store.load()["leaf/0"].item() == 100
 
@@ -60,7 +57,7 @@ def test_save_keeps_the_old_checkpoint_when_a_write_fails(store):
     assert f"Nothing is lost: the checkpoint of step 2 ({store.path}) is complete." in message
     assert "MB are free" in message
     assert files(store) == ["last.json", "last.safetensors"]
-    assert store.found().state.step == 2
+    assert store.found().step == 2
 
 
 def test_guarded_says_that_nothing_was_saved_before(store):
@@ -95,9 +92,7 @@ def test_tidy_deletes_what_a_killed_process_left_half_written(store):
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff" * 100])
 def test_a_damaged_checkpoint_is_refused(store, content):
     write(store, 2)
-    assert store.is_whole()
     store.path.write_bytes(content)
-    assert not store.is_whole()
     with pytest.raises(ArtifactError, match="Pass --overwrite to train from the beginning"):
         store.found()
     with pytest.raises(ArtifactError, match="Pass --overwrite to train from the beginning"):
@@ -124,62 +119,22 @@ def test_clear_deletes_the_folder(store):
     store.clear()
 
 
-OWN, OTHER = {"lr": 0.1}, {"lr": 0.2}
-UNFINISHED = {
-    "none": None,
-    "own": Checkpoint(OWN, None, State(step=2)),
-    "own, overwriting": Checkpoint(OWN, "old", State(step=2)),
-    "other": Checkpoint(OTHER, None, State(step=2)),
-    "other, overwriting": Checkpoint(OTHER, "old", State(step=2)),
-}
-FINISHED = {
-    "none": None,
-    "own": Finished("new", OWN),
-    "other": Finished("new", OTHER),
-    "to be replaced": Finished("old", OTHER),
-}
-
-
-@pytest.mark.parametrize(
-    ("overwrite", "finished", "unfinished", "expected"),
-    [
-        (False, "none", "none", "begin"),
-        (False, "none", "own", "resume"),
-        (False, "none", "own, overwriting", "resume"),
-        (False, "none", "other", MismatchError),
-        (False, "own", "none", "reuse"),
-        (False, "own", "other", "reuse"),
-        (False, "own", "own, overwriting", "reuse"),
-        (False, "other", "none", MismatchError),
-        (False, "other", "own", MismatchError),
-        (True, "none", "none", "begin"),
-        (True, "none", "own", "begin"),
-        (True, "none", "own, overwriting", "resume"),
-        (True, "none", "other", "begin"),
-        (True, "own", "none", "begin"),
-        (True, "own", "own, overwriting", "reuse"),
-        (True, "other", "none", "begin"),
-        (True, "other", "own, overwriting", "begin"),
-        (True, "to be replaced", "own, overwriting", "resume"),
-        (True, "to be replaced", "other, overwriting", "begin"),
-    ],
-)
-def test_next_step(tmp_path, overwrite, finished, unfinished, expected):
-    def decide():
-        return next_step(
-            OWN,
-            finished=FINISHED[finished],
-            checkpoint=UNFINISHED[unfinished],
-            overwrite=overwrite,
-            folder=tmp_path,
-        )
-
-    if expected is MismatchError:
-        kind = "unfinished" if finished == "none" else "finished"
-        with pytest.raises(MismatchError, match=f"{kind} run with other settings: lr was 0.2, now"):
-            decide()
+@pytest.mark.parametrize("content", ["damaged", "altered", "other settings"])
+def test_overwrite_ignores_a_checkpoint_that_is_of_no_use(store, content):
+    write(store, 2)
+    settings = SETTINGS
+    if content == "damaged":
+        store.path.write_bytes(b"{")
+    elif content == "altered":
+        store.path.write_bytes(store.path.read_bytes()[:-1] + b"!")
     else:
-        assert decide() == expected
+        settings = SETTINGS | {"lr": 0.2}
+        with pytest.raises(MismatchError, match="unfinished run with other settings: lr was 0.1"):
+            CheckpointStore(store.folder, settings).found()
+    again = CheckpointStore(store.folder, settings, overwrite=True)
+    assert again.found() is None
+    again.save({"leaf/0": torch.tensor([1.0])}, state=State(step=4))
+    assert again.found().step == 4
 
 
 @pytest.mark.parametrize(
@@ -220,7 +175,7 @@ def test_overwrite_goes_on_where_it_was_killed(tmp_path, caplog):
     # Without the flag, the first is finished, and what was begun stays.
     found = tune(model, folder=folder)
     assert found.provenance == first.provenance
-    assert f"again ended early; --overwrite resumes from step {last}" in caplog.text
+    assert last_checkpoint(folder) == last
 
     caplog.clear()
     with stopped_at(model, 2):
@@ -229,21 +184,20 @@ def test_overwrite_goes_on_where_it_was_killed(tmp_path, caplog):
     assert min(steps_in(caplog.messages)) > last >= 4
     same_run(again, first)
     assert again.provenance["created"] >= first.provenance["created"]
-    assert not (folder / "checkpoints").exists()
+    assert not list(folder.glob("*checkpoints"))
 
 
 def test_overwrite_that_was_killed_at_its_very_end_is_done(tmp_path, monkeypatch):
     model = tiny_model()
-    tune(model, folder=tmp_path)
+    first = tune(model, folder=tmp_path)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(CheckpointStore, "clear", _clear_once())
         tune(model, folder=tmp_path, overwrite=True)
-    done = (tmp_path / "subnetwork.safetensors").stat().st_mtime_ns
-    tune(model, folder=tmp_path, overwrite=True)
-    assert (tmp_path / "subnetwork.safetensors").stat().st_mtime_ns == done
-    assert not (tmp_path / "checkpoints").exists()
-    tune(model, folder=tmp_path, overwrite=True)
-    assert (tmp_path / "subnetwork.safetensors").stat().st_mtime_ns > done
+    with stopped_at(model, 0, expected=False):
+        same_run(tune(model, folder=tmp_path, overwrite=True), first)
+    assert not list(tmp_path.glob("*checkpoints"))
+    with stopped_at(model, 0):
+        tune(model, folder=tmp_path, overwrite=True)
 
 
 def steps_in(messages):
@@ -269,9 +223,10 @@ def test_overwrite_starts_afresh_where_going_on_is_of_no_use(tmp_path, caplog, d
     caplog.set_level(logging.INFO)
     with stopped_at(model, 9):
         tune(model, folder=tmp_path, overwrite=True)
+    assert last_checkpoint(tmp_path) >= 4
     changes = {"lr": 0.02} if damage == "settings" else {}
     if damage == "checkpoint":
-        file = tmp_path / "checkpoints" / "last.safetensors"
+        file = tmp_path / "new-checkpoints" / "last.safetensors"
         file.write_bytes(file.read_bytes()[:-1])
     caplog.clear()
     tune(model, folder=tmp_path, overwrite=True, **changes)

@@ -212,7 +212,7 @@ def test_decay_factor_is_what_decay_leaves_of_a_weight(tmp_path, schedule, warmu
 
 def step_of(folder):
     found = CheckpointStore(folder, {}).found()
-    return 0 if found is None else found.state.step
+    return 0 if found is None else found.step
 
 
 def poisoned(model, *, word="w35"):

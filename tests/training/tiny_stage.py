@@ -6,8 +6,8 @@ import subprocess
 import sys
 import time
 
+from lse_interp.artifacts.format import read_meta
 from lse_interp.artifacts.paths import RunPaths
-from lse_interp.training.checkpoints import CheckpointStore
 from tests.tiny_models import tiny_tokenizer
 
 from .tiny_runs import counting, neuron_sets, noise, tiny_model
@@ -71,8 +71,9 @@ def start(arguments, *, launcher=("-m", "lse_interp.finetune"), log=subprocess.P
 
 def last_checkpoint(folder):
     """Return the step of the last checkpoint of a run in a folder; 0 if there is none."""
-    found = CheckpointStore(folder / "checkpoints", {}).found()
-    return 0 if found is None else found.state.step
+    for path in folder.glob("*checkpoints/last.safetensors"):
+        return read_meta(path, kind="training_checkpoint", version=1)["state"]["step"]
+    return 0
 
 
 def wait_for_checkpoint(process, folder, *, after=0):
