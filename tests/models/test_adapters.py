@@ -105,6 +105,24 @@ def test_an_adapter_brings_its_own_tokenizer(adapter):
     assert load_model(folder, device="cpu").tokenizer.model_max_length == 17
 
 
+def test_an_adapter_brings_the_embeddings_of_tokens_that_it_adds(folders, tmp_path):
+    hf, tokenizer = tiny_hf("llama"), tiny_tokenizer()
+    tokenizer.add_tokens(["ħobż", "ġbejna"])
+    hf.resize_token_embeddings(48)
+    config = KINDS["lora"](TARGETS["llama"] | {"modules_to_save": ["embed_tokens", "lm_head"]})
+    wrapped = peft.get_peft_model(hf, config).eval()
+    wrapped.peft_config["default"].base_model_name_or_path = str(folders("llama"))
+    wrapped.save_pretrained(tmp_path, save_embedding_layers=True)
+    tokenizer.save_pretrained(tmp_path)
+    model = load_model(tmp_path, device="cpu")
+    ids = model.to_tokens("w1 ġbejna ħobż")["input_ids"]
+    assert ids.tolist() == [[5, 41, 40]]
+    with torch.no_grad():
+        expected = wrapped(ids).logits
+    torch.testing.assert_close(model(ids), expected, rtol=1e-4, atol=1e-4)
+    assert type(model.hf.lm_head) is torch.nn.Linear
+
+
 def test_an_adapter_of_the_embedded_model_names_it(tmp_path, ids):
     base = load_model("embedded", device="cpu")
     wrapped = peft.get_peft_model(base.hf, KINDS["lora"]({"target_modules": ["down_proj"]}))
