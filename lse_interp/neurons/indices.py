@@ -127,9 +127,9 @@ def layers_by_language(
 
 def _indices(neurons: Any, *, of: str, d_mlp: int) -> Int64[Tensor, " _neuron"]:
     try:
-        # By way of numpy, because torch would look into a pandas column by its labels.
-        array = neurons if isinstance(neurons, Tensor) else np.array(neurons)
-        values = torch.as_tensor(array).detach().cpu()
+        # As a list, because torch looks into a pandas column by its labels.
+        listed = neurons if isinstance(neurons, Tensor) else np.asarray(neurons).tolist()
+        values = torch.as_tensor(listed).detach().cpu()
     except (TypeError, ValueError) as error:
         raise ArtifactError(f"{of} must be whole numbers along one axis ({error}).") from error
     if values.dtype == torch.bool and tuple(values.shape) == (d_mlp,):
