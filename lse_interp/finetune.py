@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lse_interp.core.cli import CONFIG_FLAT, CorpusArgs, ModelArgs, main_for
-from lse_interp.core.languages import lookup
+from lse_interp.core.languages import codes_of, lookup
 from lse_interp.training.hyperparameters import Hyperparameters
 from lse_interp.training.methods import METHODS
 
@@ -91,11 +91,10 @@ def run(config: Config) -> list[Any]:
     with launch.hidden(), joined as processes, processes.together():
         neurons = NeuronSets.load(config.neurons or paths.neurons) if method.needs_neurons else None
         corpus = training_corpus(config.text, language)
-        others = (lookup(code).code for code in config.against)
         validation = validation_texts(
             config.validation,
             corpus=config.text.corpus,
-            languages=dict.fromkeys((language, *others)),
+            languages=codes_of((language, *config.against)),
         )
         if not processes.is_main:
             logging.disable(logging.WARNING)

@@ -12,7 +12,7 @@ from lse_interp.artifacts.provenance import jsonable
 from lse_interp.artifacts.registry import writer_command
 from lse_interp.artifacts.reuse import differences, refusal, reuse_or_make
 from lse_interp.core.errors import ArtifactError
-from lse_interp.core.languages import find_language, lookup
+from lse_interp.core.languages import codes_of, find_language
 from lse_interp.counting.counts import ActivationCounts
 from lse_interp.neurons.identify import identify
 from lse_interp.neurons.selectors import SELECTORS
@@ -40,7 +40,7 @@ class CountsOnDisk(Mapping[str, ActivationCounts]):
         # By file name: the folder also holds unfinished counts.
         files = paths.counts("*").parent.glob(paths.counts("*").name)
         found = tuple(sorted(file.stem for file in files if find_language(file.stem)))
-        self._languages = tuple(dict.fromkeys(lookup(code).code for code in languages)) or found
+        self._languages = codes_of(languages) or found
         missing = [code for code in self._languages if code not in found]
         if missing or not found:
             raise ArtifactError(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lse_interp.artifacts.atomic import write_atomic
 from lse_interp.core.errors import ArtifactError, LanguageError, MismatchError, near_misses
-from lse_interp.core.languages import lookup
+from lse_interp.core.languages import codes_of
 from lse_interp.models.info import ModelInfo
 from lse_interp.neurons.indices import check_layers
 
@@ -69,7 +69,9 @@ def read_masks(
     Indices come out ascending, whatever their order in the file.
     """
     masks = _load(Path(path))
-    codes = _codes(languages)
+    codes = codes_of(languages)
+    if len(codes) < len(languages):
+        raise LanguageError(f"Name each language once; got {', '.join(languages)}.")
     if len(masks) != len(codes):
         raise MismatchError(
             f"{path} holds {len(masks)} languages, {len(codes)} were named "
@@ -124,14 +126,6 @@ def _check_zip(path: Path) -> None:
         with zipfile.ZipFile(path) as packed:
             if (damaged := packed.testzip()) is not None:
                 raise zipfile.BadZipFile(f"{damaged} does not have its checksum")
-
-
-def _codes(languages: Sequence[str]) -> list[str]:
-    codes = [lookup(language).code for language in languages]
-    repeated = sorted({code for code in codes if codes.count(code) > 1})
-    if repeated:
-        raise LanguageError(f"Each language may be named once; repeated: {', '.join(repeated)}.")
-    return codes
 
 
 def _sorted_layers(
