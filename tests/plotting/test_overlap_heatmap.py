@@ -211,5 +211,5 @@ def test_plot_overlap_puts_languages_of_unknown_families_last(make_neurons):
 
 def test_plot_overlap_of_many_languages_names_the_unknown_family_too(make_neurons):
     codes = [*family_order(LANGUAGES)[:47], *(f"qa{letter}" for letter in "abcdefg")]
-    ax = plot_overlap(overlap_frame(measure_overlap(make_neurons(spread(codes)))))
+    ax = plot_overlap(overlap_frame(measure_overlap(make_neurons(spread(codes), d_mlp=400))))
     assert "unknown" in {text.get_text() for text in ax.texts}
