@@ -429,7 +429,7 @@ def test_main_refuses_contradictions_all_at_once_before_any_work(place, refused)
         engine="masked", lora_rank=3, batch_size=0, model="no/such-model",
     )  # fmt: skip
     for part in (
-        "--random-match needs --method random; got full.",
+        "--method full takes no --random-match; got layer.",
         "--neurons is of no use to --method full. Leave it out.",
         "--name fits one run; --n-tokens asks for several.",
         "--n-tokens must be at least 1; got 10, 0.",

@@ -80,7 +80,7 @@ class CountSettings:
             ActivationError: The model has no such site.
             LseError: See `check`; or the model has no tokenizer, or too few positions for a block.
         """
-        from lse_interp.data.corpora import default_n_tokens
+        from lse_interp.data.corpora import corpus_defaults
         from lse_interp.models.tokenization import auto_bos, check_block_size
 
         self.check()
@@ -95,7 +95,7 @@ class CountSettings:
         bos = self.bos or model.defaults.bos
         return replace(
             self,
-            n_tokens=self.n_tokens or default_n_tokens(corpus) or model.defaults.n_tokens,
+            n_tokens=self.n_tokens or corpus_defaults(corpus).n_tokens or model.defaults.n_tokens,
             block_size=block_size,
             bos=auto_bos(model) if bos == "auto" else bos,
         )

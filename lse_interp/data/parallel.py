@@ -25,7 +25,16 @@ from lse_interp.data.local_files import find_files, listing
 from lse_interp.data.readers import SUFFIXES, as_text, read_records, require_field
 from lse_interp.data.source_spec import expand, names_language, parse_options, spellings
 
-__all__ = ["ParallelText", "align_by_id", "load_parallel", "load_with_reference"]
+__all__ = [
+    "VALIDATION_SPLITS",
+    "ParallelText",
+    "align_by_id",
+    "load_parallel",
+    "load_with_reference",
+]
+
+VALIDATION_SPLITS = {"embedded": "dev", "flores": "dev", "ntrex": None}
+"""Source with a name -> its split to validate on; None for its only one."""
 
 logger = logging.getLogger(__name__)
 

@@ -24,8 +24,9 @@ def check_flags(config: Any, launch: Launch) -> None:
     faults = launch.faults(device=device)
     if launch.sharded and config.model.backend != "torch":
         faults.append(f"--backend {config.model.backend} does not run sharded models; use torch.")
-    if config.random_match is not None and config.random_match not in method.variants:
-        faults.append(f"--random-match needs --method random; got {config.method}.")
+    if config.random_match not in (None, *method.variants):
+        known = " or ".join(method.variants) or "no --random-match"
+        faults.append(f"--method {config.method} takes {known}; got {config.random_match}.")
     if config.neurons is not None and not method.needs_neurons:
         faults.append(f"--neurons is of no use to --method {config.method}. Leave it out.")
     if config.name is not None and Path(config.name).name != config.name:
