@@ -33,6 +33,7 @@ def measure_each(
     load: Callable[[Path], _TableT],
     measure: Callable[[ModelChoice, HookedModel], _TableT],
     config: Any,
+    accept: Callable[[_TableT], None] = lambda earlier: None,
 ) -> _TableT:
     """Measure the models that an earlier result lacks, and write one result of all models.
 
@@ -46,12 +47,13 @@ def measure_each(
         load: Reads the earlier result, and refuses one of other settings.
         measure: Measures one model.
         config: The configuration of the command, with `model` and `overwrite`.
+        accept: Refuses an earlier result of this base model that no model may be added to.
 
     Returns:
         The result of the models in `choices`, in their order.
 
     Raises:
-        LseError: See `locked`, `ModelChoice.load`, `load` and `measure`.
+        LseError: See `locked`, `ModelChoice.load`, `load`, `measure` and `accept`.
         MismatchError: A run of another base model, or an earlier result of another model.
     """
     parts: list[_TableT] = []
@@ -62,6 +64,8 @@ def measure_each(
             if not parts:
                 require_runs_of(model.info, choices)
                 earlier = of_same_base(earlier, model.info.fingerprint, path=path, config=config)
+                if earlier is not None:
+                    accept(earlier)
             part = find_by_weights(earlier, model.info.fingerprint, label=choice.label)
             if part is None:
                 part = measure(choice, model)

@@ -1,6 +1,7 @@
 """How to train: the paper's values as defaults, and what the released code does instead."""
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 from lse_interp.core.errors import LseError
@@ -110,6 +111,33 @@ class Hyperparameters:
             values |= {name: value for name, value in lora.items() if name in method.flags}
         missing = {name: value for name, value in values.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)
+
+    def lr_scale(self, step: int, *, n_steps: int) -> float:
+        """Return the factor of the learning rate in step s, from 0, of n.
+
+            scale(s) = s / warmup                            in the first `warmup` steps, then
+            scale(s) = 1                                     constant,
+            scale(s) = (n - s) / (n - warmup)                linear,
+            scale(s) = (1 + cos(pi (s - warmup) / (n - warmup))) / 2    cosine.
+
+        >>> Hyperparameters(schedule="linear").lr_scale(5, n_steps=10)
+        0.5
+        """
+        warmup = self.warmup_steps
+        if step < warmup:
+            return step / warmup
+        if self.schedule == "constant":
+            return 1.0
+        rest = max(1, n_steps - warmup)
+        if self.schedule == "linear":
+            return max(0.0, (n_steps - step) / rest)
+        return max(0.0, 0.5 * (1.0 + math.cos(math.pi * ((step - warmup) / rest))))
+
+    def decay_factor(self, step: int, *, n_steps: int) -> float:
+        """Multiply what weight decay leaves of a weight in each of the first `step` steps."""
+        assert self.lr is not None
+        decay = self.lr * self.weight_decay
+        return math.prod(1.0 - decay * self.lr_scale(s, n_steps=n_steps) for s in range(step))
 
     def check(self, method: Method) -> None:
         """Refuse values that are out of range or contradict each other.

@@ -29,7 +29,6 @@ from lse_interp.training.checkpoints import CheckpointStore, State
 from lse_interp.training.engines.base import Engine, attach, clip_gradients
 from lse_interp.training.hyperparameters import Hyperparameters
 from lse_interp.training.progress import Scalars, peak_memory, progress_bar, tensorboard
-from lse_interp.training.schedule import decay_factor, lr_scale
 from lse_interp.training.sharded_leaves import (
     average_gradients,
     by_kind,
@@ -184,9 +183,7 @@ class _Loop:
             "tokens": int(at_best["tokens"].iloc[0]),
             "validation_loss": dict(zip(at_best["language"], at_best["loss"], strict=True)),
             "base_validation_loss": dict(zip(at_start["language"], at_start["loss"], strict=True)),
-            "decay_factor": decay_factor(
-                state.best_step, n_steps=self.n_steps, options=self.options
-            ),
+            "decay_factor": self.options.decay_factor(state.best_step, n_steps=self.n_steps),
             "tokens_per_second": self.n_tokens / max(self.seconds, 1e-9),
             "peak_memory_bytes": peak_memory(),
         }
@@ -229,7 +226,7 @@ class _Loop:
             average_gradients(self.engine.leaves().values())
         norm = clip_gradients(self.engine, self.options.max_grad_norm)
         self._require_number(norm, "The norm of the gradient")
-        scale = lr_scale(self.state.step, n_steps=self.n_steps, options=self.options)
+        scale = self.options.lr_scale(self.state.step, n_steps=self.n_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * scale
         self.optimizer.step()

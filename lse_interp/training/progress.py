@@ -4,16 +4,15 @@ import contextlib
 import logging
 import os
 import resource
+import socket
 import sys
-import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
 
-from lse_interp.artifacts.provenance import readable
-from lse_interp.core.errors import LseError
 from lse_interp.core.languages import lookup
 from lse_interp.subnetworks.finetune_run import FinetuneRun
 
@@ -35,51 +34,28 @@ def progress_bar(n_steps: int, *, done: int, is_main: bool) -> tqdm:
 
 @contextlib.contextmanager
 def tensorboard(folder: Path | None) -> Iterator[Scalars]:
-    """Open TensorBoard logs in a folder; yields what writes into them, nothing for None.
-
-    Raises:
-        LseError: The path has letters that the locale of this process lacks.
-    """
+    """Open a TensorBoard log in a folder; yields what writes into it, nothing for None."""
     if folder is None:
         yield lambda values, step: None
         return
-    from torch.utils.tensorboard import SummaryWriter
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.record_writer import RecordWriter
 
-    with _quiet_threads():
-        try:
-            writer = SummaryWriter(log_dir=str(folder))
-        except UnicodeEncodeError as error:
-            raise LseError(
-                f"TensorBoard cannot write into {readable(str(folder))} under a locale that lacks "
-                f"its letters ({sys.getfilesystemencoding()}). Set PYTHONUTF8=1, or a UTF-8 locale."
-            ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+    # TensorBoard's own writers write in another thread, where a full disk is a traceback.
+    with (folder / name).open("ab", buffering=0) as file:
+        records = RecordWriter(file)
 
         def write(values: Mapping[str, float], step: int) -> None:
-            # A failed write of the writer's thread is raised here too.
-            for name, value in values.items():
-                writer.add_scalar(name, value, step)
-            writer.flush()
+            found = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+            event = Event(wall_time=time.time(), step=step, summary=Summary(value=found))
+            records.write(event.SerializeToString())
 
-        try:
-            yield write
-        finally:
-            writer.close()
-
-
-@contextlib.contextmanager
-def _quiet_threads() -> Iterator[None]:
-    """Print no traceback of a write that failed in another thread."""
-    before = threading.excepthook
-
-    def hook(args: threading.ExceptHookArgs) -> None:
-        if not isinstance(args.exc_value, OSError):
-            before(args)
-
-    threading.excepthook = hook
-    try:
-        yield
-    finally:
-        threading.excepthook = before
+        version = Event(wall_time=time.time(), file_version="brain.Event:2")
+        records.write(version.SerializeToString())
+        yield write
 
 
 def report(result: FinetuneRun) -> None:
