@@ -51,6 +51,7 @@ _PUBLIC = {
     "measure_alignment": "analysis.alignment",
     "measure_overlap": "analysis.overlap",
     "merge": "counting.counts",
+    "perplexity": "analysis.losses",
     "questions_of": "tasks.questions",
     "related_summary": "analysis.overlap",
     "remove_subnetwork": "subnetworks.apply",

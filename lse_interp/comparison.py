@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lse_interp.analysis.constants import AGAINST
 from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, SentenceArgs, main_for
-from lse_interp.core.languages import lookup
 
 __all__ = ["Config", "main", "run"]
 
@@ -37,7 +37,7 @@ class Config(SentenceArgs):
     runs: tuple[str, ...] = ("all",)
     """Runs: names under `root/<model>/finetune/<lang>/` or folders, each `path` or `label=path`;
     `all` for every finished one."""
-    against: tuple[str, ...] = ("eng",)
+    against: tuple[str, ...] = AGAINST
     """More languages to measure."""
     root: Path = Path("runs")
     """Folder of all runs; this command writes `root/<model>/comparison/`."""
@@ -63,14 +63,14 @@ def run(config: Config) -> Any:
     from lse_interp.subnetworks.find import model_choices
     from lse_interp.subnetworks.measure_each import measure_each
 
-    language = lookup(config.lang).code
-    measured = tuple(dict.fromkeys((language, *(lookup(code).code for code in config.against))))
+    measured = losses.measured_languages(config.lang, config.against)
+    language = measured[0]
     paths = RunPaths(config.root, config.model.model)
     choices = model_choices(config.model, runs=config.runs, paths=paths, language=language)
     parallel = load_parallel(
         config.parallel, languages=measured, split=config.split, n_sentences=config.n_sentences
     )
-    setup = losses.comparison_setup(parallel, language=language, measured=measured)
+    setup = losses.comparison_setup(parallel, language=language, against=config.against)
     comparison = measure_each(
         choices,
         paths.comparison(language),
@@ -80,7 +80,7 @@ def run(config: Config) -> Any:
             {choice.label: model},
             parallel,
             language=language,
-            measured=measured,
+            against=config.against,
             batch_size=config.batch_size,
         ),
         config=config,

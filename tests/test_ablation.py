@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from lse_interp import ablation as stage
 from lse_interp.analysis.ablation import measure_ablation
 from lse_interp.analysis.ablation_matrix import AblationMatrix
-from lse_interp.analysis.losses import sentence_losses
+from lse_interp.analysis.losses import perplexity, sentence_losses
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import (
     ActivationError,
@@ -187,6 +187,15 @@ def test_sentence_losses_refuse_broken_weights():
         model.hf.lm_head.weight[70] = torch.nan
     with pytest.raises(ActivationError, match="The loss of tiny on sentence 1 is nan"):
         sentence_losses(model, ["ab"])
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_perplexity_is_per_predicted_token(bos):
+    model = tiny_model(bos=bos)
+    sentences = ["Il-qattus jorqod.", "Xita."]
+    n_tokens = sum(len(s.encode()) - (not bos) for s in sentences)
+    nats = float(sentence_losses(model, sentences).sum())
+    assert perplexity(model, sentences) == pytest.approx(math.exp(nats / n_tokens))
 
 
 def wired_model():

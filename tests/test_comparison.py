@@ -176,19 +176,43 @@ def test_compare_losses_measures_every_model_on_the_same_sentences():
     base, tuned = tiny_model(), tiny_model()
     apply_subnetwork(tuned, make_run(tuned))
     text = parallel()
-    found = compare_losses(
-        {"base": base, "target": tuned}, text, language="mlt", measured=("eng", "mlt")
-    )
+    found = compare_losses({"base": base, "target": tuned}, text, language="mlt")
     assert (found.methods, found.seeds) == (("base", "target"), (0, 0))
     for label, model in (("base", base), ("target", tuned)):
-        for row, code in zip(found.of(label), ("eng", "mlt"), strict=True):
+        for row, code in zip(found.of(label), ("mlt", "eng"), strict=True):
             expected = sentence_losses(model, text.sentences[code])
             torch.testing.assert_close(row, expected, rtol=1e-6, atol=0)
     assert found.fingerprints[0] != found.fingerprints[1]
     named = compare_losses(
-        {"a": base}, text, language="mlt", measured=("mlt",), methods={"a": ("random:size", 4)}
+        {"a": base}, text, language="mlt", against=(), methods={"a": ("random:size", 4)}
     )
     assert (named.methods, named.seeds) == (("random:size",), (4,))
+
+
+def test_sentences_come_as_a_dictionary_or_a_folder(tmp_path):
+    models, text = {"base": tiny_model()}, parallel()
+    expected = compare_losses(models, text, language="mlt")
+    plain = {"Maltese": list(text.sentences["mlt"]), "en": list(text.sentences["eng"])}
+    for code, lines in text.sentences.items():
+        (tmp_path / f"{code}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for sentences in (plain, tmp_path, str(tmp_path)):
+        found = compare_losses(models, sentences, language="maltese", against=["en"])
+        assert torch.equal(found.losses, expected.losses)
+        assert (found.language, found.text) == (expected.language, expected.text)
+
+
+@pytest.mark.parametrize(
+    ("sentences", "message"),
+    [
+        ({"mlt": "one string"}, "mlt has one string"),
+        ({"mlt": ["a"], "mt": ["b"]}, "mt has the language twice"),
+        ({"mlt": ["a", "b"], "eng": ["a"]}, "found mlt 2, eng 1"),
+        ({"mlt": ["a"]}, "were loaded without eng"),
+    ],
+)
+def test_a_wrong_dictionary_is_refused(sentences, message):
+    with pytest.raises(LseError, match=message):
+        compare_losses({"base": tiny_model()}, sentences, language="mlt")
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from lse_interp.artifacts.reuse import require_same_settings
 from lse_interp.core.cli import progress
 from lse_interp.core.errors import CorpusError, LanguageError, LseError
 from lse_interp.core.languages import family_order, lookup
-from lse_interp.data.parallel import ParallelText
+from lse_interp.data.parallel import ParallelText, Sentences, as_parallel
 from lse_interp.models.hooked import HookedModel
 from lse_interp.neurons.indices import hash_indices
 from lse_interp.neurons.sets import NeuronSets
@@ -41,7 +41,7 @@ __all__ = ["ablation_setup", "is_current", "measure_ablation", "require_neurons"
 def measure_ablation(
     model: HookedModel,
     neurons: NeuronSets,
-    parallel: ParallelText,
+    parallel: Sentences,
     *,
     languages: Sequence[str] | None = None,
     control: Literal["layer", "size", "activity"] | None = "layer",
@@ -54,7 +54,9 @@ def measure_ablation(
     Args:
         model: the model.
         neurons: sets found on this model.
-        parallel: the same sentences in every language to measure, at least 2 of each.
+        parallel: the same sentences in every language to measure, at least 2 of each: parallel
+            text, a dictionary of language -> sentences, or a specification for `load_parallel`,
+            which loads the languages of `neurons`.
         languages: the languages whose neurons are switched off, in any spelling that `lookup`
             knows; None takes all of `neurons`. All must be in `parallel`.
         control: what random neurons match (see `NeuronSets.random_like`); None for no control.
@@ -75,6 +77,7 @@ def measure_ablation(
 
     Source: arXiv:2402.16438 (matrix of perplexity changes).
     """
+    parallel = as_parallel(parallel, languages=neurons.languages)
     setup = ablation_setup(
         neurons, parallel, languages=languages, control=control, n_controls=n_controls, seed=seed
     )

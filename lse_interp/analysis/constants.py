@@ -4,7 +4,10 @@ from typing import Final
 
 from lse_interp.core.cli import SentenceArgs
 
-__all__ = ["BATCH_SIZE", "N_BOOTSTRAP", "N_CONTROLS", "N_SENTENCES", "POOLING", "SITE"]
+__all__ = ["AGAINST", "BATCH_SIZE", "N_BOOTSTRAP", "N_CONTROLS", "N_SENTENCES", "POOLING", "SITE"]
+
+AGAINST = ("eng",)
+"""Languages in which a comparison looks for forgetting."""
 
 BATCH_SIZE = SentenceArgs.batch_size
 """Sentences per forward pass."""

@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from torch import Tensor
 from torch.nn import functional
 
-from lse_interp.analysis.constants import BATCH_SIZE
+from lse_interp.analysis.constants import AGAINST, BATCH_SIZE
 from lse_interp.artifacts.model_table import ModelTable
 from lse_interp.artifacts.provenance import provenance
 from lse_interp.core.errors import (
@@ -22,7 +22,7 @@ from lse_interp.core.errors import (
 )
 from lse_interp.core.languages import lookup
 from lse_interp.core.statistics import bootstrap_interval
-from lse_interp.data.parallel import ParallelText
+from lse_interp.data.parallel import ParallelText, Sentences, as_parallel
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.tokenization import pad, token_ids
 
@@ -31,6 +31,8 @@ __all__ = [
     "compare_losses",
     "comparison_report",
     "comparison_setup",
+    "measured_languages",
+    "perplexity",
     "sentence_losses",
 ]
 
@@ -169,10 +171,10 @@ class LossComparison(ModelTable):
 
 def compare_losses(
     models: Mapping[str, HookedModel],
-    parallel: ParallelText,
+    parallel: Sentences,
     *,
     language: str,
-    measured: Sequence[str],
+    against: Sequence[str] = AGAINST,
     methods: Mapping[str, tuple[str, int]] | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> LossComparison:
@@ -180,17 +182,21 @@ def compare_losses(
 
     Args:
         models: Label -> model; the first is the base.
-        parallel: Sentences in every language measured.
-        language: The language the models were trained on, ISO 639-3.
-        measured: Languages to measure, ISO 639-3, all in `parallel`.
+        parallel: Sentences in every language measured: parallel text, a dictionary of language ->
+            sentences, or a specification for `load_parallel`.
+        language: The language that the models were trained on, in any spelling that `lookup`
+            knows.
+        against: More languages to measure.
         methods: Label -> method and seed; by default the label and 0.
         batch_size: Sentences per forward pass; changes results only by rounding.
 
     Raises:
-        LanguageError: A language that is not in `parallel`.
+        LanguageError: A language that is unknown or not in `parallel`.
         CorpusError: See `sentence_losses`.
     """
-    setup = comparison_setup(parallel, language=language, measured=measured)
+    measured = measured_languages(language, against)
+    parallel = as_parallel(parallel, languages=measured)
+    setup = comparison_setup(parallel, language=language, against=against)
     sentences = [sentence for code in measured for sentence in parallel.sentences[code]]
     named = {label: (methods or {}).get(label, (label, 0)) for label in models}
     losses = [sentence_losses(model, sentences, batch_size=batch_size) for model in models.values()]
@@ -205,18 +211,24 @@ def compare_losses(
     )
 
 
+def measured_languages(language: str, against: Sequence[str]) -> tuple[str, ...]:
+    """Return the codes of a language and of those it is compared with, each once."""
+    return tuple(dict.fromkeys(lookup(name).code for name in (language, *against)))
+
+
 def comparison_setup(
-    parallel: ParallelText, *, language: str, measured: Sequence[str]
+    parallel: ParallelText, *, language: str, against: Sequence[str]
 ) -> dict[str, Any]:
     """Return everything besides the models that the losses depend on.
 
     Raises:
         LanguageError: A language that is not in `parallel`.
     """
+    measured = measured_languages(language, against)
     parallel.require(measured)
     return {
-        "language": language,
-        "measured": tuple(measured),
+        "language": measured[0],
+        "measured": measured,
         "text": parallel.digest(measured),
         "n_sentences": len(parallel),
     }
@@ -277,6 +289,28 @@ def sentence_losses(
             f"broken, or {model.dtype} too narrow: try bfloat16 or float32."
         )
     return losses
+
+
+def perplexity(
+    model: HookedModel, sentences: Sequence[str], *, batch_size: int = BATCH_SIZE
+) -> float:
+    """Return the perplexity per token: exp(loss of all sentences / tokens predicted).
+
+    Compare models with the same tokenizer alone. Across languages, too, the number depends on how
+    many tokens the tokenizer makes of a text: `sentence_losses` on parallel sentences does not.
+
+    Args:
+        model: The model, with its tokenizer.
+        sentences: Texts, at least one; each is read alone.
+        batch_size: Sentences per forward pass; changes the result only by rounding.
+
+    Raises:
+        LseError: See `sentence_losses`.
+    """
+    total = sentence_losses(model, sentences, batch_size=batch_size).sum()
+    without_bos = 0 if model.prefix else len(sentences)
+    n_predicted = sum(map(len, token_ids(model, sentences))) - without_bos
+    return float(torch.exp(total / n_predicted))
 
 
 def _batch_losses(model: HookedModel, ids: Sequence[list[int]]) -> Float64[Tensor, " batch"]:

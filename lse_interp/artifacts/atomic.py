@@ -80,7 +80,9 @@ def write_folder(folder: str | Path, write: Callable[[Path], Any]) -> Path:
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             write(temporary)
-            temporary.chmod(0o755)
+            # Some libraries write files that their owner alone can read.
+            for path in (temporary, *temporary.rglob("*")):
+                path.chmod(0o755 if path.is_dir() else 0o644)
             remove_folder(folder)
             temporary.rename(folder)
         except BaseException:

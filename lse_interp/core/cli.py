@@ -62,8 +62,9 @@ class CorpusArgs:
     """Which text."""
 
     corpus: str = "embedded"
-    """`embedded`, `glotcc`, a file or folder (txt, jsonl, jsonl.gz, parquet; `{lang}` in the
-    path stands for the language code), or `hf:<dataset>?config=...&split=...&field=...`."""
+    """`embedded`, `glotcc`, a file or folder (txt, jsonl, json, csv, tsv, parquet, arrow, packed
+    or not; `{lang}` in the path becomes the language code), or
+    `hf:<dataset>?config=...&split=...&field=...`."""
     split: Annotated[str | None, tyro.conf.arg(name="split")] = None
     """Split of the corpus; each corpus has its own default."""
 

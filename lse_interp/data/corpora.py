@@ -9,7 +9,6 @@
 |                                             | them; `{lang}` is replaced by the code         |
 """
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,11 +140,6 @@ def _hub(spec: str, language: Language, split: str | None) -> Corpus:
 
 def _local(spec: str, language: Language, split: str | None) -> Corpus:
     path, options = parse_options(spec, known=["field"])
-    if split and "{split}" not in path:
-        raise CorpusError(
-            f"split {split!r} was asked for, but local files have none: {spec!r} has no {{split}}. "
-            f"Write the split into the path as {{split}}, or leave it out."
-        )
     try:
         files = find_files(path, language=language, split=split)
     except CorpusError as error:
@@ -158,7 +152,5 @@ def _local(spec: str, language: Language, split: str | None) -> Corpus:
         spec=spec,
         split=split,
         source=", ".join(map(str, files)),
-        read=lambda: itertools.chain.from_iterable(
-            read_documents(file, field=name) for file in files
-        ),
+        read=lambda: read_documents(*files, field=name),
     )

@@ -36,8 +36,8 @@ FLORES = "openlanguagedata/flores_plus"
 """FLORES+ on the hub: a configuration per language, splits dev and devtest, fields id and text."""
 
 LOCAL_TEXT = (
-    "read local text: a file or folder (txt, jsonl, jsonl.gz, parquet, csv, tsv) with {lang} for "
-    "the language, or the corpus `embedded`"
+    "read local text: a file or folder (txt, jsonl, csv, parquet, ...) with {lang} for the "
+    "language, or the corpus `embedded`"
 )
 """What a user can read without the hub."""
 

@@ -4,9 +4,11 @@
 |--------------------|--------------------------------------------------------------------------|
 | `embedded`         | the corpus in this package, splits `dev` and `devtest` (default)         |
 | `flores`           | FLORES+ on the Hugging Face hub, splits `dev` and `devtest` (default)    |
-| `flores:<data set>`| a data set or local folder of the same schema                            |
+| `flores:<data set>`| a data set of the same schema on the hub                                 |
+| `flores:<folder>`  | FLORES-200 or FLORES+ as unpacked: `devtest/mlt_Latn.devtest`, `.parquet`|
 | `ntrex:<folder>`   | NTREX-128: `newstest2019-ref.<code>.txt`, `newstest2019-src.eng.txt`     |
-| a folder           | one file per language: `<code>.txt`, a sentence a line, or jsonl, parquet |
+| a folder           | one file per language: `<code>.txt`, a sentence a line, or another kind  |
+|                    | that `readers` reads; with a split, also `<split>/<code>.txt` and so on  |
 """
 
 import dataclasses
@@ -15,20 +17,22 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from lse_interp.core.errors import CorpusError, LanguageError
 from lse_interp.core.languages import PAPER_LANGUAGES, PAPER_REFERENCE, Language, lookup
 from lse_interp.data import embedded
 from lse_interp.data.hub import FLORES, HubSource, hub_sources, open_rows, read_source
-from lse_interp.data.local_files import find_files, listing
-from lse_interp.data.readers import SUFFIXES, as_text, read_records, require_field
-from lse_interp.data.source_spec import expand, names_language, parse_options, spellings
+from lse_interp.data.local_files import find_files, has_files, listing
+from lse_interp.data.readers import as_text, read_records, read_rows, require_field
+from lse_interp.data.source_spec import parse_options
 
 __all__ = [
     "VALIDATION_SPLITS",
     "ParallelText",
+    "Sentences",
     "align_by_id",
+    "as_parallel",
     "load_parallel",
     "load_with_reference",
 ]
@@ -157,6 +161,42 @@ def load_parallel(
     return text.first(n_sentences)
 
 
+Sentences: TypeAlias = ParallelText | Mapping[str, Sequence[str]] | str | Path
+"""Parallel sentences as functions take them: loaded, in a dictionary, or where `load_parallel`
+finds them."""
+
+
+def as_parallel(
+    sentences: Sentences, *, languages: Sequence[str], optional: Sequence[str] = ()
+) -> ParallelText:
+    """Return parallel text from what a caller has.
+
+    Args:
+        sentences: Parallel text; a dictionary of language -> sentences, whose languages may be
+            spelt in any way that `lookup` knows; or a specification for `load_parallel`.
+        languages: The languages to load, for a specification.
+        optional: Further languages to load if the source has them.
+
+    Raises:
+        LanguageError: An unknown language.
+        CorpusError: One language twice, one string in place of sentences, or see `load_parallel`.
+    """
+    if isinstance(sentences, ParallelText):
+        return sentences
+    if isinstance(sentences, (str, Path)):
+        return load_parallel(str(sentences), languages=languages, optional=optional)
+    found: dict[str, tuple[str, ...]] = {}
+    for name, lines in sentences.items():
+        code = lookup(name).code
+        if isinstance(lines, str) or code in found:
+            fault = "one string" if isinstance(lines, str) else "the language twice"
+            raise CorpusError(
+                f"Give each language once, with a list of sentences; {name} has {fault}."
+            )
+        found[code] = tuple(lines)
+    return ParallelText(tuple(found), found, spec="a dictionary", split=None)
+
+
 def load_with_reference(
     spec: str,
     language: str,
@@ -212,8 +252,9 @@ def align_by_id(
         odd = sorted(texts[code].keys() ^ texts[first].keys())
         if odd:
             raise CorpusError(
-                f"{what} is not parallel: {code} and {first} differ in {len(odd)} sentence ids, "
-                f"e.g. {', '.join(odd[:5])}."
+                f"{what} is not parallel: {first} has {len(texts[first])} sentences and {code} "
+                f"{len(texts[code])}, and they differ in {len(odd)} sentence ids, e.g. "
+                f"{', '.join(odd[:5])}."
             )
     return {code: tuple(table[key] for key in texts[first]) for code, table in texts.items()}
 
@@ -234,6 +275,12 @@ def _reader(spec: str, split: str | None) -> tuple[_Read, _Has, str | None]:
         )
     if kind == "flores":
         split, name = split or "devtest", rest or FLORES
+        if rest and Path(rest).expanduser().is_dir():
+            return (
+                lambda languages: _flores_folder(rest, languages, split),
+                lambda language: has_files(rest, language=language, split=split),
+                split,
+            )
         return (
             lambda languages: _flores(name, languages, split),
             lambda language: _flores_has(name, language, split),
@@ -248,9 +295,10 @@ def _reader(spec: str, split: str | None) -> tuple[_Read, _Has, str | None]:
             lambda language: any((folder / n).is_file() for n in _ntrex_names(language)),
             "test",
         )
+    template, options = parse_options(spec, known=["field"])
     return (
-        lambda languages: _folder(spec, languages, split),
-        lambda language: _folder_has(spec, language, split),
+        lambda languages: _folder(template, languages, split, field=options.get("field", "text")),
+        lambda language: has_files(template, language=language, split=split),
         split,
     )
 
@@ -268,6 +316,16 @@ def _flores(dataset: str, languages: list[Language], split: str) -> dict[str, tu
         for language in languages
     }
     return align_by_id(tables, what=dataset)
+
+
+def _flores_folder(
+    folder: str, languages: list[Language], split: str
+) -> dict[str, tuple[str, ...]]:
+    tables = {
+        language.code: read_rows(*find_files(folder, language=language, split=split))
+        for language in languages
+    }
+    return align_by_id(tables, what=folder)
 
 
 def _flores_sources(dataset: str, language: Language, split: str) -> list[HubSource]:
@@ -313,23 +371,9 @@ def _ntrex_names(language: Language) -> list[str]:
     return [f"newstest2019-{role}.{ending}.txt" for ending in endings for role in ("src", "ref")]
 
 
-def _folder_has(spec: str, language: Language, split: str | None) -> bool:
-    """Say whether there is a file of a language, readable or not."""
-    template, _ = parse_options(spec, known=["field"])
-    paths = [Path(t).expanduser() for t in expand(template, language=language, split=split)]
-    if names_language(template):
-        return any(path.exists() for path in paths)
-    names = {name + suffix for name in spellings(language) for suffix in ("", *SUFFIXES)}
-    return any(entry.name in names for path in paths if path.is_dir() for entry in path.iterdir())
-
-
-def _folder(spec: str, languages: list[Language], split: str | None) -> dict[str, tuple[str, ...]]:
-    template, options = parse_options(spec, known=["field"])
-    if split and "{split}" not in template:
-        raise CorpusError(
-            f"split {split!r} was asked for, but {spec!r} has no {{split}}. Write the split into "
-            f"the path as {{split}}, or leave it out."
-        )
+def _folder(
+    template: str, languages: list[Language], split: str | None, *, field: str
+) -> dict[str, tuple[str, ...]]:
     sentences = {}
     for language in languages:
         files = find_files(template, language=language, split=split)
@@ -338,5 +382,5 @@ def _folder(spec: str, languages: list[Language], split: str | None) -> dict[str
                 f"expected one file of sentences for {language.name}, found "
                 f"{', '.join(map(str, files))}. Name the file, with {{lang}} for the language."
             )
-        sentences[language.code] = tuple(read_records(files[0], field=options.get("field", "text")))
+        sentences[language.code] = tuple(read_records(*files, field=field))
     return sentences

@@ -1,103 +1,121 @@
-"""Local text files, streamed: the rows of a table, the texts of one of its columns, documents.
+r"""Local text files, streamed: the rows of a table, the texts of one of its columns, documents.
 
-| suffix      | a row is                                                                  |
-|-------------|---------------------------------------------------------------------------|
-| `.txt`      | a line, cut at newlines only, in the field `text`                         |
-| `.jsonl`    | an object on a line                                                       |
-| `.jsonl.gz` | the same                                                                  |
-| `.parquet`  | a row                                                                     |
-| `.csv`      | a line under a header, cells quoted by `"` where they need it             |
-| `.tsv`      | the same, between tabs                                                    |
+| suffix               | a row is                                                           |
+|----------------------|--------------------------------------------------------------------|
+| `.txt`               | a line, in the field `text`; `id` is its number                    |
+| `.jsonl`, `.ndjson`  | an object on a line                                                |
+| `.json`              | the same, or one list of objects                                   |
+| `.csv`, `.tsv`       | a line under a header, cells quoted by `"` where they need it      |
+| `.parquet`, `.arrow` | a row                                                              |
 
-A document is the text of one row; in a `.txt` with blank lines, a paragraph. Text is UTF-8, with
-or without a byte order mark. `datasets` and pandas do not read the same: they guess the types of
-cells, and their errors name neither the line nor the byte that is wrong.
+All but the last two may be packed: `.txt.gz`, `.bz2`, `.xz`, `.zst`. Other suffixes are read as
+`.txt`; which of them count is decided by who finds the files (`local_files`). A document is the
+text of one row; in a `.txt` with blank lines, a paragraph.
+
+Text is UTF-8, with or without a byte order mark. Lines end in `\n`, `\r\n`, or `\r` in a file that
+has no `\n`; blank lines at the end do not count. Half a surrogate pair, which JSON can spell and
+Unicode cannot, becomes U+FFFD and is counted. `datasets` and pandas do not read the same: they
+guess the types of cells, and their errors name neither the line nor the byte that is wrong.
 """
 
+import contextlib
 import csv
-import gzip
+import functools
+import io
 import json
 import logging
-import zlib
+import lzma
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from lse_interp.core.errors import CorpusError
 
-__all__ = ["SUFFIXES", "as_text", "read_documents", "read_records", "read_rows", "suffix_of"]
+__all__ = ["SUFFIXES", "as_text", "kind_of", "read_documents", "read_records", "read_rows"]
 
-SUFFIXES: tuple[str, ...] = (".txt", ".jsonl", ".jsonl.gz", ".parquet", ".csv", ".tsv")
+SUFFIXES: tuple[str, ...] = (
+    *(".txt", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow"),
+)
 """Kinds of file that can be read."""
 
+_PACKED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".xz": "xz"}
+
 log = logging.getLogger(__name__)
+# A text may be read several times; what is wrong with it is said once.
+_warn_once = functools.cache(log.warning)
 
 _Rows = Iterator[tuple[str, dict[str, Any]]]
 _ROWS_PER_READ = 256
+_BYTES_PER_READ = 1 << 20
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def read_rows(path: Path, *, columns: Sequence[str] | None = None) -> _Rows:
+def read_rows(
+    *paths: Path, columns: Sequence[str] | None = None, header: Sequence[str] | None = None
+) -> _Rows:
     """Yield the place of each row, for messages, and the row; memory holds a few rows.
 
     Args:
-        path: A file of a kind in `SUFFIXES`.
-        columns: Columns to read of a parquet file, where each costs time; None reads all.
+        paths: Files, of any kinds, one after the other.
+        columns: Columns to read of parquet and arrow files, where each costs time; None reads all.
+        header: Names of the cells of csv and tsv files that do not begin with them.
 
     Raises:
         CorpusError: Not UTF-8, truncated, or not of the kind its name says.
     """
-    kind = suffix_of(path)
-    if kind == ".parquet":
-        return _parquet(path, columns)
-    if kind == ".txt":
-        return ((str(path), {"text": line.rstrip("\r\n")}) for line in _lines(path))
-    return _jsonl(path) if kind.startswith(".jsonl") else _table(path)
+    with _counted() as replaced:
+        for path in paths:
+            yield from _rows(path, columns, header, replaced)
 
 
-def read_records(path: Path, *, field: str = "text") -> Iterator[str]:
+def read_records(*paths: Path, field: str = "text") -> Iterator[str]:
     """Stream the texts of one column, blank ones included.
 
     Raises:
         CorpusError: See `read_rows`; or no such field, or one that is not text.
     """
-    if suffix_of(path) == ".txt":
-        field = "text"
-    for where, row in read_rows(path, columns=[field]):
-        require_field(field, row, where=where)
-        yield as_text(row[field], where=where, field=field)
+    with _counted() as replaced:
+        for path in paths:
+            yield from _records(path, field, replaced)
 
 
-def read_documents(path: Path, *, field: str = "text") -> Iterator[str]:
-    """Stream the documents of one file, blank ones left out; memory holds one document.
+def read_documents(*paths: Path, field: str = "text") -> Iterator[str]:
+    """Stream the documents of some files, blank ones left out; memory holds one document.
 
     Args:
-        path: A file of a kind in `SUFFIXES`.
+        paths: Files, of any kinds, one after the other.
         field: JSON key or column that holds the text.
 
     Raises:
         CorpusError: See `read_records`; or no text.
     """
-    by_paragraph = suffix_of(path) == ".txt" and _has_paragraphs(path)
-    records = read_records(path, field=field)
-    found = False
-    for document in _paragraphs(records) if by_paragraph else records:
-        if document.strip():
-            found = True
-            yield document
-    if not found:
-        raise CorpusError(f"{path} holds no text: every record in it is blank.")
+    with _counted() as replaced:
+        for path in paths:
+            by_paragraph = kind_of(path) in ("", ".txt") and _has_paragraphs(path)
+            records = _records(path, field, replaced)
+            found = False
+            for document in _paragraphs(records) if by_paragraph else records:
+                if document.strip():
+                    found = True
+                    yield document
+            if not found:
+                raise CorpusError(f"{path} holds no text: every record in it is blank.")
 
 
-def suffix_of(path: Path) -> str:
-    """Return the kind of a file, one of `SUFFIXES`.
+def kind_of(path: Path, *, also: Iterable[str] = ()) -> str:
+    """Return the suffix of a file without that of its packing; "" if it is no kind in `SUFFIXES`.
 
-    Raises:
-        CorpusError: Another kind.
+    Args:
+        path: The file; the case of its suffix does not matter.
+        also: More suffixes that count, in their own case.
+
+    >>> kind_of(Path("mlt.TXT.gz")), kind_of(Path("notes.docx"))
+    ('.txt', '')
     """
-    for suffix in SUFFIXES:
-        if path.name.endswith(suffix):
-            return suffix
-    raise CorpusError(f"{path}: cannot read this kind of file. Expected {', '.join(SUFFIXES)}.")
+    suffix = path.with_suffix("").suffix if path.suffix.lower() in _PACKED else path.suffix
+    return suffix if suffix in also else suffix.lower() if suffix.lower() in SUFFIXES else ""
 
 
 def require_field(field: str, found: Iterable[str], *, where: str) -> None:
@@ -121,87 +139,215 @@ def as_text(value: Any, *, where: str, field: str) -> str:
     return value
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """Yield lines with their ends, cut at newlines only: U+2028 and the like are text."""
-    packed = path.name.endswith(".gz")
-    offset = 0
+@contextlib.contextmanager
+def _counted() -> Iterator[Counter[str]]:
+    """Count the characters that were replaced in each file, and say so once at the end."""
+    replaced: Counter[str] = Counter()
     try:
-        with gzip.open(path, "rb") if packed else path.open("rb") as stream:
-            for raw in stream:
-                line = _decode(raw, path, offset)
-                yield line if offset else line.removeprefix("\ufeff")
-                offset += len(raw)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise CorpusError(
-            f"{path} cannot be decompressed: {error}. It is truncated or no gzip file; "
-            f"fetch it again, or check it with: gzip -t '{path}'"
-        ) from error
+        yield replaced
+    finally:
+        if replaced:
+            files = ", ".join(list(replaced)[:3]) + ", ..." * (len(replaced) > 3)
+            _warn_once(
+                "%d lone surrogates (\\ud800 to \\udfff, half a character) were replaced by "
+                "U+FFFD in %s",
+                replaced.total(),
+                files,
+            )
 
 
-def _decode(raw: bytes, path: Path, offset: int) -> str:
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        guess = "UTF-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "ISO-8859-1"
-        raise CorpusError(
-            f"{path} is not UTF-8: byte 0x{raw[error.start]:02x} at offset "
-            f"{offset + error.start} ({error.reason}). Convert it, naming the encoding it is in: "
-            f"iconv -f {guess} -t UTF-8 '{path}' > converted.txt"
-        ) from error
+def _rows(
+    path: Path,
+    columns: Sequence[str] | None,
+    header: Sequence[str] | None,
+    replaced: Counter[str],
+) -> _Rows:
+    kind = kind_of(path)
+    if kind in (".parquet", ".arrow"):
+        return _columnar(path, columns)
+    if kind in (".csv", ".tsv"):
+        return _table(path, header)
+    return _json(path, replaced) if kind in (".json", ".jsonl", ".ndjson") else _text(path)
 
 
-def _jsonl(path: Path) -> _Rows:
+def _records(path: Path, field: str, replaced: Counter[str]) -> Iterator[str]:
+    if kind_of(path) in ("", ".txt"):
+        field = "text"
+    for where, row in _rows(path, [field], None, replaced):
+        require_field(field, row, where=where)
+        yield as_text(row[field], where=where, field=field)
+
+
+def _text(path: Path) -> _Rows:
+    """Yield lines; blank ones once there is text after them."""
+    blank = 0
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
+            blank += 1
             continue
-        where = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise CorpusError(
-                f"{where} is not JSON: {error}. Expected one object a line."
-            ) from error
-        if not isinstance(row, dict):
-            raise CorpusError(f"{where}: expected a JSON object, found {type(row).__name__}.")
-        yield where, row
+        for before in range(number - blank, number):
+            yield f"{path}, line {before}", {"id": before, "text": ""}
+        blank = 0
+        yield f"{path}, line {number}", {"id": number, "text": line.rstrip("\r\n")}
 
 
-def _table(path: Path) -> _Rows:
-    delimiter = "\t" if path.suffix == ".tsv" else ","
-    rows = csv.DictReader(_lines(path), delimiter=delimiter, strict=True)
+def _lines(path: Path) -> Iterator[str]:
+    """Yield lines with their ends, cut at newlines only: U+2028 and the like are text."""
+    offset = 0
+    for number, raw in enumerate(_raw_lines(path), start=1):
+        line = _decode(raw, f"{path}, line {number},", path, offset)
+        yield line if offset else line.removeprefix("\ufeff")
+        offset += len(raw)
+
+
+def _raw_lines(path: Path) -> Iterator[bytes]:
+    packing = _PACKED.get(path.suffix.lower())
     try:
-        for number, row in enumerate(rows, start=1):
+        with _open(path, packing) as stream:
+            head = stream.read(_BYTES_PER_READ)
+            if head.startswith(b"version https://git-lfs"):
+                raise CorpusError(
+                    f"{path} is a pointer of Git LFS, not the file itself. Run `git lfs pull` in "
+                    "its repository."
+                )
+            end = b"\r" if b"\r" in head and b"\n" not in head else b"\n"
+            while head:
+                *lines, rest = head.split(end)
+                yield from (line + end for line in lines)
+                # The rest of a line, however long it is.
+                more = [rest]
+                while block := stream.read(_BYTES_PER_READ):
+                    more.append(block)
+                    if end in block:
+                        break
+                head = b"".join(more)
+                if not block:
+                    break
+            if head:
+                yield head
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        what = "decompressed" if packing else "read"
+        raise CorpusError(
+            f"{path} cannot be {what}: {error}. If it is truncated or of another format, fetch it "
+            "again."
+        ) from error
+
+
+def _open(path: Path, packing: str | None) -> io.BufferedIOBase:
+    if packing is None:
+        return path.open("rb")
+    if packing == "xz":
+        return lzma.open(path, "rb")
+    # Reads files of several parts, which the `zstandard` package ends after the first.
+    import pyarrow
+
+    return io.BufferedReader(pyarrow.input_stream(path, compression=packing))
+
+
+def _decode(raw: bytes, where: str, path: Path, offset: int) -> str:
+    try:
+        text = raw.decode("utf-8")
+        if "\0" not in text:
+            return text
+        at, reason = raw.index(b"\0"), "text has no such byte"
+    except UnicodeDecodeError as error:
+        at, reason = error.start, error.reason
+    guess = "UTF-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in raw else "ISO-8859-1"
+    raise CorpusError(
+        f"{where} is not UTF-8: byte 0x{raw[at]:02x} at offset {offset + at} ({reason}). Convert "
+        f"it, naming the encoding it is in: iconv -f {guess} -t UTF-8 '{path}' > converted.txt"
+    )
+
+
+def _json(path: Path, replaced: Counter[str]) -> _Rows:
+    lines = enumerate(_lines(path), start=1)
+    for number, line in lines:
+        if not line.strip():
+            continue
+        if kind_of(path) == ".json" and line.lstrip().startswith("["):
+            whole = _parse(line + "".join(rest for _, rest in lines), path, number, replaced)
+            rows = [(f"{path}, row {n}", row) for n, row in enumerate(whole, start=1)]
+        else:
+            rows = [(f"{path}, line {number}", _parse(line, path, number, replaced))]
+        for where, row in rows:
+            if not isinstance(row, dict):
+                raise CorpusError(f"{where}: expected a JSON object, found {type(row).__name__}.")
+            yield where, row
+
+
+def _parse(text: str, path: Path, line: int, replaced: Counter[str]) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        line += getattr(error, "lineno", 1) - 1
+        raise CorpusError(
+            f"{path}, line {line} is not JSON: {error}. Expected one object a line"
+            f"{', or a list of objects' if kind_of(path) == '.json' else ''}."
+        ) from error
+    if "\\ud" in text or "\\uD" in text:
+        clean, n = _SURROGATE.subn("\ufffd", json.dumps(value, ensure_ascii=False))
+        if n:
+            replaced[str(path)] += n
+            value = json.loads(clean)
+    return value
+
+
+def _table(path: Path, header: Sequence[str] | None) -> _Rows:
+    # A cell may hold a whole document.
+    csv.field_size_limit(2**31 - 1)
+    delimiter = "\t" if kind_of(path) == ".tsv" else ","
+    rows = csv.DictReader(_lines(path), header, delimiter=delimiter, strict=True)
+    last = 0
+    try:
+        n_cells, last = len(rows.fieldnames or ()), rows.line_num
+        for row in rows:
+            where = f"{path}, line {rows.line_num}"
             if None in row or None in row.values():
                 raise CorpusError(
-                    f"{path}, row {number} should have {len(rows.fieldnames or ())} cells, as its "
-                    f"header has. Cells with a line break, a quote or the delimiter in them need "
-                    f'" around them.'
+                    f"{where} should have {n_cells} cells, as its header has. "
+                    'Cells with a line break, a quote or the delimiter in them need " around them.'
                 )
-            yield f"{path}, row {number}", row
+            yield where, row
+            last = rows.line_num
     except csv.Error as error:
         raise CorpusError(
-            f'{path} cannot be read after line {rows.line_num}: {error}. A " in a cell is '
-            f'written "", and the cell between ".'
+            f'{path}, line {last + 1} cannot be read: {error}. A " in a cell is written "", and '
+            'the cell between ".'
         ) from error
 
 
-def _parquet(path: Path, columns: Sequence[str] | None) -> _Rows:
+def _columnar(path: Path, columns: Sequence[str] | None) -> _Rows:
     import pyarrow
-    import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for name in columns or ():
-                require_field(name, file.schema_arrow.names, where=str(path))
-            batches = file.iter_batches(batch_size=_ROWS_PER_READ, columns=columns)
-            rows = (row for batch in batches for row in batch.to_pylist())
-            for number, row in enumerate(rows, start=1):
-                yield f"{path}, row {number}", row
-    except (pyarrow.ArrowException, OSError) as error:
+        rows = (row for batch in _batches(path, columns) for row in batch.to_pylist())
+        for number, row in enumerate(rows, start=1):
+            yield f"{path}, row {number}", row
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CorpusError(
-            f"{path} cannot be read as parquet: {error}. It is truncated or of another format; "
-            f"fetch or write it again."
+            f"{path} cannot be read as {kind_of(path)[1:]}: {error}. If it is truncated or of "
+            "another format, fetch or write it again."
         ) from error
+
+
+def _batches(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
+    import pyarrow.parquet
+
+    def require(names: Sequence[str]) -> None:
+        for name in columns or ():
+            require_field(name, names, where=str(path))
+
+    if kind_of(path) == ".parquet":
+        with pyarrow.parquet.ParquetFile(path) as file:
+            require(file.schema_arrow.names)
+            yield from file.iter_batches(batch_size=_ROWS_PER_READ, columns=columns)
+        return
+    with pyarrow.memory_map(str(path)) as source, pyarrow.ipc.open_stream(source) as stream:
+        require(stream.schema.names)
+        for batch in stream:
+            kept = batch.select(columns) if columns else batch
+            for at in range(0, kept.num_rows, _ROWS_PER_READ):
+                yield kept.slice(at, _ROWS_PER_READ)
 
 
 def _has_paragraphs(path: Path) -> bool:

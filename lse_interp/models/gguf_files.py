@@ -131,9 +131,6 @@ def _unpack(file: Path, folder: Path) -> None:
         raise LseError(f"{file.name} lacks {len(missing)} tensors of its model, e.g. {missing[0]}.")
     as_plain_model(hf).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    for path in folder.iterdir():
-        if path.is_file():
-            path.chmod(0o644)
 
 
 def _check_room(file: Path, folder: Path) -> None:

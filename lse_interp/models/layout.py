@@ -3,6 +3,7 @@
 A layout holds no modules, so it fits every copy of the model that it was read from.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -89,6 +90,19 @@ class Layout:
         """The full names of all sites, layer by layer."""
         kinds = [kind for kind in SITES if self.gated or kind != "mlp.hook_pre_linear"]
         return tuple(site_name(kind, layer) for layer in range(self.n_layers) for kind in kinds)
+
+    def expand(self, names: str | Iterable[str]) -> list[str]:
+        """Write sites in full: a kind such as `mlp.hook_post` means that site of every layer."""
+        names = [names] if isinstance(names, str) else names
+        return [
+            full
+            for name in names
+            for full in (
+                [site_name(name, layer) for layer in range(self.n_layers)]
+                if name in SITES
+                else [name]
+            )
+        ]
 
     @property
     def transposed(self) -> bool:

@@ -201,7 +201,7 @@ def test_load_corpus_fills_the_split_into_the_path(tmp_path):
 
 
 def test_load_corpus_refuses_a_split_that_a_path_has_no_place_for(tmp_path):
-    with pytest.raises(CorpusError, match=r"split 'dev' was asked for, but local files have none"):
+    with pytest.raises(CorpusError, match=r"split 'dev' was asked for, but .* has no \{split\}"):
         load_corpus(f"{tmp_path}/{{lang}}.txt", language="mlt", split="dev")
 
 
@@ -299,7 +299,7 @@ def test_documents_names_file_offset_and_remedy_where_text_is_not_utf8(tmp_path)
 
     with pytest.raises(
         CorpusError,
-        match=r"mlt\.txt is not UTF-8: byte 0xe9 at offset 17 .* iconv -f ISO-8859-1 -t UTF-8",
+        match=r"mlt\.txt, line 2, is not UTF-8: byte 0xe9 at offset 17 .* iconv -f ISO-8859-1 -t",
     ):
         documents(path)
 
@@ -364,7 +364,9 @@ def test_documents_refuses_broken_gzip(tmp_path, damage):
     path = write_jsonl(tmp_path / "text.jsonl.gz", TEXTS * 200)
     path.write_bytes(path.read_bytes()[:-20] if damage == "truncated" else b'{"text": "plain"}\n')
 
-    with pytest.raises(CorpusError, match=r"text\.jsonl\.gz cannot be decompressed: .*gzip -t"):
+    with pytest.raises(
+        CorpusError, match=r"text\.jsonl\.gz cannot be decompressed: .* fetch it again"
+    ):
         documents(path)
 
 
@@ -407,7 +409,7 @@ def test_read_documents_holds_little_of_a_large_file(tmp_path, suffix):
 
 @given(
     lines=st.lists(
-        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r\ufeff")),
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r\ufeff\0")),
         min_size=1,
     )
 )

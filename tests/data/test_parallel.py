@@ -101,7 +101,7 @@ def test_load_parallel_reads_jsonl_and_splits_from_the_path(tmp_path):
 
 
 def test_load_parallel_refuses_a_split_that_a_folder_does_not_have(tmp_path):
-    with pytest.raises(CorpusError, match=r"split 'dev' was asked for, but .* has no \{split\}"):
+    with pytest.raises(CorpusError, match=r"no file mlt/dev, dev/mlt, mlt\.dev, dev\.mlt, .* in"):
         load_parallel(str(tmp_path), languages=["mlt"], split="dev")
 
 
@@ -152,7 +152,10 @@ def test_load_parallel_reads_the_dev_split_of_flores(tmp_path):
 def test_load_parallel_refuses_flores_with_unequal_ids(tmp_path):
     root = write_flores_like(tmp_path, ids={"mlt": [0, 1]})
 
-    with pytest.raises(CorpusError, match=r"mlt and eng differ in 1 sentence ids, e\.g\. 2\."):
+    with pytest.raises(
+        CorpusError,
+        match=r"eng has 3 sentences and mlt 2, and they differ in 1 sentence ids, e\.g\. 2\.",
+    ):
         load_parallel(f"flores:{root}", languages=["eng", "mlt"])
 
 

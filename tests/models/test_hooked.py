@@ -267,3 +267,45 @@ def test_backends_keep_the_dtype_of_the_model(ids, backend, dtype):
     site = site_name("mlp.hook_act", 0)
     assert model.collect(ids, [site])[site].dtype == dtype
     assert {p.dtype for p in hf.parameters()} == {dtype}
+
+
+def test_a_kind_of_site_means_every_layer(load, ids):
+    model = load("llama")
+    names = [site_name("mlp.hook_post", layer) for layer in range(N_LAYERS)]
+    found, expected = model.collect(ids, "mlp.hook_post"), model.collect(ids, names)
+    assert list(found) == names
+    assert all(torch.equal(found[name], expected[name]) for name in names)
+    assert list(model.run_with_cache(ids, "mlp.hook_post")[1]) == names
+    assert list(model.collect(ids, names[0])) == names[:1]
+    seen = []
+    model.run_with_hooks(ids, {"mlp.hook_post": lambda value, site: seen.append(site)})
+    assert seen == names
+    with model.edits({"mlp.hook_post": lambda value, site: torch.zeros_like(value)}):
+        out = model.collect(ids, "hook_mlp_out")
+    # What is left of the MLP is its bias, the same everywhere.
+    assert all(torch.equal(value, value[:1, :1].expand_as(value)) for value in out.values())
+
+
+def test_a_kind_that_the_model_lacks_is_refused(load, ids):
+    with pytest.raises(ActivationError, match="which has no mlp.hook_pre_linear"):
+        load("gpt2").collect(ids, "mlp.hook_pre_linear")
+
+
+def test_generate_continues_text(load):
+    model = load("llama")
+    expected = model.hf.generate(**model.to_tokens("w1 w2"), max_new_tokens=4, do_sample=False)
+    text = model.generate("w1 w2", max_new_tokens=4, do_sample=False)
+    assert text == model.tokenizer.decode(
+        expected[0, model.to_tokens("w1 w2")["input_ids"].shape[1] :], skip_special_tokens=True
+    )
+    both = model.generate(["w1", "w1 w2"], max_new_tokens=4, do_sample=False)
+    assert both[1] == text
+    with model.edits({"mlp.hook_post": lambda value, site: value * 30}):
+        assert model.generate("w1 w2", max_new_tokens=4, do_sample=False) != text
+
+
+def test_repr_says_what_the_model_is(load):
+    assert repr(load("llama")).endswith(
+        f"LlamaForCausalLM, {N_LAYERS} layers x {D_MLP} neurons, d_model {D_MODEL}, "
+        "float32 on cpu, backend torch)"
+    )

@@ -38,6 +38,16 @@ def _question(row: Row, *, where: str) -> Document:
     )
 
 
+def _flat(row: Row) -> Row:
+    """Translate a row of the jsonl files, in which `question` holds `stem` and `choices`."""
+    question = row.get("question")
+    if not isinstance(question, Mapping):
+        return row
+    options = [option for option in question.get("choices", []) if isinstance(option, Mapping)]
+    choices = {name: [option.get(name) for option in options] for name in ("text", "label")}
+    return {**row, "question": question.get("stem"), "choices": choices}
+
+
 def _part(title: str, config: str) -> Benchmark:
     texts = [f"{{option {number}}}" for number in range(1, 5)]
     return Benchmark(
@@ -49,6 +59,9 @@ def _part(title: str, config: str) -> Benchmark:
             split="validation",
             columns=("question", "choices", "answerKey"),
             config=config,
+            folders=("ARC-V1-Feb2018-2",),
+            files=(f"{config}-Dev.jsonl", f"{config}/{config}-Dev.jsonl"),
+            from_owner=_flat,
         ),
         question=_question,
         example={"choices": {"text": texts, "label": list("ABCD")}, "answerKey": "A"},

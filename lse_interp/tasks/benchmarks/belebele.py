@@ -43,6 +43,8 @@ BENCHMARKS.register("belebele")(
             split="test",
             columns=("flores_passage", "question", *_OPTIONS, "correct_answer_num"),
             configs_of=functools.partial(flores_codes, codes=BELEBELE),
+            folders=("Belebele",),
+            files=("{config}.jsonl",),
         ),
         question=choice_question(
             "Read the following passage and pick the right answer.\n\n"

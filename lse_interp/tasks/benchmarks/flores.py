@@ -51,7 +51,13 @@ def _configs(language: Language) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*known, *expand("{flores}", language=language)))) if known else ()
 
 
-_DATA = DataSet(FLORES, split="devtest", columns=("id", "text"), configs_of=_configs)
+_DATA = DataSet(
+    FLORES,
+    split="devtest",
+    columns=("id", "text"),
+    configs_of=_configs,
+    folders=("flores200_dataset", "flores_plus"),
+)
 
 
 def _documents(task: Task, reading: Reading) -> Iterator[Document]:

@@ -13,7 +13,12 @@ BENCHMARKS.register("hellaswag")(
         title="HELLASWAG",
         kind="choice",
         tasks=in_english,
-        data=DataSet("Rowan/hellaswag", split="validation", columns=("ctx", "endings", "label")),
+        data=DataSet(
+            "Rowan/hellaswag",
+            split="validation",
+            columns=("ctx", "endings", "label"),
+            files=("hellaswag_val",),
+        ),
         question=choice_question(
             "Complete the following scenario by choosing the most likely continuation:\n\n{ctx}",
             options="endings",

@@ -5,8 +5,18 @@ The paper names no split; its scores fit the size of `validation`. Source: paper
 """
 
 from lse_interp.tasks.benchmarks import BENCHMARKS, Benchmark, in_english
+from lse_interp.tasks.cells import Row
 from lse_interp.tasks.data_sets import DataSet
 from lse_interp.tasks.kinds.choice import choice_question
+
+
+def _with_choices(row: Row) -> Row:
+    """Translate a row of the csv files: an option a cell, and the letter of the right one."""
+    if not {*"ABCD", "answer"} <= row.keys() or row["answer"] not in [*"ABCD"]:
+        return row
+    choices = [row[letter] for letter in "ABCD"]
+    return {"question": row["question"], "choices": choices, "answer": "ABCD".index(row["answer"])}
+
 
 BENCHMARKS.register("mmlu")(
     Benchmark(
@@ -18,6 +28,9 @@ BENCHMARKS.register("mmlu")(
             split="validation",
             columns=("question", "choices", "answer"),
             config="all",
+            files=("val",),
+            header=("question", *"ABCD", "answer"),
+            from_owner=_with_choices,
         ),
         question=choice_question(
             "Answer the following multiple choice question:\n\n{question}",

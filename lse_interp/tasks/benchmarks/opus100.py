@@ -4,10 +4,14 @@ A configuration is a pair of two-letter codes in the order of the alphabet, `en-
 test split is read. Source: paper, section 4.2 (split).
 """
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from lse_interp.core.errors import CorpusError
 from lse_interp.core.languages import Language, lookup
+from lse_interp.data.local_files import has_files
+from lse_interp.data.parallel import load_parallel
 from lse_interp.data.source_spec import spellings
 from lse_interp.tasks.benchmarks import BENCHMARKS, Benchmark, Reading, in_both_directions
 from lse_interp.tasks.cells import Row, nested_cell, text_cell
@@ -24,6 +28,8 @@ ps pt ro ru rw se sh si sk sl sq sr sv ta te tg th tk tr tt ug uk ur uz vi wa xh
 """
 OPUS_100 = frozenset(_CODES.split())
 """The 94 languages with a test split; an, dz, hy, mn and yo have training text only."""
+
+_UNPACKED = "opus-100-corpus/v1.0/supervised"
 
 
 def _configs(language: Language) -> tuple[str, ...]:
@@ -46,11 +52,27 @@ def _documents(task: Task, reading: Reading) -> Iterator[Document]:
     assert task.source is not None
     source, target = lookup(task.source), lookup(task.language)
     other = target if source.code == "eng" else source
-    rows = _DATA.rows("opus100", other, data_dir=reading.data_dir)
-    pairs = (
-        (_text(row, source, where=where), _text(row, target, where=where)) for where, row in rows
-    )
+    pairs = _plain(source, target, names=_DATA.configs(other), data_dir=reading.data_dir)
+    if pairs is None:
+        rows = _DATA.rows("opus100", other, data_dir=reading.data_dir)
+        pairs = (
+            (_text(row, source, where=where), _text(row, target, where=where))
+            for where, row in rows
+        )
     yield from translation_documents(task, pairs, style=reading.prompt_style)
+
+
+def _plain(
+    source: Language, target: Language, *, names: Sequence[str], data_dir: Path | None
+) -> Iterable[tuple[str, str]] | None:
+    """Read the owner's files, `en-mt/opus.en-mt-test.mt`, if there are any."""
+    roots = [] if data_dir is None else [data_dir / folder for folder in ("opus100", _UNPACKED)]
+    for root, name in itertools.product(roots, names):
+        template = f"{root}/{name}/opus.{name}-test.{{lang}}"
+        if has_files(template, language=target):
+            text = load_parallel(template, languages=[source.code, target.code])
+            return zip(text.sentences[source.code], text.sentences[target.code], strict=True)
+    return None
 
 
 def _text(row: Row, language: Language, *, where: str) -> str:

@@ -14,7 +14,14 @@ BENCHMARKS.register("piqa")(
         title="PIQA",
         kind="choice",
         tasks=in_english,
-        data=DataSet("baber/piqa", split="validation", columns=("goal", "sol1", "sol2", "label")),
+        data=DataSet(
+            "baber/piqa",
+            split="validation",
+            columns=("goal", "sol1", "sol2", "label"),
+            folders=("physicaliqa-train-dev",),
+            files=("valid", "dev"),
+            labels="label",
+        ),
         question=choice_question(
             "Choose the most appropriate solution for the following goal:\n\nGoal: {goal}",
             options=("sol1", "sol2"),

@@ -56,6 +56,8 @@ BENCHMARKS.register("sib200")(
             split="test",
             columns=("category", "text"),
             configs_of=functools.partial(flores_codes, codes=FLORES_200),
+            folders=("sib-200",),
+            files=("annotated/{config}/test",),
         ),
         question=_question,
         example={"category": "travel"},

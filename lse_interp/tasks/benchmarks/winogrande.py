@@ -18,6 +18,8 @@ BENCHMARKS.register("winogrande")(
             split="validation",
             columns=("sentence", "option1", "option2", "answer"),
             config="winogrande_xl",
+            folders=("winogrande_1.1",),
+            files=("dev",),
         ),
         question=choice_question(
             "Complete the sentence by choosing the correct option:\n\n{sentence}",
