@@ -415,7 +415,7 @@ def test_main_refuses_checkpoints_of_another_run(place, refused):
     error = refused()
     assert f"{folder.parent} holds an unfinished run with other settings: " in error
     assert "lr was 0.5, now 0.01" in error
-    store.clear()
+    store.tidy(keep=False)
 
 
 def test_main_refuses_a_block_longer_than_the_context(refused):

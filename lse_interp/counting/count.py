@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from lse_interp.artifacts.atomic import remove_folder
 from lse_interp.artifacts.provenance import provenance
-from lse_interp.core.errors import ArtifactError, LseError, MismatchError
+from lse_interp.core.errors import LseError, MismatchError
 from lse_interp.core.languages import lookup
 from lse_interp.core.processes import Processes
 from lse_interp.counting.count_settings import CountSettings
@@ -224,9 +224,9 @@ class SharedCount:
         """Put the shards of all processes together.
 
         Raises:
-            ArtifactError: A shard was altered, or this process does not see that of another.
+            ArtifactError: A shard is missing or was altered.
         """
-        found = [self._load(index) for index in range(len(self.shards))]
+        found = [self.store.load(index) for index in range(len(self.shards))]
         world = self._processes.world
         n_tokens = sum(shard.n_tokens for shard in found)
         return ActivationCounts(
@@ -247,18 +247,6 @@ class SharedCount:
                 seconds_waiting=self._add("ms waiting", 0) / 1000 / world,
             ),
         )
-
-    def _load(self, index: int) -> Shard:
-        try:
-            return self.store.load(index)
-        except ArtifactError as error:
-            if self._processes.world > 1:
-                error.add_note(
-                    f"Another process may have counted shard {index} of {self.language}. All "
-                    "processes must see one folder; give them a shared file system, or count parts "
-                    "of the corpus apart and `merge` them."
-                )
-            raise
 
     def _count(self, counter: NeuronCounter, text: PackedText, index: int, bar: tqdm) -> Shard:
         n_tokens = 0

@@ -153,7 +153,13 @@ def model_choices(
     choices = [ModelChoice("base" if runs else Path(base.model).name or base.model, base)]
     for item in runs:
         if item == "all":
-            found = _every(paths, language)
+            found = finished_runs(paths, language)
+            if not found:
+                raise ArtifactError(
+                    f"{paths.finetune(language, '')} holds no finished run, so `all` names none. "
+                    f"Make one with `python -m lse_interp.finetune{paths.model_flag} --lang "
+                    f"{language}`."
+                )
         else:
             label, path = _labelled(item)
             found = {label: find_run(paths, language, path)}
@@ -181,13 +187,3 @@ def _labelled(item: str) -> tuple[str, str]:
     """Split `label=path`; a path alone is labelled by its last part."""
     label, _, path = item.partition("=") if "=" in item else ("", "", item)
     return label or Path(path).name or path, path
-
-
-def _every(paths: RunPaths, language: str) -> dict[str, Path]:
-    found = finished_runs(paths, language)
-    if not found:
-        raise ArtifactError(
-            f"{paths.finetune(language, '')} holds no finished run, so `all` names none. Make one "
-            f"with `python -m lse_interp.finetune{paths.model_flag} --lang {language}`."
-        )
-    return found

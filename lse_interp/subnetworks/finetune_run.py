@@ -193,20 +193,15 @@ class FinetuneRun(Stored):
         assert self.rows is not None
         assert self.base is not None
         check_layers(self.neurons, self.model, of="`neurons`")
+        expected = [
+            [len(self.projections), len(chosen), self.model.d_model] for chosen in self.neurons
+        ]
         for name, per_layer in (("rows", self.rows), ("base", self.base)):
-            if len(per_layer) != self.model.n_layers:
+            if (found := [list(part.shape) for part in per_layer]) != expected:
                 raise LseError(
-                    f"`{name}` should list all {self.model.n_layers} layers of {self.model.name}; "
-                    f"got {len(per_layer)}."
+                    f"`{name}` should be [projection neuron d_model] in each of the "
+                    f"{self.model.n_layers} layers of {self.model.name}: {expected}; got {found}."
                 )
-        for layer, neurons in enumerate(self.neurons):
-            expected = (len(self.projections), len(neurons), self.model.d_model)
-            for name, found in (("rows", self.rows[layer]), ("base", self.base[layer])):
-                if tuple(found.shape) != expected:
-                    raise LseError(
-                        f"`{name}` of layer {layer} should be [projection neuron d_model] = "
-                        f"{list(expected)}; got {list(found.shape)}."
-                    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -130,14 +130,12 @@ class CheckpointStore:
         """Read the best weights."""
         return load_artifact(self._best, kind=_BEST_KIND, version=_VERSION)[0]
 
-    def tidy(self) -> None:
-        """Delete the temporary files that a killed process left."""
-        if self.folder.is_dir():
+    def tidy(self, *, keep: bool) -> None:
+        """Delete what a killed process left half written; unless `keep`, the folder as a whole."""
+        if not keep:
+            remove_folder(self.folder)
+        elif self.folder.is_dir():
             remove_leftovers(self.folder)
-
-    def clear(self) -> None:
-        """Delete the folder."""
-        remove_folder(self.folder)
 
     def what_is_left(self) -> str:
         """Say in a few words which checkpoint a failed run leaves behind."""

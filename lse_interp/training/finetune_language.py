@@ -247,17 +247,16 @@ class _Run:
         resume_from = None if finished else store.found()
         # No process may change the folder before the others have looked at it.
         self._processes.wait()
-        if resume_from is None and self._processes.is_main:
-            store.clear()
+        if self._processes.is_main:
+            store.tidy(keep=resume_from is not None)
         if finished is not None:
             return finished
-        store.tidy()
         result = self._train(store, resume_from=resume_from)
         if self._processes.is_main:
             with store.guarded("the result", folder=self.folder):
                 result.save(self.folder)
-            store.clear()
-            remove_folder(self.folder / _CHECKPOINTS[False])
+            for name in _CHECKPOINTS.values():
+                remove_folder(self.folder / name)
         self._processes.wait()
         return result
 

@@ -12,6 +12,10 @@ __all__ = ["PROFILES", "Hyperparameters", "Profile"]
 
 _OF_SOME_METHODS = ("engine", "lora_rank", "lora_alpha")
 """Fields that only methods with the flag of that name read."""
+_AT_LEAST = {"block_size": 2} | dict.fromkeys(("weight_decay", "warmup_steps", "seed"), 0)
+_AT_LEAST |= dict.fromkeys(
+    ("batch_size", "accumulation", "epochs", "validate_every", "loss_chunk", "lora_rank"), 1
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,27 +162,16 @@ class Hyperparameters:
         return entries
 
     def _out_of_range(self) -> list[str]:
-        faults = []
+        values = {name: getattr(self, name) for name in _AT_LEAST}
+        faults = [
+            f"`{name}` must be at least {_AT_LEAST[name]}; got {value}."
+            for name, value in values.items()
+            if value is not None and not value >= _AT_LEAST[name]
+        ]
         for name in ("lr", "lora_alpha", "max_grad_norm"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 faults.append(f"`{name}` must be above 0; got {value}.")
-        for name in ("weight_decay", "warmup_steps", "seed"):
-            if not getattr(self, name) >= 0:
-                faults.append(f"`{name}` must be at least 0; got {getattr(self, name)}.")
-        for name in (
-            "batch_size",
-            "accumulation",
-            "epochs",
-            "validate_every",
-            "loss_chunk",
-            "lora_rank",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                faults.append(f"`{name}` must be at least 1; got {value}.")
-        if self.block_size is not None and self.block_size < 2:
-            faults.append(f"`block_size` must be at least 2; got {self.block_size}.")
         return faults
 
     def _contradictions(self, method: Method) -> list[str]:

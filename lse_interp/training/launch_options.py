@@ -1,4 +1,6 @@
-"""How the processes of one launch share a training, as `accelerate launch` says in the environment.
+"""What a launch and its command line ask of a training, and the refusal of what it cannot do.
+
+`accelerate launch` says in the environment how the processes share a training.
 
 Replicas (DDP): every process holds the model, and gradients are averaged. Shards (FSDP2): every
 process holds a part of each block (see `models.placement.fsdp`), of one model or, with a
@@ -12,16 +14,20 @@ import dataclasses
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from lse_interp.core.cli import ModelArgs
+from lse_interp.core.errors import LseError
 from lse_interp.core.processes import Processes
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.loading import load_from_args
 from lse_interp.models.placement.fsdp import load_sharded
+from lse_interp.training.methods import METHODS
 
-__all__ = ["Launch"]
+__all__ = ["Launch", "check_flags"]
 
 _USE_FSDP, _USE_MESH = "accelerate_use_fsdp", "accelerate_use_parallelism_config"
 _RESHARD = "fsdp_reshard_after_forward"
@@ -134,6 +140,46 @@ class Launch:
             replicas=self.replicas,
             reshard_after_forward=self.reshard_after_forward,
         )
+
+
+def check_flags(config: Any, launch: Launch) -> None:
+    """Refuse what the command `finetune` cannot do.
+
+    Args:
+        config: `lse_interp.finetune.Config`.
+        launch: What the launcher asks for.
+
+    Raises:
+        LseError: Names every fault.
+    """
+    method, device = METHODS[config.method], config.model.device
+    faults = launch.faults(device=device)
+    if launch.sharded and config.model.backend != "torch":
+        faults.append(f"--backend {config.model.backend} does not run sharded models; use torch.")
+    if config.random_match not in (None, *method.variants):
+        known = " or ".join(method.variants) or "no --random-match"
+        faults.append(f"--method {config.method} takes {known}; got {config.random_match}.")
+    if config.neurons is not None and not method.needs_neurons:
+        faults.append(f"--neurons is of no use to --method {config.method}. Leave it out.")
+    if config.name is not None and Path(config.name).name != config.name:
+        faults.append(f"--name is the name of one folder, without a path; got {config.name}.")
+    if config.name is not None and len(config.n_tokens) > 1:
+        faults.append("--name fits one run; --n-tokens asks for several. Leave out --name.")
+    if any(n < 1 for n in config.n_tokens):
+        faults.append(f"--n-tokens must be at least 1; got {', '.join(map(str, config.n_tokens))}.")
+    if config.model.dtype == "float16":
+        faults.append("--dtype float16 overflows in training; use bfloat16 or float32.")
+    if device == "auto":
+        faults.append(
+            "--device auto is for reading activations; to train a model larger than one GPU, "
+            "shard it: accelerate launch --use_fsdp --fsdp_version 2."
+        )
+    try:
+        config.training.check(method)
+    except LseError as error:
+        faults.append(str(error))
+    if faults:
+        raise LseError("\n".join(faults))
 
 
 def _option(name: str, default: str) -> str:

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,17 +88,15 @@ def train(
         LseError: A checkpoint could not be written.
         UnsupportedModelError: `loss_chunk` with a model that scales or caps its logits.
     """
-    trainee = Trainee(hf, engine, loss_chunk=options.loss_chunk)
-    is_training = contextlib.ExitStack()
-    with is_training:
+    with contextlib.ExitStack() as is_training:
         is_training.enter_context(torch.random.fork_rng())
         is_training.callback(hf.train, hf.training)
         torch.manual_seed(options.seed)
         with store.guarded("the TensorBoard logs", folder=log_folder):
             scalars = is_training.enter_context(tensorboard(log_folder))
         loop = _Loop(
-            trainee, engine, text=text, options=options, language=language, store=store,
-            scalars=scalars, log_folder=log_folder,
+            Trainee(hf, engine, loss_chunk=options.loss_chunk), engine, text, options,
+            language=language, store=store, scalars=scalars, log_folder=log_folder,
         )  # fmt: skip
         is_training.callback(attach(engine, loop.optimizer))
         is_training.enter_context(recomputed(hf, wanted=options.checkpointing))
@@ -106,38 +104,37 @@ def train(
     return loop.result()
 
 
+@dataclass(eq=False)
 class _Loop:
-    def __init__(
-        self,
-        trainee: Trainee,
-        engine: Engine,
-        *,
-        text: Text,
-        options: Hyperparameters,
-        language: str,
-        store: CheckpointStore,
-        scalars: Scalars,
-        log_folder: Path | None,
-    ) -> None:
+    trainee: Trainee
+    engine: Engine
+    text: Text
+    options: Hyperparameters
+    _: KW_ONLY
+    language: str
+    store: CheckpointStore
+    scalars: Scalars
+    log_folder: Path | None
+
+    def __post_init__(self) -> None:
+        options, trainee = self.options, self.trainee
         assert options.lr is not None
         assert options.validate_every is not None
-        self.engine, self.text, self.options, self.store = engine, text, options, store
-        self.language, self.scalars, self.log_folder = language, scalars, log_folder
         self.processes = Processes.find()
         self.is_sharded = is_sharded(trainee.parameters())
-        self.trainee, self.model = trainee, over_processes(trainee)
+        self.model = over_processes(trainee)
         trainee.require_chunkable()
         self.device = next(trainee.hf.parameters()).device
         self.lr, self.validate_every = options.lr, options.validate_every
         # A divisor, so that a checkpoint never falls between two entries of the log.
         self.log_every = math.gcd(self.validate_every, max(1, self.validate_every // 10))
         self.n_batches = n_batches(
-            len(text.training), batch_size=options.batch_size, world=self.processes.world
+            len(self.text.training), batch_size=options.batch_size, world=self.processes.world
         )
         self.steps_per_epoch = math.ceil(self.n_batches / options.accumulation)
         self.n_steps = options.epochs * self.steps_per_epoch
         self.optimizer = torch.optim.AdamW(
-            [{"params": kind} for kind in by_kind(engine.leaves().values())],
+            [{"params": kind} for kind in by_kind(self.engine.leaves().values())],
             lr=self.lr,
             weight_decay=options.weight_decay,
             fused=True,
@@ -219,13 +216,13 @@ class _Loop:
                 # The gradients of the processes are averaged, hence the factor.
                 loss = self.model(*_on(batch, self.device)) / n_tokens * world
                 loss.backward()
-            self._require_number(loss.detach(), "The loss")
+            self._require_number(loss.detach(), f"The loss of step {self.state.step + 1}")
             self.logged_loss += loss.detach()
         if self.is_sharded:
             self.engine.before_step()
             average_gradients(self.engine.leaves().values())
         norm = clip_gradients(self.engine, self.options.max_grad_norm)
-        self._require_number(norm, "The norm of the gradient")
+        self._require_number(norm, f"The norm of the gradient of step {self.state.step + 1}")
         scale = self.options.lr_scale(self.state.step, n_steps=self.n_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * scale
@@ -265,9 +262,7 @@ class _Loop:
         # Devices of different kinds differ in the last bits, and all must agree on what is best.
         losses = self.processes.decide(lambda: losses)
         for code, loss in losses.items():
-            self._require_finite(
-                loss, f"The validation loss of {code} is {loss} after step {state.step}."
-            )
+            self._require_number(loss, f"The validation loss of {code} after step {state.step}")
         for code in sorted(losses, key=lambda code: (code != first, code)):
             state.curves.append((state.step, state.tokens, "validation", code, losses[code]))
         self._write(
@@ -319,19 +314,11 @@ class _Loop:
         with self.store.guarded("the TensorBoard logs", folder=self.log_folder):
             self.scalars(values | {"train/tokens": self.state.tokens}, self.state.step)
 
-    def _require_number(self, value: Tensor, what: str) -> None:
-        number = float(value)
-        self._require_finite(
-            number,
-            f"{what} is {number} at step {self.state.step + 1}. The weights are those before that "
-            "step.",
-        )
-
-    def _require_finite(self, value: float, what: str) -> None:
-        if not math.isfinite(value):
-            left = self.store.what_is_left()
+    def _require_number(self, value: Tensor | float, what: str) -> None:
+        if not math.isfinite(number := float(value)):
             raise ActivationError(
-                f"{what} {left[0].upper()}{left[1:]}. Lower --lr, or train in bfloat16 or float32."
+                f"{what} is {number}, so training ends here; {self.store.what_is_left()}. Lower "
+                "--lr, or train in bfloat16 or float32."
             )
 
 

@@ -82,10 +82,10 @@ def test_save_says_that_the_folder_cannot_be_made(store):
 
 
 def test_tidy_deletes_what_a_killed_process_left_half_written(store):
-    store.tidy()
+    store.tidy(keep=True)
     write(store, 2)
     (store.folder / ".last.safetensors.abcd1234.safetensors").write_text("half")
-    store.tidy()
+    store.tidy(keep=True)
     assert files(store) == ["last.json", "last.safetensors"]
 
 
@@ -112,11 +112,11 @@ def test_save_best_keeps_the_old_weights_when_a_write_fails(store):
     assert files(store) == ["best.json", "best.safetensors"]
 
 
-def test_clear_deletes_the_folder(store):
+def test_tidy_deletes_the_folder(store):
     write(store, 2)
-    store.clear()
+    store.tidy(keep=False)
     assert not store.folder.exists()
-    store.clear()
+    store.tidy(keep=False)
 
 
 @pytest.mark.parametrize("content", ["damaged", "altered", "other settings"])
@@ -188,10 +188,16 @@ def test_overwrite_goes_on_where_it_was_killed(tmp_path, caplog):
 
 
 def test_overwrite_that_was_killed_at_its_very_end_is_done(tmp_path, monkeypatch):
+    save = FinetuneRun.save
+
+    def save_and_die(run, folder):
+        save(run, folder)
+        raise KeyboardInterrupt
+
     model = tiny_model()
     first = tune(model, folder=tmp_path)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(CheckpointStore, "clear", _clear_once())
+        patch.setattr(FinetuneRun, "save", save_and_die)
         tune(model, folder=tmp_path, overwrite=True)
     with stopped_at(model, 0, expected=False):
         same_run(tune(model, folder=tmp_path, overwrite=True), first)
@@ -202,19 +208,6 @@ def test_overwrite_that_was_killed_at_its_very_end_is_done(tmp_path, monkeypatch
 
 def steps_in(messages):
     return [int(message.split()[1]) for message in messages if message.startswith("step ")]
-
-
-def _clear_once():
-    """Return a `clear` that is interrupted the second time."""
-    calls = iter([CheckpointStore.clear])
-
-    def clear(store):
-        work = next(calls, None)
-        if work is None:
-            raise KeyboardInterrupt
-        work(store)
-
-    return clear
 
 
 @pytest.mark.parametrize("damage", ["settings", "checkpoint"])
