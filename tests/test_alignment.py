@@ -71,7 +71,7 @@ def tiny_hf(*, seed=0, dtype=torch.float32, n_layers=3, context=512):
         num_attention_heads=2,
         num_key_value_heads=1,
         max_position_embeddings=context,
-        bos_token_id=1,
+        bos_token_id=None,
         eos_token_id=2,
         pad_token_id=0,
     )
@@ -409,7 +409,7 @@ def test_measure_alignment_labels_every_axis():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"lang": "mtl"}, LanguageError, "unknown language 'mtl'.*Did you mean .*mlt"),
+        ({"lang": "nlt"}, LanguageError, "unknown language 'nlt'.*Did you mean .*mlt"),
         ({"against": ["egn"]}, LanguageError, "unknown language 'egn'"),
         ({"lang": "slv"}, LanguageError, "of test text were loaded without slv, for mlt, eng"),
         ({"against": ["eng", "deu"]}, LanguageError, "of test text were loaded without deu"),
@@ -688,7 +688,7 @@ def test_stage_measures_again_when_the_weights_change(stage, artefact, folders, 
 @pytest.mark.parametrize(
     ("more", "lang", "message"),
     [
-        ([], "mtl", "error: unknown language 'mtl'"),
+        ([], "nlt", "error: unknown language 'nlt'"),
         (["--against", "mlt"], "mlt", "error: Alignment compares a language with others, each"),
         (["--against", "swe"], "mlt", "error: the embedded corpus has no language 'swe'"),
         (["--models", "a/x", "b/x"], "mlt", "error: Every model needs a label of its own; x"),

@@ -36,7 +36,7 @@ _SIZES = {
     "num_hidden_layers": N_LAYERS,
     "num_attention_heads": 2,
     "max_position_embeddings": 32,
-    "bos_token_id": 1,
+    "bos_token_id": None,
     "eos_token_id": 2,
     "pad_token_id": 0,
 }
@@ -702,7 +702,7 @@ def test_stage_compares_two_folders(stage, base_folder, full_run, paths, caplog)
     ("argv", "message"),
     [
         ([], "error: Name the language of the run, e.g. --lang mlt"),
-        (["--lang", "mtl"], "error: unknown language 'mtl'"),
+        (["--lang", "nlt"], "error: unknown language 'nlt'"),
         (["--lang", "slk"], "error: There is no finished run 'target' of slk in"),
         (["--lang", "slk"], " --lang slk --method target`"),
         (["--lang", "mlt", "--run", "tagret"], "Did you mean target?"),

@@ -4,10 +4,10 @@ A new spelling is one row of `MLPS`, or an argument: `load_model(..., mlp=MLPNam
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
 
 from lse_interp.core.errors import LseError, UnsupportedModelError
 from lse_interp.models.layout import BlockLayout, Layout
@@ -156,7 +156,18 @@ def find_layout(hf: HFModel, mlp: MLPNames | None = None) -> Layout:
             f"expected one size for all. {SUPPORTED}"
         )
     d_model, d_mlp = sizes.pop()
-    return Layout(architecture, tuple(found), d_model, d_mlp)
+    # Gemma 3n (AltUp).
+    stream = getattr(hf.config.get_text_config(), "altup_active_idx", None)
+    acts = {hf.get_submodule(at.act) for at in found}
+    return Layout(
+        architecture,
+        tuple(found),
+        d_model,
+        d_mlp,
+        stream=stream,
+        # OpenAI GPT. Of an ungated MLP, the down projection reads what the module returns.
+        one_act=len(acts) < len(found) and found[0].gate is None,
+    )
 
 
 def _find_blocks(hf: HFModel, architecture: str) -> tuple[str, nn.ModuleList]:
@@ -193,19 +204,30 @@ def _find_block(block: nn.Module, path: str, mlp: MLPNames | None) -> BlockLayou
                 continue
             at = f"{path}.{container}" if container else path
             up = names.up or names.fused
-            gate = names.gate or names.fused
             down = linear[names.down]
             assert down is not None
+            norm = _sub_norm(children, down.n_in) if container else None
+            gate = names.gate or names.fused
             return BlockLayout(
                 block=path,
                 act=f"{at}.{act}",
                 gate=None if gate is None else f"{at}.{gate}",
                 up=f"{at}.{up}",
                 down=f"{at}.{names.down}",
+                post=f"{at}.{norm or names.down}",
                 up_first=names.up_first,
                 transposed=down.transposed,
                 flat=not container,
             )
+    return None
+
+
+def _sub_norm(children: Mapping[str, nn.Module], width: int) -> str | None:
+    """Name the norm between the activations of neurons and the down projection, as in BitNet."""
+    for name, child in children.items():
+        weight = getattr(child, "weight", None)
+        if "norm" in name and isinstance(weight, Tensor) and weight.shape == (width,):
+            return name
     return None
 
 
@@ -223,6 +245,9 @@ class _Linear:
 
 def _linear(module: Any) -> _Linear | None:
     """Describe a linear map; None for other modules. The one place that knows their classes."""
+    # An adapter of peft around it has `in_features` whichever way the weight is stored.
+    while hasattr(module, "base_layer"):
+        module = module.base_layer
     if hasattr(module, "in_features"):
         return _Linear(module.in_features, module.out_features, transposed=False)
     # transformers' Conv1D.

@@ -12,7 +12,7 @@ from lse_interp.artifacts.provenance import jsonable
 from lse_interp.artifacts.registry import writer_command
 from lse_interp.artifacts.reuse import differences, refusal, reuse_or_make
 from lse_interp.core.errors import ArtifactError
-from lse_interp.core.languages import LANGUAGES, lookup
+from lse_interp.core.languages import find_language, lookup
 from lse_interp.counting.counts import ActivationCounts
 from lse_interp.neurons.identify import identify
 from lse_interp.neurons.selectors import SELECTORS
@@ -38,7 +38,8 @@ class CountsOnDisk(Mapping[str, ActivationCounts]):
     def __init__(self, paths: RunPaths, languages: Sequence[str] = ()) -> None:
         self._paths = paths
         # By file name: the folder also holds unfinished counts.
-        found = tuple(code for code in LANGUAGES if paths.counts(code).exists())
+        files = paths.counts("*").parent.glob(paths.counts("*").name)
+        found = tuple(sorted(file.stem for file in files if find_language(file.stem)))
         self._languages = tuple(dict.fromkeys(lookup(code).code for code in languages)) or found
         missing = [code for code in self._languages if code not in found]
         if missing or not found:

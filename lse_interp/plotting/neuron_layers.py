@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from lse_interp.core.errors import LseError, near_misses
-from lse_interp.core.languages import LANGUAGES, family_order
+from lse_interp.core.languages import describe, family_order
 from lse_interp.neurons.sets import NeuronSets
 from lse_interp.plotting.panels import grid
 from lse_interp.plotting.style import (
@@ -149,7 +149,7 @@ def plot_small_multiples(frame: pd.DataFrame, *, value: str = "n_neurons") -> li
 
 def _draw_families(ax: Axes, frame: pd.DataFrame, *, codes: list[str], value: str) -> None:
     """Draw thin lines of languages and the median of each larger family, the largest first."""
-    families = pd.Series({code: _family(code) for code in codes})
+    families = pd.Series({code: describe(code).family for code in codes})
     sizes = families.value_counts()
     largest = sizes.index[sizes >= _LEAST_MEMBERS][:_MOST_FAMILIES]
     families = families.where(families.isin(largest), _OTHERS)
@@ -166,10 +166,6 @@ def _draw_families(ax: Axes, frame: pd.DataFrame, *, codes: list[str], value: st
         line = {"linestyle": "--" if family == _OTHERS else "-", "linewidth": 2.0}
         label = f"{family} ({len(members)})"
         ax.plot(median.index, median, color=colors[family], label=label, **line)
-
-
-def _family(code: str) -> str:
-    return LANGUAGES[code].family if code in LANGUAGES else "unknown"
 
 
 def _check_value(value: str) -> None:

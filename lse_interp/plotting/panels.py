@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lse_interp.core.languages import LANGUAGES
+from lse_interp.core.languages import describe
 from lse_interp.plotting.style import (
     language_color,
     language_label,
@@ -74,7 +74,7 @@ def in_order(frame: pd.DataFrame, **orders: Iterable[Any]) -> pd.DataFrame:
 
 def blocks(codes: Sequence[str], group: str) -> list[tuple[str, int, int]]:
     """Cut languages into runs of one `branch` or `family`: its name, its start and its stop."""
-    names = [getattr(LANGUAGES.get(code), group, "unknown") for code in codes]
+    names = [getattr(describe(code), group) for code in codes]
     found, start = [], 0
     for name, members in itertools.groupby(names):
         stop = start + len(list(members))

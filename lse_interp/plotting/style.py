@@ -23,7 +23,7 @@ from matplotlib.figure import Figure, SubFigure
 from lse_interp.artifacts.atomic import write_together
 from lse_interp.core.cli import ModelArgs, quiet
 from lse_interp.core.errors import LseError, near_misses
-from lse_interp.core.languages import LANGUAGES
+from lse_interp.core.languages import describe
 from lse_interp.models.info import ModelInfo
 from lse_interp.training.methods import Look, method_looks
 
@@ -145,7 +145,7 @@ def language_label(code: str) -> str:
     >>> language_label("mlt"), language_label("qaa")
     ('Maltese', 'qaa')
     """
-    return LANGUAGES[code].name if code in LANGUAGES else code
+    return describe(code).name
 
 
 def language_color(code: str) -> str:

@@ -82,7 +82,7 @@ def _hf_writer(model: HookedModel, run: FinetuneRun) -> Callable[[Path], None]:
         with with_subnetworks(model, run):
             model.hf.save_pretrained(path)
         model.tokenizer.save_pretrained(path)
-        model.defaults.write(path)
+        model.write_defaults(path)
 
     return write
 

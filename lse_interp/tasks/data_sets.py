@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from lse_interp.core.errors import CorpusError
-from lse_interp.core.languages import Language
+from lse_interp.core.languages import Language, find_language
 from lse_interp.data.hub import HubSource, open_rows, read_source
 from lse_interp.data.local_files import find_split
 from lse_interp.data.readers import read_records, read_rows
@@ -146,7 +146,7 @@ def flores_codes(language: Language, codes: frozenset[str]) -> tuple[str, ...]:
     >>> flores_codes(lookup("ekk"), frozenset({"est_Latn"}))
     ('est_Latn',)
     """
-    return tuple(code for code in expand("{flores}", language=language) if code in codes)
+    return tuple(code for code in sorted(codes) if find_language(code) == language)
 
 
 def _labelled(rows: _Rows, path: Path, *, column: str) -> _Rows:

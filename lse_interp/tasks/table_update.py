@@ -134,7 +134,10 @@ def choose_models(
 
 def _ask_one(model: HookedModel, asking: Asking, choice: ModelChoice) -> EvaluationTable:
     """Ask one model the questions it has not answered yet, and keep the answers."""
-    cache = AnswerCache(asking.answers, str(model.info.fingerprint), fresh=asking.overwrite)
+    folder = asking.answers
+    if model.defaults.bos != "auto":
+        folder /= f"bos-{'-'.join(map(str, model.prefix)) or 'none'}"
+    cache = AnswerCache(folder, str(model.info.fingerprint), fresh=asking.overwrite)
     about: dict[str, Any] = {
         "label": choice.label,
         "method": (choice.method, choice.seed),

@@ -79,8 +79,8 @@ def test_load_corpus_embedded_refuses_a_language_it_lacks():
 
 @pytest.mark.parametrize("spec", ["embedded", "glotcc", "anything.txt"])
 def test_load_corpus_suggests_near_misses_of_an_unknown_language(spec):
-    with pytest.raises(LanguageError, match=r"unknown language 'mtl'.*Did you mean .*mlt"):
-        load_corpus(spec, language="mtl")
+    with pytest.raises(LanguageError, match=r"unknown language 'nlt'.*Did you mean .*mlt"):
+        load_corpus(spec, language="nlt")
 
 
 # Local files

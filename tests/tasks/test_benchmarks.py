@@ -675,8 +675,8 @@ def test_tasks_of_have_names_that_are_read_back(tmp_path, code):
 def test_tasks_of_refuses_unknown_names():
     with pytest.raises(LseError, match="Unknown task 'belebel'. Did you mean belebele?"):
         tasks_of("mlt", ["belebel"])
-    with pytest.raises(LanguageError, match="unknown language 'mtl'"):
-        tasks_of("mtl", ["paper"])
+    with pytest.raises(LanguageError, match="unknown language 'nlt'"):
+        tasks_of("nlt", ["paper"])
 
 
 def test_load_documents_refuses_a_language_that_a_benchmark_lacks(tmp_path):

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxtyping import Float
-from torch import Tensor, cat, nn
+from torch import Tensor, cat, nn, tensor
 
 from lse_interp.core.errors import ActivationError
+from lse_interp.models.layout import Point
 from lse_interp.models.sites import parse_site
 
 __all__ = ["Firings", "HookFn", "StopForward", "apply_hook", "in_turn", "share_tensors"]
@@ -82,7 +83,7 @@ def apply_hook(
     fn: HookFn,
     site: str,
     *,
-    part: tuple[int, int] | None = None,
+    at: Point,
     batch_pos: Sequence[int] | None = None,
 ) -> Float[Tensor, "..."] | None:
     """Show a module's value to a hook as `batch pos width`, and put its replacement back.
@@ -91,7 +92,7 @@ def apply_hook(
         value: What the module received or returned.
         fn: The hook.
         site: Full site name, passed to `fn`.
-        part: First and last index (exclusive) of the site along the last axis; the rest is kept.
+        at: Which slice of the value the site is; the rest is kept.
         batch_pos: Sizes of batch and pos where the module folds them into one axis.
 
     Returns:
@@ -100,7 +101,10 @@ def apply_hook(
     Raises:
         ActivationError: The value is not three-dimensional, or the replacement has another shape.
     """
-    activation = value if part is None else value[..., slice(*part)]
+    if at.stream is not None:
+        one = apply_hook(value[at.stream], fn, site, at=Point(at.module, at.side))
+        return None if one is None else value.index_put((tensor(at.stream),), one)
+    activation = value if at.part is None else value[..., slice(*at.part)]
     if batch_pos is not None and activation.ndim == 2:
         activation = activation.view(*batch_pos, -1)
     if activation.ndim != 3:
@@ -117,9 +121,10 @@ def apply_hook(
             f"got {list(found) if not isinstance(found, str) else found}."
         )
     replacement = replacement.to(activation).view(*value.shape[:-1], -1)
-    if part is None:
+    if at.part is None:
         return replacement
-    return cat([value[..., : part[0]], replacement, value[..., part[1] :]], dim=-1)
+    start, end = at.part
+    return cat([value[..., :start], replacement, value[..., end:]], dim=-1)
 
 
 def in_turn(layers: Sequence[Mapping[str, HookFn]], *, stop_after: int | None) -> dict[str, HookFn]:

@@ -97,13 +97,16 @@ def _gated_mlp(model: HookedModel, at: BlockLayout) -> nn.Module | None:
     # Sharded weights are gathered for as long as this takes.
     weights = {name: whole(weight.detach()) for name, weight in mlp.named_parameters()}
     gate, up, down = (weights[f"{path.rpartition('.')[2]}.weight"] for path in paths)
-    # Anything else that the module computes (a scale, a clamp, sparsity) shows in its values.
+    # Anything else that the module computes (a scale, a clamp, sparsity, and dropout while it is
+    # trained) shows in its values.
     x = torch.linspace(-2, 2, 2 * model.d_model).view(1, 2, model.d_model)
     x = x.to(gate)
-    with torch.no_grad():
+    training = mlp.training
+    with torch.no_grad(), torch.random.fork_rng([x.device] if x.is_cuda else []):
         linear, act = nn.functional.linear, model.hf.get_submodule(at.act)
         expected = linear(act(linear(x, gate)) * linear(x, up), down)
-        found = torch.func.functional_call(mlp, weights, (x,))
+        found = torch.func.functional_call(mlp.train(), weights, (x,))
+    mlp.train(training)
     return mlp if isinstance(found, Tensor) and torch.equal(found, expected) else None
 
 

@@ -116,7 +116,7 @@ def _keep(model: HookedModel, trainable: Trainable, folder: Path, *, is_main: bo
     def write(path: Path) -> None:
         model.hf.save_pretrained(path, state_dict=weights)
         model.tokenizer.save_pretrained(path)
-        model.defaults.write(path)
+        model.write_defaults(path)
         write_sums(path)
 
     if is_main:
