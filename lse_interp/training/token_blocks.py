@@ -185,14 +185,14 @@ def token_blocks(
         label[0] = IGNORE
         rows.append(torch.nn.functional.pad(row, spare, value=fill).int())
         targets.append(label.int())
-    ids, labels = torch.stack(rows), torch.stack(targets)
+    packed, labels = torch.stack(rows), torch.stack(targets)
     # The mean loss of blocks with nothing to predict would be NaN.
     predicts = (labels != IGNORE).any(dim=1)
     if not predicts.any():
         raise CorpusError(
             "The text is too short to predict any token of it. Give more text, or more --n-tokens."
         )
-    return TokenBlocks(ids[predicts], labels[predicts])
+    return TokenBlocks(packed[predicts], labels[predicts])
 
 
 def require_disjoint(training: Iterable[str], validation: Iterable[str], *, language: str) -> None:
