@@ -253,8 +253,7 @@ class _Run:
             return finished
         result = self._train(store, resume_from=resume_from)
         if self._processes.is_main:
-            with store.guarded("the result", folder=self.folder):
-                result.save(self.folder)
+            result.save(self.folder)
             for name in _CHECKPOINTS.values():
                 remove_folder(self.folder / name)
         self._processes.wait()
@@ -294,11 +293,10 @@ class _Run:
                 log_folder=folder / "tensorboard" if is_main else None,
             )
             if method.keep is not None:
-                with store.guarded("the result", folder=folder):
-                    if is_main:
-                        # An earlier run would seem to have made the matrices of this one.
-                        FinetuneRun.discard(folder)
-                    method.keep(self.model, ready, folder, is_main=is_main)
+                if is_main:
+                    # An earlier run would seem to have made the matrices of this one.
+                    FinetuneRun.discard(folder)
+                method.keep(self.model, ready, folder, is_main=is_main)
             n_labels = self.text.training.n_labels
             n_trainable = sum(leaf.numel() for leaf in ready.engine.leaves().values())
             return FinetuneRun(

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
+from lse_interp.core.cli import progress
 from lse_interp.core.errors import ActivationError
 from lse_interp.core.processes import Processes
 from lse_interp.models.architectures import HFModel
@@ -28,7 +29,7 @@ from lse_interp.training.batch_order import batches_of_epoch, n_batches, take
 from lse_interp.training.checkpoints import CheckpointStore, State
 from lse_interp.training.engines.base import Engine, attach, clip_gradients
 from lse_interp.training.hyperparameters import Hyperparameters
-from lse_interp.training.progress import Scalars, peak_memory, progress_bar, tensorboard
+from lse_interp.training.progress import Scalars, peak_memory, tensorboard
 from lse_interp.training.sharded_leaves import (
     average_gradients,
     by_kind,
@@ -85,18 +86,17 @@ def train(
     Raises:
         ActivationError: A loss or its gradient stopped being a number; says at which step.
         ArtifactError: The checkpoint is damaged.
-        LseError: A checkpoint could not be written.
+        WriteError: A checkpoint or a log could not be written.
         UnsupportedModelError: `loss_chunk` with a model that scales or caps its logits.
     """
     with contextlib.ExitStack() as is_training:
         is_training.enter_context(torch.random.fork_rng())
         is_training.callback(hf.train, hf.training)
         torch.manual_seed(options.seed)
-        with store.guarded("the TensorBoard logs", folder=log_folder):
-            scalars = is_training.enter_context(tensorboard(log_folder))
+        scalars = is_training.enter_context(tensorboard(log_folder))
         loop = _Loop(
             Trainee(hf, engine, loss_chunk=options.loss_chunk), engine, text, options,
-            language=language, store=store, scalars=scalars, log_folder=log_folder,
+            language=language, store=store, scalars=scalars,
         )  # fmt: skip
         is_training.callback(attach(engine, loop.optimizer))
         is_training.enter_context(recomputed(hf, wanted=options.checkpointing))
@@ -114,7 +114,6 @@ class _Loop:
     language: str
     store: CheckpointStore
     scalars: Scalars
-    log_folder: Path | None
 
     def __post_init__(self) -> None:
         options, trainee = self.options, self.trainee
@@ -152,19 +151,20 @@ class _Loop:
         else:
             self._restore(resume_from)
         self.trainee.train()
-        done, is_main = self.state.step, self.processes.is_main
-        with contextlib.closing(progress_bar(self.n_steps, done=done, is_main=is_main)) as bar:
-            for batches in self._steps():
-                began = time.perf_counter()
-                norm = self._step(batches)
-                self.seconds += time.perf_counter() - began
-                bar.update()
-                step = self.state.step
-                if step % self.log_every == 0:
-                    self._log(norm)
-                if step % self.validate_every == 0 or step == self.n_steps:
-                    self._validate()
-                    self._save()
+        steps: Iterable[list[TokenBlocks]] = self._steps()
+        if self.processes.is_main:
+            n_left = self.n_steps - self.state.step
+            steps = progress(steps, desc="training", total=n_left, unit="step")
+        for batches in steps:
+            began = time.perf_counter()
+            norm = self._step(batches)
+            self.seconds += time.perf_counter() - began
+            step = self.state.step
+            if step % self.log_every == 0:
+                self._log(norm)
+            if step % self.validate_every == 0 or step == self.n_steps:
+                self._validate()
+                self._save()
 
     def result(self) -> Trained:
         """Put the best weights into the model; return what was found on the way."""
@@ -311,14 +311,13 @@ class _Loop:
 
     def _write(self, values: Mapping[str, float], *, prefix: str) -> None:
         values = {prefix + name: value for name, value in values.items()}
-        with self.store.guarded("the TensorBoard logs", folder=self.log_folder):
-            self.scalars(values | {"train/tokens": self.state.tokens}, self.state.step)
+        self.scalars(values | {"train/tokens": self.state.tokens}, self.state.step)
 
     def _require_number(self, value: Tensor | float, what: str) -> None:
         if not math.isfinite(number := float(value)):
             raise ActivationError(
-                f"{what} is {number}, so training ends here; {self.store.what_is_left()}. Lower "
-                "--lr, or train in bfloat16 or float32."
+                f"{what} is {number}, so training ends here. Its last checkpoint, if it came to "
+                f"one, stays in {self.store.folder}. Lower --lr, or train in bfloat16 or float32."
             )
 
 

@@ -9,14 +9,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
+from lse_interp.artifacts.atomic import reported
 from lse_interp.core.languages import lookup
 from lse_interp.subnetworks.finetune_run import FinetuneRun
 
-__all__ = ["Scalars", "peak_memory", "progress_bar", "report", "tensorboard"]
+__all__ = ["Scalars", "peak_memory", "report", "tensorboard"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,17 +25,13 @@ Scalars = Callable[[Mapping[str, float], int], None]
 """Writes numbers by name, for a step."""
 
 
-def progress_bar(n_steps: int, *, done: int, is_main: bool) -> tqdm:
-    """Return a bar over the steps; silent in CI and in other processes than the main one."""
-    disable = True if os.environ.get("CI") or not is_main else None
-    return tqdm(
-        total=n_steps, initial=done, desc="training", unit="step", leave=False, disable=disable
-    )
-
-
 @contextlib.contextmanager
 def tensorboard(folder: Path | None) -> Iterator[Scalars]:
-    """Open a TensorBoard log in a folder; yields what writes into it, nothing for None."""
+    """Open a TensorBoard log in a folder; yields what writes into it, nothing for None.
+
+    Raises:
+        WriteError: The disk is full, or the folder cannot be written to.
+    """
     if folder is None:
         yield lambda values, step: None
         return
@@ -42,20 +39,30 @@ def tensorboard(folder: Path | None) -> Iterator[Scalars]:
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    folder.mkdir(parents=True, exist_ok=True)
     name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-    # TensorBoard's own writers write in another thread, where a full disk is a traceback.
-    with (folder / name).open("ab", buffering=0) as file:
-        records = RecordWriter(file)
+    path = folder / name
+    with reported(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        # TensorBoard's own writers write in another thread, where a full disk is a traceback.
+        file = path.open("ab")
+    records = RecordWriter(file)
 
-        def write(values: Mapping[str, float], step: int) -> None:
-            found = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-            event = Event(wall_time=time.time(), step=step, summary=Summary(value=found))
-            records.write(event.SerializeToString())
+    def record(**content: Any) -> None:
+        with reported(path):
+            records.write(Event(wall_time=time.time(), **content).SerializeToString())
+            file.flush()
 
-        version = Event(wall_time=time.time(), file_version="brain.Event:2")
-        records.write(version.SerializeToString())
+    def write(values: Mapping[str, float], step: int) -> None:
+        found = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        record(step=step, summary=Summary(value=found))
+
+    try:
+        record(file_version="brain.Event:2")
         yield write
+    finally:
+        # A write that failed is reported already.
+        with contextlib.suppress(OSError):
+            file.close()
 
 
 def report(result: FinetuneRun) -> None:

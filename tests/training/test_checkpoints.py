@@ -53,31 +53,16 @@ def test_save_keeps_the_old_checkpoint_when_a_write_fails(store):
     with largest_file(10_000), pytest.raises(LseError) as caught:
         store.save({"leaf/0": torch.zeros(10_000)}, state=State(step=4))
     message = str(caught.value)
-    assert message.startswith(f"Could not write the checkpoint of step 4 into {store.folder} (")
-    assert f"Nothing is lost: the checkpoint of step 2 ({store.path}) is complete." in message
+    assert message.startswith(f"Could not write {store.path} (")
+    assert "Nothing that was there before is lost." in message
     assert "MB are free" in message
     assert files(store) == ["last.json", "last.safetensors"]
     assert store.found().step == 2
 
 
-def test_guarded_says_that_nothing_was_saved_before(store):
-    with pytest.raises(LseError, match="there is no checkpoint yet"), store.guarded("it"):
-        raise OSError("full")
-
-
-@pytest.mark.parametrize(
-    "error",
-    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("Connection closed by peer")],
-    ids=["memory", "peer"],
-)
-def test_guarded_blames_the_disk_for_failed_writes_alone(store, error):
-    with pytest.raises(type(error), match=str(error)), store.guarded("it"):
-        raise error
-
-
 def test_save_says_that_the_folder_cannot_be_made(store):
     store.folder.write_text("a file")
-    with pytest.raises(LseError, match="Could not write the checkpoint of step 4"):
+    with pytest.raises(LseError, match=f"Could not write {store.path}"):
         write(store, 4)
 
 
@@ -97,7 +82,6 @@ def test_a_damaged_checkpoint_is_refused(store, content):
         store.found()
     with pytest.raises(ArtifactError, match="Pass --overwrite to train from the beginning"):
         store.load()
-    assert store.what_is_left() == "there is no checkpoint yet"
 
 
 def test_save_best_keeps_the_old_weights_when_a_write_fails(store):
@@ -105,7 +89,7 @@ def test_save_best_keeps_the_old_weights_when_a_write_fails(store):
     store.save_best(first, step=2)
     with (
         largest_file(10_000),
-        pytest.raises(LseError, match="Could not write the best weights, of step 4"),
+        pytest.raises(LseError, match="Could not write .*best.safetensors"),
     ):
         store.save_best({"0": torch.zeros(10_000)}, step=4)
     assert torch.equal(store.load_best()["0"], first["0"])
@@ -248,8 +232,7 @@ def test_a_disk_that_fills_up_costs_nothing(tmp_path):
     error = log[log.index("error: ") :]
     assert error.startswith("error: Could not write ")
     done = last_checkpoint(folder)
-    assert f"Nothing is lost: the checkpoint of step {done} (" in error
-    assert "is complete. Make room, and repeat" in error
+    assert "Nothing that was there before is lost. Make room, and repeat" in error
     assert not FinetuneRun.exists(folder)
 
     assert main(command) == 0
@@ -263,7 +246,9 @@ def test_a_result_that_cannot_be_written_is_written_later(tmp_path):
     model = tiny_model()
     in_the_way = tmp_path / "subnetwork.safetensors" / "file"
     in_the_way.mkdir(parents=True)
-    with pytest.raises(LseError, match=f"Could not write the result into {tmp_path} .* Nothing is"):
+    with pytest.raises(
+        LseError, match=f"Could not write {tmp_path}/subnetwork.safetensors .* Nothing"
+    ):
         tune(model, folder=tmp_path, n_tokens=100)
     in_the_way.rmdir()
     in_the_way.parent.rmdir()
