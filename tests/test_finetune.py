@@ -130,7 +130,7 @@ def test_neuron_methods_leave_rows_and_the_model_as_it_was(
     else:
         assert run.method == "random:size"
 
-    saved = FinetuneRun.load(tmp_path, model=model.info)
+    saved = FinetuneRun.load(tmp_path)
     same_run(saved, run)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "curves.csv"), run.curves)
     apply_subnetwork(model, saved)
@@ -290,7 +290,7 @@ def test_stage_trains_the_embedded_model_with_its_defaults(tmp_path):
     ).save(neurons)
     words = ["--lang", "maltese", "--n-tokens", "600", "--neurons", str(neurons)]
     assert main([*words, "--root", str(tmp_path), "--device", "cpu"]) == 0
-    run = FinetuneRun.load(tmp_path / "embedded/finetune/mlt/target-600", model=model.info)
+    run = FinetuneRun.load(tmp_path / "embedded/finetune/mlt/target-600")
     assert run.settings["lr"] == 1e-3
     assert (run.settings["block_size"], run.settings["validate_every"]) == (128, 20)
     assert set(run.results["validation_loss"]) == {"mlt", "eng"}

@@ -109,7 +109,7 @@ def _factors(model: HookedModel, run: FinetuneRun) -> tuple[dict[str, Tensor], d
             continue
         parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
         sources = row_slices(model, layer)
-        for name, source, delta in zip(run.projections, sources, deltas, strict=True):
+        for name, source, delta in zip(run.model.projections, sources, deltas, strict=True):
             width = model.hf.get_parameter(source.name).shape[source.neuron_dim]
             one_hot = torch.zeros(len(neurons), width, dtype=delta.dtype)
             one_hot[torch.arange(len(neurons)), neurons + source.start] = 1
