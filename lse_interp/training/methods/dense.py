@@ -150,19 +150,28 @@ def _master(weight: nn.Parameter) -> nn.Parameter:
     return weight if wide == weight.dtype else nn.Parameter(weight.detach().to(wide))
 
 
-for _name, _rank, _look, _weights_of in (
-    ("ffn", 30, Look("FFN only", "#09ab5b", 1), ffn_weights),
-    ("full", 40, Look("Full", "#91b6eb", 0), every_weight),
-):
-    METHODS.register(_name)(
-        Method(
-            name=_name,
-            rank=_rank,
-            looks={_name: _look},
-            prepare=functools.partial(_train_whole, weights_of=_weights_of),
-            keep=_keep,
-            load=_load,
-            builds_on_base=False,
-            lr=1e-5,
-        )
+METHODS.register("ffn")(
+    Method(
+        name="ffn",
+        rank=30,
+        looks={"ffn": Look("FFN only", "#09ab5b", 1)},
+        prepare=functools.partial(_train_whole, weights_of=ffn_weights),
+        keep=_keep,
+        load=_load,
+        builds_on_base=False,
+        lr=1e-5,
     )
+)
+
+METHODS.register("full")(
+    Method(
+        name="full",
+        rank=40,
+        looks={"full": Look("Full", "#91b6eb", 0)},
+        prepare=functools.partial(_train_whole, weights_of=every_weight),
+        keep=_keep,
+        load=_load,
+        builds_on_base=False,
+        lr=1e-5,
+    )
+)
