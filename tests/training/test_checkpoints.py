@@ -62,7 +62,7 @@ def test_save_keeps_the_old_checkpoint_when_a_write_fails(store):
 
 def test_save_says_that_the_folder_cannot_be_made(store):
     store.folder.write_text("a file")
-    with pytest.raises(LseError, match=f"Could not write {store.path}"):
+    with pytest.raises(LseError, match=f"Could not write {store.folder}"):
         write(store, 4)
 
 
