@@ -61,7 +61,7 @@ def ablate(
     """
     if isinstance(to, ActivationCounts):
         site = site or to.site
-        to = to.activation_sum / to.n_tokens
+        to = to.mean
     if isinstance(to, Tensor):
         _check_grid("`to`", to, model)
 

@@ -193,9 +193,11 @@ class HookedModel:
             batch: Token ids, a mapping with `input_ids` and `attention_mask` (other keys are not
                 used), or text as in `to_tokens`. Moved to the model's device.
             hooks: `{site: fn}` with `fn(activation, site)` returning None, or a replacement of
-                the same shape (cast to the activation's dtype and device). The activation is the
-                model's own tensor, not a copy. A kind of site such as `mlp.hook_post` stands for
-                every layer; `parse_site(site)` tells a function which one it is at.
+                the same shape (cast to the activation's dtype and device). The activation is a
+                copy; writing to it is another way to replace it. With `grad` it is the model's
+                own tensor, to which the model may write later. A kind of site such as
+                `mlp.hook_post` stands for every layer; `parse_site(site)` tells a function which
+                one it is at.
             stop_after: Last layer needed. The pass ends once every hooked site has fired, at the
                 latest after this layer. None runs all layers.
             logits: Whether to compute and return the logits; otherwise the language-model head
@@ -216,7 +218,7 @@ class HookedModel:
         backend = self._backend(self.backend)
         if not backend.runs_hf:
             hooks = in_turn((*self._edits, hooks), stop_after=stop_after)
-        with torch.set_grad_enabled(grad), _dropout_off(self.hf):
+        with torch.inference_mode(False), torch.set_grad_enabled(grad), _dropout_off(self.hf):
             return backend.run(inputs, hooks, stop_after=stop_after, logits=logits)
 
     def collect(
@@ -374,8 +376,9 @@ class HookedModel:
         gathered: dict[str, Tensor] = {}
 
         def keep(activation: Tensor, site: str) -> None:
-            # A copy: the model may write to its own tensor later in the pass.
-            gathered[site] = activation.clone() if reduce is None else reduce(activation, site)
+            value = activation if reduce is None else reduce(activation, site)
+            # With gradients, the model may write to its own tensor later in the pass.
+            gathered[site] = value.clone() if grad else value
 
         hooks = dict.fromkeys(sites, keep)
         self._check(hooks, stop_after=None, logits=logits)

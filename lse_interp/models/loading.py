@@ -10,7 +10,7 @@ import torch
 
 from lse_interp.core.cli import ModelArgs
 from lse_interp.core.errors import LseError
-from lse_interp.models.adapters import base_of_adapter, merge_adapter
+from lse_interp.models.adapter_folders import base_of_adapter, merge_adapter
 from lse_interp.models.architectures import MLPNames
 from lse_interp.models.checkpoint import find_file, read_config, read_weights
 from lse_interp.models.defaults import FILE_NAME, ModelDefaults
@@ -21,7 +21,7 @@ from lse_interp.models.placement.device_map import device_map
 from lse_interp.models.tokenization import parse_bos
 from lse_interp.models.tokenizer_file import read_tokenizer
 
-__all__ = ["load_from_args", "load_model", "read_defaults"]
+__all__ = ["find_source", "load_from_args", "load_model", "read_defaults"]
 
 
 def load_from_args(args: ModelArgs) -> HookedModel:
@@ -42,7 +42,7 @@ def read_defaults(name: str | Path) -> ModelDefaults:
     Raises:
         LseError: There is no such folder, or its defaults cannot be read.
     """
-    source = _resolve(str(name))
+    source = find_source(str(name))
     adapted = None if (Path(source) / FILE_NAME).is_file() else base_of_adapter(source)
     if adapted is None:
         return ModelDefaults.read(source)
@@ -88,7 +88,7 @@ def load_model(
     if device is not None and device != "auto":
         _check_device(device)
     chosen: dict[str, Any] = {} if bos is None else {"bos": parse_bos(bos)}
-    source = _resolve(str(name))
+    source = find_source(str(name))
     defaults = dataclasses.replace(read_defaults(name), **chosen)
     adapted = base_of_adapter(source, revision=revision)
     if adapted is not None:
@@ -158,7 +158,12 @@ def _check_device(device: str | torch.device) -> None:
         )
 
 
-def _resolve(name: str) -> str:
+def find_source(name: str) -> str:
+    """Return the folder of a model, or its hub id.
+
+    Raises:
+        LseError: There is no such folder.
+    """
     if (packaged := packaged_folder(name)) is not None:
         return str(packaged)
     path = Path(name).expanduser()

@@ -101,7 +101,7 @@ def test_load_parallel_reads_jsonl_and_splits_from_the_path(tmp_path):
 
 
 def test_load_parallel_refuses_a_split_that_a_folder_does_not_have(tmp_path):
-    with pytest.raises(CorpusError, match=r"no file mlt/dev, dev/mlt, mlt\.dev, dev\.mlt, .* in"):
+    with pytest.raises(CorpusError, match=r"no file mlt/dev, dev/mlt, mlt\.dev, dev\.mlt in"):
         load_parallel(str(tmp_path), languages=["mlt"], split="dev")
 
 
@@ -225,7 +225,9 @@ def test_parallel_text_says_in_which_languages_it_was_loaded():
 def test_load_parallel_reports_what_ntrex_lacks(tmp_path):
     write_folder(tmp_path, names={"eng": "newstest2019-src.eng.txt"}, eng=["one"])
 
-    with pytest.raises(CorpusError, match=r"no Maltese: looked for newstest2019-src\.mlt\.txt, "):
+    with pytest.raises(
+        CorpusError, match=r"no Maltese: looked for newstest2019-src\.\{lang\}\.txt "
+    ):
         load_parallel(f"ntrex:{tmp_path}", languages=["mlt"])
     with pytest.raises(CorpusError, match=r"no NTREX folder at .*none\. Get it from"):
         load_parallel(f"ntrex:{tmp_path}/none", languages=["mlt"])

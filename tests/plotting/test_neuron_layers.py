@@ -182,11 +182,6 @@ def test_plot_small_multiples_labels_the_lowest_panel_of_each_column(make_neuron
     assert len(axes) == 5
 
 
-def test_plot_small_multiples_refuses_an_unknown_value(neurons):
-    with pytest.raises(LseError, match=r"got 'count'"):
-        plot_small_multiples(layer_frame(neurons), value="count")
-
-
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(n=st.integers(1, 150))
 def test_n_columns_never_leaves_a_row_empty(n):

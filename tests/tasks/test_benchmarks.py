@@ -403,7 +403,7 @@ def test_load_documents_refuses_a_split_that_is_there_twice(tmp_path):
 def test_load_documents_names_what_it_looked_for_and_what_is_there(tmp_path):
     task = task_of("belebele", "ekk")
     with pytest.raises(
-        CorpusError, match=r"no file est_Latn/test, ekk_Latn/test, .* in .*/none/belebele, "
+        CorpusError, match=r"no file est_Latn/test, ekk/test, .* in .*/none/belebele, "
     ):
         load_documents(task, data_dir=tmp_path / "none")
     (tmp_path / "belebele" / "mlt_Latn").mkdir(parents=True)

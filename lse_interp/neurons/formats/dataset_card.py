@@ -263,14 +263,17 @@ def _commands(neurons: NeuronSets, selector: Selector | None) -> str:
     for code in neurons:
         source = (corpora.get(code) or "<your text>", n_tokens.get(code, 0))
         together.setdefault(source, []).append(code)
+    counts = (neurons.provenance.get("config") or {}).get("counts")
     lines = [
         f"{writer_command('activation_counts')} {model} --corpus {shlex.quote(corpus)} "
         f"--n-tokens {n} --site {neurons.site} --langs {' '.join(codes)}"
         for (corpus, n), codes in together.items()
+        if counts is None
     ]
     choice = "" if selector.name == DEFAULT_SELECTOR else f" --selector {selector.name}"
     flags = command_flags({name: neurons.thresholds[name] for name in asked})
-    lines.append(f"{writer_command('neuron_sets')} {model}{choice} {flags} --parquet")
+    theirs = "" if counts is None else f" --counts {shlex.quote(counts)}"
+    lines.append(f"{writer_command('neuron_sets')} {model}{theirs}{choice} {flags} --parquet")
     return "\n".join(["```bash", *map(_wrapped, lines), "```"])
 
 
