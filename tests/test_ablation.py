@@ -515,6 +515,10 @@ def test_run_writes_reuses_and_redoes(config, caplog):
     assert out.stat().st_mtime_ns == written
     assert "is finished; --overwrite makes it again" in caplog.text
 
+    bare = dataclasses.replace(config, model=dataclasses.replace(config.model, bos="none"))
+    with pytest.raises(MismatchError, match="measured .*: bos was None, now none.*--overwrite"):
+        stage.run(bare)
+
     stage.run(dataclasses.replace(config, overwrite=True))
     assert out.stat().st_mtime_ns > written
 

@@ -786,6 +786,7 @@ def test_stage_keeps_models_that_were_not_asked_for(stage, artefact, folders, tm
         (["--pooling", "last"], "pooling was mean, now last"),
         (["--sinks", "keep"], "sinks was drop, now keep"),
         (["--against", "eng", "kat"], "against was eng, now eng kat"),
+        (["--bos", "none"], "bos was None, now none"),
     ],
 )
 def test_stage_replaces_nothing_that_was_measured_otherwise(stage, artefact, capsys, change, told):

@@ -42,7 +42,7 @@ def read_tokenizer(source: str, *, revision: str | None = None) -> Any:
     if path is not None:
         tokenizer = _like_its_file(source, path, revision=revision)
         # With a tokenizer.json, transformers drops what tokenizer_config.json says about BOS.
-        settings = get_tokenizer_config(source, **options(revision))
+        settings = get_tokenizer_config(source, revision=revision)
         tokenizer.init_kwargs["add_bos_token"] = settings.get("add_bos_token")
         return tokenizer
     tokenizer = from_pretrained(AutoTokenizer, source, "tokenizer", **options(revision))

@@ -34,6 +34,7 @@ def measure_each(
     measure: Callable[[ModelChoice, HookedModel], _TableT],
     config: Any,
     accept: Callable[[_TableT], None] = lambda earlier: None,
+    by_weights: bool = True,
 ) -> _TableT:
     """Measure the models that an earlier result lacks, and write one result of all models.
 
@@ -48,6 +49,8 @@ def measure_each(
         measure: Measures one model.
         config: The configuration of the command, with `model` and `overwrite`.
         accept: Refuses an earlier result of this base model that no model may be added to.
+        by_weights: Whether models that the earlier result has are taken from it. Otherwise
+            `measure` is called for every model.
 
     Returns:
         The result of the models in `choices`, in their order.
@@ -66,7 +69,8 @@ def measure_each(
                 earlier = of_same_base(earlier, model.info.fingerprint, path=path, config=config)
                 if earlier is not None:
                     accept(earlier)
-            part = find_by_weights(earlier, model.info.fingerprint, label=choice.label)
+            known = earlier if by_weights else None
+            part = find_by_weights(known, model.info.fingerprint, label=choice.label)
             if part is None:
                 part = measure(choice, model)
             else:

@@ -20,6 +20,7 @@ from lse_interp.core.errors import CorpusError, MismatchError
 from lse_interp.core.languages import lookup
 from lse_interp.data.parallel import ParallelText
 from lse_interp.models.hooked import HookedModel
+from lse_interp.models.tokenization import find_prefix
 from lse_interp.subnetworks.find import ModelChoice, finished_runs, model_choices
 from lse_interp.subnetworks.measure_each import measure_each
 from lse_interp.tasks.answer_cache import AnswerCache
@@ -105,6 +106,8 @@ def update_table(
             EvaluationTable.load(path), asking.measures(), path=path, config=config
         ),
         accept=lambda earlier: _require_distinct_methods(earlier, choices, path=path),
+        # Answers are kept by question, and by what the model reads before text.
+        by_weights=False,
         measure=lambda choice, model: _ask_one(model, asking, choice),
         config=config,
     )
@@ -135,7 +138,7 @@ def choose_models(
 def _ask_one(model: HookedModel, asking: Asking, choice: ModelChoice) -> EvaluationTable:
     """Ask one model the questions it has not answered yet, and keep the answers."""
     folder = asking.answers
-    if model.defaults.bos != "auto":
+    if model.prefix != find_prefix(model.tokenizer, model.hf.config, name=model.name):
         folder /= f"bos-{'-'.join(map(str, model.prefix)) or 'none'}"
     cache = AnswerCache(folder, str(model.info.fingerprint), fresh=asking.overwrite)
     about: dict[str, Any] = {

@@ -15,7 +15,7 @@ from torch import nn
 from lse_interp.artifacts.atomic import write_folder
 from lse_interp.artifacts.folder_checksums import write_sums
 from lse_interp.core.cli import ModelArgs
-from lse_interp.models.adapters import merge_adapter
+from lse_interp.models.adapter_folders import merge_adapter
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.placement.dtensors import stand_ins
 from lse_interp.subnetworks.finetune_run import FinetuneRun

@@ -8,8 +8,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 from lse_interp.core.errors import LseError
-from lse_interp.models.checkpoint import find_file, options
+from lse_interp.models.checkpoint import find_file
 
 __all__ = ["base_of_adapter", "merge_adapter"]
 
@@ -52,11 +54,16 @@ def base_of_adapter(source: str, *, revision: str | None = None) -> tuple[str, s
 def merge_adapter(hf: Any, source: str | Path, *, revision: str | None = None) -> Any:
     """Merge an adapter into its base model, in place.
 
+    Where the adapter brings embeddings of more tokens, the model gets them too.
+
     Raises:
         LseError: It does not belong to this model, or cannot be merged.
     """
     from peft import PeftModel
 
+    n_rows = _n_embeddings(hf, str(source), revision=revision)
+    if n_rows not in (None, hf.get_input_embeddings().weight.shape[0]):
+        hf.resize_token_embeddings(n_rows, mean_resizing=False)
     flags = [(weight, weight.requires_grad) for weight in hf.parameters()]
     with warnings.catch_warnings():
         # peft asks transformers about checkpointing by a deprecated name.
@@ -64,7 +71,7 @@ def merge_adapter(hf: Any, source: str | Path, *, revision: str | None = None) -
         # It says no more when it finds no weights for what it added.
         warnings.filterwarnings("error", message="(?s).*missing adapter keys")
         try:
-            merged: Any = PeftModel.from_pretrained(hf, str(source), **options(revision))
+            merged: Any = PeftModel.from_pretrained(hf, str(source), revision=revision)
             merged = merged.merge_and_unload()
         except (RuntimeError, ValueError, OSError, UserWarning, NotImplementedError) as error:
             reason = " ".join(str(error).split())
@@ -75,3 +82,15 @@ def merge_adapter(hf: Any, source: str | Path, *, revision: str | None = None) -
     for weight, flag in flags:
         weight.requires_grad_(flag)
     return merged
+
+
+def _n_embeddings(hf: Any, source: str, *, revision: str | None) -> int | None:
+    """Count the rows of the embedding that an adapter brings; None if it brings none."""
+    path = find_file(source, "adapter_model.safetensors", revision=revision)
+    weight = hf.get_input_embeddings().weight
+    name = next((name for name, found in hf.named_parameters() if found is weight), None)
+    if path is None or name is None:
+        return None
+    with safe_open(path, framework="pt") as file:
+        found = [key for key in file.keys() if key.endswith(name)]  # noqa: SIM118
+        return file.get_slice(found[0]).get_shape()[0] if found else None
