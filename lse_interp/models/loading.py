@@ -133,10 +133,10 @@ def _base_of(source: str, base: str) -> Iterator[None]:
 
 def _check_size(tokenizer: Any, hf: Any, *, name: str) -> None:
     """Refuse tokens that the model has no embedding for: it would fail at the first of them."""
-    n_ids, n_rows = (
-        1 + max(tokenizer.get_vocab().values()),
-        hf.get_input_embeddings().weight.shape[0],
-    )
+    # A class of transformers may add these, which no text is read as.
+    unread = {tokenizer.unk_token_id, tokenizer.pad_token_id, tokenizer.mask_token_id}
+    n_ids = 1 + max({*tokenizer.get_vocab().values()} - unread)
+    n_rows = hf.get_input_embeddings().weight.shape[0]
     if n_ids > n_rows:
         raise LseError(
             f"The tokenizer of {name} has {n_ids} token ids, and its embedding {n_rows} rows. If "
