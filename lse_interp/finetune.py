@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lse_interp.core.cli import CONFIG_FLAT, CorpusArgs, ModelArgs, main_for
+from lse_interp.core.cli import CONFIG_FLAT, CorpusArgs, ModelArgs, NeuronArgs, main_for
 from lse_interp.core.languages import lookup
 from lse_interp.training.hyperparameters import Hyperparameters
 from lse_interp.training.methods import METHODS
@@ -34,7 +34,7 @@ __all__ = ["Config", "main", "run"]
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(NeuronArgs):
     """Train one language's neurons, or a baseline, and keep what changed."""
 
     lang: str
@@ -51,8 +51,6 @@ class Config:
     default the embedded split `dev` with the embedded corpus, else FLORES+ dev."""
     against: tuple[str, ...] = ("eng",)
     """Languages whose validation loss is measured too, to see what is forgotten."""
-    neurons: Path | None = None
-    """A neuron file; by default `root/<model>/neurons/lape.safetensors`."""
     random_match: Literal["size", "layer", "activity"] | None = None
     """What random neurons share with the language's: number (the default), also per layer, or also
     activation probability."""
@@ -73,7 +71,7 @@ def run(config: Config) -> list[Any]:
         LseError: Flags that contradict each other, or as `finetune_language` and `load_model`.
     """
     from lse_interp.artifacts.paths import RunPaths
-    from lse_interp.neurons.sets import NeuronSets
+    from lse_interp.neurons.on_disk import load_neurons
     from lse_interp.subnetworks.find import default_name
     from lse_interp.training.finetune_language import finetune_language
     from lse_interp.training.launch_options import Launch, check_flags
@@ -84,7 +82,7 @@ def run(config: Config) -> list[Any]:
     check_flags(config, launch)
     paths, language = RunPaths(config.root, config.model.model), lookup(config.lang).code
     with launch.joined(config.model) as (processes, model):
-        neurons = NeuronSets.load(config.neurons or paths.neurons) if method.needs_neurons else None
+        neurons = load_neurons(config, paths) if method.needs_neurons else None
         corpus = training_corpus(config.text, language)
         others = (lookup(code).code for code in config.against)
         validation = validation_texts(

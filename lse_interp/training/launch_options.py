@@ -159,8 +159,9 @@ def check_flags(config: Any, launch: Launch) -> None:
     if config.random_match not in (None, *method.variants):
         known = " or ".join(method.variants) or "no --random-match"
         faults.append(f"--method {config.method} takes {known}; got {config.random_match}.")
-    if config.neurons is not None and not method.needs_neurons:
-        faults.append(f"--neurons is of no use to --method {config.method}. Leave it out.")
+    if (config.neurons or config.masks) and not method.needs_neurons:
+        flag = "--masks" if config.masks else "--neurons"
+        faults.append(f"{flag} is of no use to --method {config.method}. Leave it out.")
     if config.name is not None and Path(config.name).name != config.name:
         faults.append(f"--name is the name of one folder, without a path; got {config.name}.")
     if config.name is not None and len(config.n_tokens) > 1:
