@@ -12,6 +12,7 @@ import pandas as pd
 
 from analyses.paper.checks import agrees
 from analyses.scores import Scores
+from lse_interp.plotting.picture import markdown_table
 from lse_interp.plotting.style import method_label
 
 __all__ = [
@@ -20,7 +21,6 @@ __all__ = [
     "column_label",
     "csv_of",
     "language_cells",
-    "markdown_table",
     "ranked",
     "scores_markdown",
     "summary_cells",
@@ -138,19 +138,6 @@ def scores_markdown(cells: pd.DataFrame, *, counted: str = "", first: str = "Met
             row = row.set_index("method").reindex(methods)
             lines.append(_line(str(label), row, counted=bool(counted)))
     return markdown_table(head, lines)
-
-
-def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]], *, n_left: int = 1) -> str:
-    """Write a markdown table, the first `n_left` columns left, the others right.
-
-    >>> print(markdown_table(["a", "b"], [["x", "1"]]), end="")
-    | a | b |
-    | --- | ---: |
-    | x | 1 |
-    """
-    rules = ["---" if place < n_left else "---:" for place in range(len(head))]
-    rows = [list(head), rules, *map(list, lines)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def csv_of(cells: pd.DataFrame) -> pd.DataFrame:

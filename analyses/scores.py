@@ -50,8 +50,6 @@ class Scores:
     """Model and data, in a line."""
     single: pd.DataFrame
     """Every seed, with changes against base and their bounds: `EvaluationTable.to_frame`."""
-    path: Path | None = None
-    """Where they were read from."""
 
     @property
     def suffix(self) -> str:
@@ -69,7 +67,7 @@ def read_scores(path: Path = EVALUATION) -> Scores:
     results = measured_scores(path)
     languages, seeds = results["language"].nunique(), sorted(results["seed"].unique())
     about = f"{path}; {languages} languages; seeds {', '.join(map(str, seeds))}"
-    return Scores(_averaged_over_seeds(results), None, _name(path), about, results, path)
+    return Scores(_averaged_over_seeds(results), None, _name(path), about, results)
 
 
 def published_scores(model: published.Model = "llama") -> Scores:
