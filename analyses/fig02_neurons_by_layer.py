@@ -28,8 +28,8 @@ def draw(neurons: NeuronSets, request: Request) -> Iterator[Picture]:
     )
 
 
-for _name, _paper, _what, _model in (
-    ("fig02", "Figure 2", "neurons over the layers", "first"),
-    ("fig10", "Figure 10", "Figure 2 of a second model", "second"),
-):
-    FIGURES.register(_name)(Figure(_paper, _what, draw, needs="neuron_sets", model=_model))
+FIGURES.register("fig02")(Figure("Figure 2", "neurons over the layers", draw, needs="neuron_sets"))
+
+FIGURES.register("fig10")(
+    Figure("Figure 10", "Figure 2 of a second model", draw, needs="neuron_sets", model="second")
+)

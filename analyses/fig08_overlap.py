@@ -34,8 +34,8 @@ def draw(neurons: NeuronSets, request: Request) -> Iterator[Picture]:
     )
 
 
-for _name, _paper, _what, _model in (
-    ("fig08", "Figure 8", "overlap of languages", "first"),
-    ("fig09", "Figure 9", "Figure 8 of a second model", "second"),
-):
-    FIGURES.register(_name)(Figure(_paper, _what, draw, needs="neuron_sets", model=_model))
+FIGURES.register("fig08")(Figure("Figure 8", "overlap of languages", draw, needs="neuron_sets"))
+
+FIGURES.register("fig09")(
+    Figure("Figure 9", "Figure 8 of a second model", draw, needs="neuron_sets", model="second")
+)

@@ -28,8 +28,8 @@ def draw(neurons: NeuronSets, request: Request) -> Iterator[Picture]:
     )
 
 
-for _name, _paper, _what, _model in (
-    ("fig12", "Figure 12", "neurons by language", "first"),
-    ("fig13", "Figure 13", "Figure 12 of a second model", "second"),
-):
-    FIGURES.register(_name)(Figure(_paper, _what, draw, needs="neuron_sets", model=_model))
+FIGURES.register("fig12")(Figure("Figure 12", "neurons by language", draw, needs="neuron_sets"))
+
+FIGURES.register("fig13")(
+    Figure("Figure 13", "Figure 12 of a second model", draw, needs="neuron_sets", model="second")
+)

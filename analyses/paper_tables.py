@@ -13,6 +13,7 @@ import pandas as pd
 from analyses.paper.checks import agrees
 from analyses.scores import Scores
 from lse_interp.plotting.picture import markdown_table
+from lse_interp.plotting.scores import mean_scores
 from lse_interp.plotting.style import method_label
 
 __all__ = [
@@ -161,12 +162,7 @@ def _joined(parts: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
 
 
 def _average(frame: pd.DataFrame, *, by: list[str]) -> pd.DataFrame:
-    """Average scores; the standard error takes them as independent."""
-    groups = frame.groupby(by, sort=False)
-    found = groups["score"].agg(score="mean", n="size")
-    found["stderr"] = groups["stderr"].agg(lambda errors: np.sqrt((errors**2).sum(skipna=False)))
-    found["stderr"] /= found["n"]
-    return found.assign(recomputed=np.nan, is_average=True).reset_index()
+    return mean_scores(frame, by=by).assign(recomputed=np.nan, is_average=True)
 
 
 def _beside(own: pd.DataFrame, printed: pd.DataFrame, *, by: list[str]) -> pd.DataFrame:

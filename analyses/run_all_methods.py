@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from analyses.fig_methods import markdown
-from analyses.finetune_runs import default_runs
+from analyses.finetune_runs import default_runs, finetune_config
 from analyses.markdown import put_between
 from analyses.method_tests import ahead_table, changes_table, speed_table
 from lse_interp import comparison, finetune
@@ -74,7 +74,9 @@ def run(config: Config) -> pd.DataFrame:
         for language in config.langs:
             for seed in config.seeds:
                 for method in config.methods:
-                    _train(config, language, method, seed)
+                    training = Hyperparameters(seed=seed)
+                    where = {"lang": language, "root": config.root}
+                    finetune.run(finetune_config(method, training=training, **where))
             comparison.run(
                 comparison.Config(lang=language, runs=_names(config, language), root=config.root)
             )
@@ -93,19 +95,6 @@ def run(config: Config) -> pd.DataFrame:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script from the command line."""
     return main_for(Config, run, argv, description=__doc__)
-
-
-def _train(config: Config, language: str, method: str, seed: int) -> None:
-    name, _, match = method.partition(":")
-    finetune.run(
-        finetune.Config(
-            lang=language,
-            method=name,
-            random_match=match or None,
-            training=Hyperparameters(seed=seed),
-            root=config.root,
-        )
-    )
 
 
 def _names(config: Config, language: str) -> tuple[str, ...]:
