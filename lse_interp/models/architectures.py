@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from lse_interp.core.errors import LseError, UnsupportedModelError
 from lse_interp.models.layout import BlockLayout, Layout
 
-__all__ = ["MLPS", "SUPPORTED", "HFModel", "MLPNames", "check_supported", "find_layout"]
+__all__ = [
+    "MLPS",
+    "SUPPORTED",
+    "HFModel",
+    "MLPNames",
+    "check_supported",
+    "find_layout",
+    "without_adapter",
+]
 
 # A transformers model, or peft's around one. Type checkers take any attribute of a torch module for
 # `Tensor | Module`, which theirs are not.
@@ -125,6 +133,25 @@ def check_supported(config: Any, architecture: str) -> None:
             )
 
 
+def without_adapter(hf: HFModel) -> HFModel:
+    """Return the transformers model inside a model of peft, or the model itself.
+
+    The adapters are modules of the transformers model, so it computes what peft's model does.
+
+    Raises:
+        UnsupportedModelError: The adapter is a learned prompt, which peft's model alone puts in.
+    """
+    if not hasattr(hf, "get_base_model"):
+        return hf
+    if getattr(hf.active_peft_config, "is_prompt_learning", False):
+        raise UnsupportedModelError(
+            "The adapter of this model is a learned prompt: it adds positions before the text, "
+            "for which there are no sites. Use the base model, or an adapter that changes modules, "
+            "such as LoRA."
+        )
+    return hf.get_base_model()
+
+
 def find_layout(hf: HFModel, mlp: MLPNames | None = None) -> Layout:
     """Read the layout of a transformers causal language model.
 
@@ -140,7 +167,7 @@ def find_layout(hf: HFModel, mlp: MLPNames | None = None) -> Layout:
             form that `mlp` describes.
     """
     architecture = type(hf).__name__
-    check_supported(hf.config, architecture)
+    check_supported(without_adapter(hf).config, architecture)
     prefix, blocks = _find_blocks(hf, architecture)
     found = []
     for i, block in enumerate(blocks):

@@ -1,8 +1,9 @@
 """HookedModel: an ordinary transformers model whose activation sites can be read and edited."""
 
 import contextlib
-import functools
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,6 +47,7 @@ class HookedModel:
         tokenizer: Its tokenizer.
         defaults: How it is read and trained where nobody says otherwise.
         mlp: The names of its MLPs' parts that were given.
+        prefix: The token ids that the model expects before text; see `find_prefix`.
         layout: Where the model keeps its blocks and projections.
 
     Raises:
@@ -69,6 +71,12 @@ class HookedModel:
         self.mlp = mlp
         self.layout: Layout = find_layout(hf, mlp)
         self.name = name or hf.config.name_or_path or type(hf).__name__
+        self.prefix = find_prefix(tokenizer, hf.config, bos=self.defaults.bos, name=self.name)
+        n_ids = hf.get_input_embeddings().weight.shape[0]
+        if beyond := [i for i in self.prefix if i >= n_ids]:
+            raise LseError(
+                f"{self.name} has {n_ids} token ids, 0 to {n_ids - 1}; got bos={beyond[0]}."
+            )
         self._backends: dict[str, Backend] = {}
         self._edits: list[Mapping[str, HookFn]] = []
         self._info: tuple[Any, ModelInfo] | None = None
@@ -118,14 +126,6 @@ class HookedModel:
     def sites(self) -> tuple[str, ...]:
         """The full names of all sites, layer by layer."""
         return self.layout.sites
-
-    @functools.cached_property
-    def prefix(self) -> tuple[int, ...]:
-        """The token ids that the model expects before text: one, several or none.
-
-        Found once, in the tokenizer, then in the model's configuration.
-        """
-        return () if self.tokenizer is None else find_prefix(self.tokenizer, self.hf.config)
 
     @property
     def device(self) -> torch.device:
@@ -193,9 +193,11 @@ class HookedModel:
             batch: Token ids, a mapping with `input_ids` and `attention_mask` (other keys are not
                 used), or text as in `to_tokens`. Moved to the model's device.
             hooks: `{site: fn}` with `fn(activation, site)` returning None, or a replacement of
-                the same shape (cast to the activation's dtype and device). The activation is the
-                model's own tensor, not a copy. A kind of site such as `mlp.hook_post` stands for
-                every layer; `parse_site(site)` tells a function which one it is at.
+                the same shape (cast to the activation's dtype and device). The activation is a
+                copy; writing to it is another way to replace it. With `grad` it is the model's
+                own tensor, to which the model may write later. A kind of site such as
+                `mlp.hook_post` stands for every layer; `parse_site(site)` tells a function which
+                one it is at.
             stop_after: Last layer needed. The pass ends once every hooked site has fired, at the
                 latest after this layer. None runs all layers.
             logits: Whether to compute and return the logits; otherwise the language-model head
@@ -216,7 +218,7 @@ class HookedModel:
         backend = self._backend(self.backend)
         if not backend.runs_hf:
             hooks = in_turn((*self._edits, hooks), stop_after=stop_after)
-        with torch.set_grad_enabled(grad), _dropout_off(self.hf):
+        with torch.inference_mode(False), torch.set_grad_enabled(grad), _dropout_off(self.hf):
             return backend.run(inputs, hooks, stop_after=stop_after, logits=logits)
 
     def collect(
@@ -304,6 +306,10 @@ class HookedModel:
         ids = token_ids(self, [text] if isinstance(text, str) else text)
         return pad(ids, prefix=self.prefix, left=self.tokenizer.padding_side == "left")[0]
 
+    def write_defaults(self, folder: str | Path) -> None:
+        """Write the defaults next to saved weights, with the prefix, which a tokenizer may lose."""
+        dataclasses.replace(self.defaults, bos=self.prefix or "none").write(folder)
+
     def generate(self, text: str | Sequence[str], **options: Any) -> str | list[str]:
         """Continue text; open edits apply.
 
@@ -370,8 +376,9 @@ class HookedModel:
         gathered: dict[str, Tensor] = {}
 
         def keep(activation: Tensor, site: str) -> None:
-            # A copy: the model may write to its own tensor later in the pass.
-            gathered[site] = activation.clone() if reduce is None else reduce(activation, site)
+            value = activation if reduce is None else reduce(activation, site)
+            # With gradients, the model may write to its own tensor later in the pass.
+            gathered[site] = value.clone() if grad else value
 
         hooks = dict.fromkeys(sites, keep)
         self._check(hooks, stop_after=None, logits=logits)

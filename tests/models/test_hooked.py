@@ -4,9 +4,11 @@ import transformers
 
 from lse_interp.core.errors import ActivationError, CorpusError, LseError
 from lse_interp.models.backends import BACKENDS
+from lse_interp.models.fingerprint import n_parameters
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.loading import load_model
 from lse_interp.models.sites import SITES, site_name
+from scripts.compatibility import _tiny
 from tests.tiny_models import D_MLP, D_MODEL, FAMILIES, N_LAYERS, VOCAB, tiny_hf
 
 
@@ -47,6 +49,17 @@ def test_n_parameters_counts_tied_weights_once():
     assert gemma.hf.lm_head.weight is gemma.hf.model.embed_tokens.weight
     assert gemma.info.n_parameters == sum(t.numel() for t in set(gemma.hf.parameters()))
     assert llama.info.n_parameters == sum(t.numel() for t in llama.hf.state_dict().values())
+
+
+def test_n_parameters_of_a_quantised_model_are_those_before_it_was_packed():
+    hf = tiny_hf("gemma")
+    expected = HookedModel(hf).info.n_parameters
+    weight = hf.model.layers[0].mlp.up_proj.weight
+    packed = torch.zeros(weight.numel() // 2, 1, dtype=torch.uint8)
+    hf.model.layers[0].mlp.up_proj.weight = torch.nn.Parameter(packed, requires_grad=False)
+    hf.config.quantization_config, hf.is_quantized = {"quant_method": "bitsandbytes"}, True
+    assert n_parameters(hf) == expected
+    assert hf.config.quantization_config == {"quant_method": "bitsandbytes"}
 
 
 def test_info_follows_the_weights():
@@ -148,6 +161,29 @@ def test_collect_hands_out_values_that_nothing_overwrites(ids, backend):
         torch.testing.assert_close(found[site], expected[site], rtol=1e-5, atol=1e-5)
         assert torch.equal(cached[site], found[site])
     assert (found[sites[0]] < 0).any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_hooks_get_and_give_values_that_nothing_overwrites(ids, backend):
+    """Falcon adds its attention to the output of its MLP, in place."""
+    hf = _tiny.tiny_hf("falcon")
+    model, site = HookedModel(hf, backend=backend), site_name("hook_mlp_out", 0)
+    seen, sums = [], []
+    model.run_with_hooks(ids, {site: lambda a, s: sums.append(a.sum())}, logits=True)
+    model.run_with_hooks(ids, {site: lambda a, s: seen.append(a)}, logits=True)
+    last = model.collect(ids, [site, "blocks.1.hook_resid_post"], reduce=lambda a, s: a[:, -1])
+    assert torch.equal(seen[0].sum(), sums[0])
+    assert torch.equal(last[site], seen[0][:, -1])
+    patch = torch.zeros_like(seen[0])
+    logits = model.run_with_hooks(ids, {site: lambda a, s: patch}, logits=True)
+    assert not patch.any()
+    assert torch.equal(
+        model.run_with_hooks(ids, {site: lambda a, s: a.zero_()}, logits=True), logits
+    )
+    graph = model.collect(ids, [site, "blocks.1.hook_resid_post"], grad=True)[site]
+    torch.testing.assert_close(graph, seen[0], rtol=1e-5, atol=1e-5)
+    with torch.inference_mode():
+        assert torch.equal(model.collect(ids, [site])[site], seen[0])
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxtyping import Float
-from torch import Tensor, cat, nn, tensor
+from torch import Tensor, cat, is_grad_enabled, nn, tensor
 
 from lse_interp.core.errors import ActivationError
 from lse_interp.models.layout import Point
@@ -88,15 +88,19 @@ def apply_hook(
 ) -> Float[Tensor, "..."] | None:
     """Show a module's value to a hook as `batch pos width`, and put its replacement back.
 
+    Some models write to their own tensors later in the pass, as Falcon adds its attention to the
+    output of its MLP. So the hook gets a copy, and the model a copy of the replacement. With
+    gradients the hook gets the model's tensor, which is the one that receives them.
+
     Args:
         value: What the module received or returned.
-        fn: The hook.
+        fn: The hook; it may also write to what it gets.
         site: Full site name, passed to `fn`.
         at: Which slice of the value the site is; the rest is kept.
         batch_pos: Sizes of batch and pos where the module folds them into one axis.
 
     Returns:
-        None where the hook returned None, else the whole new value in the layout of `value`.
+        None where the hook changed nothing, else the whole new value in the layout of `value`.
 
     Raises:
         ActivationError: The value is not three-dimensional, or the replacement has another shape.
@@ -111,16 +115,19 @@ def apply_hook(
         raise ActivationError(
             f"{site} should be [batch pos width]; this model gives {list(value.shape)}."
         )
-    replacement = fn(activation, site)
-    if replacement is None:
+    shared = is_grad_enabled() or activation.is_inference()
+    shown = activation if shared else activation.clone()
+    replacement = fn(shown, site)
+    if replacement is None and (shared or not shown._version):
         return None
+    replacement = shown if replacement is None else replacement
     if not isinstance(replacement, Tensor) or replacement.shape != activation.shape:
         found = getattr(replacement, "shape", type(replacement).__name__)
         raise ActivationError(
             f"The hook at {site} must return None or a tensor of shape {list(activation.shape)}; "
             f"got {list(found) if not isinstance(found, str) else found}."
         )
-    replacement = replacement.to(activation).view(*value.shape[:-1], -1)
+    replacement = replacement.to(activation, copy=True).view(*value.shape[:-1], -1)
     if at.part is None:
         return replacement
     start, end = at.part

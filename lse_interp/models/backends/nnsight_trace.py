@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lse_interp.models.architectures import HFModel
+from lse_interp.models.architectures import HFModel, without_adapter
 from lse_interp.models.backends._firing import (
     Firings,
     HookFn,
@@ -142,5 +142,5 @@ def _firing_order(hf: HFModel, layout: Layout) -> list[str]:
         hf.get_submodule, layout, dict.fromkeys(layout.sites, lambda _, site: fired.append(site))
     ):
         ids = torch.zeros(1, 1, dtype=torch.int64, device=hf.get_input_embeddings().weight.device)
-        hf.base_model(input_ids=ids, use_cache=False)
+        without_adapter(hf).base_model(input_ids=ids, use_cache=False)
     return list(dict.fromkeys([*fired, *layout.sites]))

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lse_interp.models.architectures import HFModel
+from lse_interp.models.architectures import HFModel, without_adapter
 from lse_interp.models.backends._firing import Firings, HookFn, StopForward, apply_hook
 from lse_interp.models.layout import Layout, Point
 
@@ -40,7 +40,7 @@ class TorchBackend:
     ) -> Float[Tensor, "batch pos vocab"] | None:
         """Run one forward pass; without logits, the language-model head is not computed."""
         firings = Firings(hooks, stop=stop_after is not None)
-        model = self._hf if logits else self._hf.base_model
+        model = self._hf if logits else without_adapter(self._hf).base_model
         output = None
         find = self._hf.get_submodule
         with firings.each_once(), hooked(find, self._layout, firings.hooks, stop_after=stop_after):

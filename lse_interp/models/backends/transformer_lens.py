@@ -33,12 +33,18 @@ class LensBackend:
         tokenizer: Handed to the bridge; None leaves it without one.
 
     Raises:
-        UnsupportedModelError: TransformerLens has no adapter for the architecture.
+        UnsupportedModelError: TransformerLens has no adapter for the architecture, or the model
+            carries adapters of peft, which a bridge drops from the matrices that it splits.
     """
 
     runs_hf = False
 
     def __init__(self, hf: HFModel, layout: Layout, tokenizer: Any) -> None:
+        if any(hasattr(module, "base_layer") for module in hf.modules()):
+            raise UnsupportedModelError(
+                "TransformerLens does not run the adapters that this model carries. Merge them "
+                "first (merge_and_unload), or use backend='torch'."
+            )
         shared = share_tensors(hf)
         # Found before the bridge rewrites the module tree of the copy. It still runs them, and
         # they are what the sites name; some of its own hook points are behind a norm or a scale.

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lse_interp.core.errors import UnsupportedModelError
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.layout import BlockLayout
 from lse_interp.models.placement.dtensors import whole
@@ -74,6 +75,11 @@ class CompactRows:
             self._patch(mlp, _mlp_forward(mlp, self.rows, layer))
             return
         for path in dict.fromkeys(at.projections.values()):
+            if hasattr(model.hf.get_submodule(path), "base_layer"):
+                raise UnsupportedModelError(
+                    f"{path} carries an adapter, which the engine compact does not train through. "
+                    "Merge the adapter first (merge_and_unload), or use --engine masked."
+                )
             self._patch(model.hf.get_submodule(path), _linear_forward(path, self.rows, layer))
 
     def _patch(self, module: nn.Module, forward: Callable[..., Any]) -> None:
