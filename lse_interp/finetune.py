@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lse_interp.core.cli import CONFIG_FLAT, CorpusArgs, ModelArgs, main_for
+from lse_interp.core.cli import CONFIG_FLAT, CorpusArgs, ModelArgs, NeuronArgs, main_for
 from lse_interp.core.languages import lookup
 from lse_interp.training.hyperparameters import Hyperparameters
 from lse_interp.training.methods import METHODS
@@ -35,7 +35,7 @@ __all__ = ["Config", "main", "run"]
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(NeuronArgs):
     """Train one language's neurons, or a baseline, and keep what changed."""
 
     lang: str
@@ -52,8 +52,6 @@ class Config:
     default the embedded split `dev` with the embedded corpus, else FLORES+ dev."""
     against: tuple[str, ...] = ("eng",)
     """Languages whose validation loss is measured too, to see what is forgotten."""
-    neurons: Path | None = None
-    """A neuron file; by default `root/<model>/neurons/lape.safetensors`."""
     random_match: Literal["size", "layer", "activity"] | None = None
     """What random neurons share with the language's: number (the default), also per layer, or also
     activation probability."""
@@ -75,7 +73,7 @@ def run(config: Config) -> list[Any]:
     """
     from lse_interp.artifacts.paths import RunPaths
     from lse_interp.core.processes import Processes
-    from lse_interp.neurons.sets import NeuronSets
+    from lse_interp.neurons.on_disk import load_neurons
     from lse_interp.training.command_checks import check_flags
     from lse_interp.training.finetune_language import finetune_language
     from lse_interp.training.launch_options import Launch
@@ -89,7 +87,7 @@ def run(config: Config) -> list[Any]:
     paths, language = RunPaths(config.root, config.model.model), lookup(config.lang).code
     joined = Processes.find().joined(trains_on=device)
     with launch.hidden(), joined as processes, processes.together():
-        neurons = NeuronSets.load(config.neurons or paths.neurons) if method.needs_neurons else None
+        neurons = load_neurons(config, paths) if method.needs_neurons else None
         corpus = training_corpus(config.text, language)
         others = (lookup(code).code for code in config.against)
         validation = validation_texts(

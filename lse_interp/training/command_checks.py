@@ -26,8 +26,9 @@ def check_flags(config: Any, launch: Launch) -> None:
         faults.append(f"--backend {config.model.backend} does not run sharded models; use torch.")
     if config.random_match is not None and config.random_match not in method.variants:
         faults.append(f"--random-match needs --method random; got {config.method}.")
-    if config.neurons is not None and not method.needs_neurons:
-        faults.append(f"--neurons is of no use to --method {config.method}. Leave it out.")
+    if (config.neurons or config.masks) and not method.needs_neurons:
+        flag = "--masks" if config.masks else "--neurons"
+        faults.append(f"{flag} is of no use to --method {config.method}. Leave it out.")
     if config.name is not None and Path(config.name).name != config.name:
         faults.append(f"--name is the name of one folder, without a path; got {config.name}.")
     if config.name is not None and len(config.n_tokens) > 1:
