@@ -20,6 +20,7 @@ __all__ = [
     "DEFAULT_MODEL",
     "CorpusArgs",
     "ModelArgs",
+    "NeuronArgs",
     "SentenceArgs",
     "answer_at_once",
     "main_for",
@@ -44,8 +45,8 @@ class ModelArgs:
     """Which model, and how it is held."""
 
     model: str = DEFAULT_MODEL
-    """`embedded`, `gemma-3-270m`, a local folder, a GGUF file, or a model id on the Hugging Face
-    hub."""
+    """`embedded`, `gemma-3-270m`, a local folder (of a model or a peft adapter), a GGUF file, or a
+    model id on the Hugging Face hub."""
     backend: str = "torch"
     """Hooking library: `torch`, `lens` (TransformerLens) or `nnsight`."""
     device: str | None = None
@@ -55,6 +56,10 @@ class ModelArgs:
     """`float32`, `bfloat16`, `float16`; by default that of the checkpoint."""
     revision: str | None = None
     """Hub revision (branch, tag or commit)."""
+    bos: str | None = None
+    """What the model reads before text. `auto`: what its tokenizer puts there, or else the BOS that
+    both its configuration and its tokenizer name. `config`: the BOS of its configuration. `none`.
+    Or token ids: `1`, `64790,64792`. By default what the model's defaults say, usually `auto`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +86,22 @@ class SentenceArgs:
     """Take the first so many sentences; by default all."""
     batch_size: int = 32
     """Sentences per forward pass; changes results by rounding alone."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NeuronArgs:
+    """Which neurons: a base of each `Config` whose command reads some."""
+
+    neurons: Path | None = None
+    """A neuron file; by default `root/<model>/neurons/lape.safetensors`."""
+    masks: Path | None = None
+    """Instead: a file of neurons that another project saved with torch, such as the paper's
+    `llama-3.1-5` and `nemo-5`."""
+    mask_model: str | None = None
+    """The model that `--masks` points into, a folder or hub id; by default `--model`, or that of a
+    released file."""
+    mask_languages: tuple[str, ...] = ()
+    """The languages of `--masks` in their order, where the file does not name them."""
 
 
 def answer_at_once(config_type: type[Any], *, description: str | None = None) -> None:

@@ -15,9 +15,11 @@ from torch import nn
 from lse_interp.artifacts.atomic import write_folder
 from lse_interp.artifacts.folder_checksums import write_sums
 from lse_interp.core.cli import ModelArgs
+from lse_interp.models.adapter_folders import merge_adapter
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.placement.dtensors import stand_ins
 from lse_interp.subnetworks.finetune_run import FinetuneRun
+from lse_interp.training.engines.base import frozen
 from lse_interp.training.hyperparameters import Hyperparameters
 from lse_interp.training.methods import METHODS, Look, Method
 from lse_interp.training.methods._common import Trainable, base_of, kept_folder, tuned
@@ -67,7 +69,7 @@ def _train_adapter(
     model: HookedModel, *, neurons: None, options: Hyperparameters
 ) -> Iterator[Trainable]:
     # peft freezes the model before the engine is made.
-    flags = [(weight, weight.requires_grad) for weight in model.hf.parameters()]
+    restore = frozen(model.hf, {})
     switches = options.switches
     peft, weights = add_lora(
         model,
@@ -82,8 +84,7 @@ def _train_adapter(
     finally:
         engine.close()
         peft.unload()
-        for weight, flag in flags:
-            weight.requires_grad_(flag)
+        restore()
 
 
 def _keep(model: HookedModel, trainable: Trainable, folder: Path, *, is_main: bool) -> None:
@@ -100,13 +101,9 @@ def _keep(model: HookedModel, trainable: Trainable, folder: Path, *, is_main: bo
 
 def _load(run: FinetuneRun, args: ModelArgs) -> HookedModel:
     """Merge the adapter of a run into its base model."""
-    from peft import PeftModel
-
     adapter = kept_folder(run, _FOLDER)
     model = base_of(run, args)
-    with _quiet():
-        merged = PeftModel.from_pretrained(model.hf, adapter).merge_and_unload()
-    return tuned(run, merged, model, backend=args.backend)
+    return tuned(run, merge_adapter(model.hf, adapter), model, backend=args.backend)
 
 
 @contextlib.contextmanager
