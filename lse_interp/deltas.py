@@ -81,13 +81,8 @@ def run(config: Config) -> Any:
     from lse_interp.subnetworks.find import load_run
 
     language = None if config.lang is None else lookup(config.lang).code
-    compare.check_options(
-        language=language,
-        run=config.run,
-        base=config.base,
-        tuned=config.tuned,
-        select=config.select,
-    )
+    options = {name: getattr(config, name) for name in ("run", "base", "tuned", "select")}
+    compare.check_options(language=language, **options)
     args = dataclasses.replace(config.model, model=config.base or config.model.model)
     paths = RunPaths(config.root, args.model)
     found = None if config.tuned else load_run(paths, language, config.run or "target")
@@ -100,14 +95,8 @@ def run(config: Config) -> Any:
     else:
         neurons = load_neurons(config, paths)
     base = load_from_args(args)
-    case = compare.case_of(
-        base,
-        found or load_from_args(after),
-        neurons=neurons,
-        args=args,
-        selected=config.select,
-        language=language,
-    )
+    about: dict[str, Any] = {"args": args, "selected": config.select, "language": language}
+    case = compare.case_of(base, found or load_from_args(after), neurons=neurons, **about)
     out = paths.deltas(case.language, case.name)
 
     def make() -> WeightDeltas:
