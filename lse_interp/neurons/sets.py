@@ -338,7 +338,7 @@ class NeuronSets(Stored):
             LseError: Neurons that are no whole numbers, repeated, or do not fit the model.
         """
         info = info_of(model)
-        found = layers_by_language(indices.items(), info)
+        found = layers_by_language(indices, info)
         return cls(indices=found, model=info, site=site, method=method, provenance=provenance())
 
     @classmethod
@@ -364,7 +364,7 @@ class NeuronSets(Stored):
                 f"The table needs the columns {', '.join(_COLUMNS)}; {', '.join(missing)} missing. "
                 "Rename yours with `frame.rename(columns={...})`."
             )
-        return cls.from_indices(dict(_by_layer(frame, frame["language"].unique())), **about)
+        return cls.from_indices(_by_layer(frame, frame["language"].unique()), **about)
 
     @classmethod
     def from_masks(
@@ -431,9 +431,6 @@ def _complete(values: Tensor | None) -> Tensor | None:
     return None if values is None or values.isnan().any() else values
 
 
-def _by_layer(
-    frame: pd.DataFrame, languages: Iterable[str]
-) -> Iterator[tuple[str, dict[int, pd.Series]]]:
-    for language in languages:
-        rows = frame[frame["language"] == language]
-        yield language, dict(iter(rows.groupby("layer")["neuron"]))
+def _by_layer(frame: pd.DataFrame, languages: Iterable[str]) -> dict[str, dict[int, pd.Series]]:
+    rows = {language: frame[frame["language"] == language] for language in languages}
+    return {code: dict(iter(of.groupby("layer")["neuron"])) for code, of in rows.items()}
