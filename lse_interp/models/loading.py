@@ -15,7 +15,7 @@ from lse_interp.models.packaged import packaged_folder
 from lse_interp.models.placement.device_map import device_map
 from lse_interp.models.tokenizer_file import read_tokenizer
 
-__all__ = ["load_from_args", "load_model", "read_defaults"]
+__all__ = ["check_model", "load_from_args", "load_model", "read_defaults"]
 
 
 def load_from_args(args: ModelArgs) -> HookedModel:
@@ -27,6 +27,18 @@ def load_from_args(args: ModelArgs) -> HookedModel:
         dtype=args.dtype,
         revision=args.revision,
     )
+
+
+def check_model(args: ModelArgs) -> None:
+    """Refuse a model that cannot be loaded, as far as its name and configuration tell.
+
+    Raises:
+        LseError: There is no such folder, hub id or device.
+        UnsupportedModelError: See `read_config`.
+    """
+    if args.device is not None and args.device != "auto":
+        _check_device(args.device)
+    read_config(_resolve(args.model), revision=args.revision)
 
 
 def read_defaults(name: str | Path) -> ModelDefaults:

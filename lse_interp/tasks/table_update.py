@@ -36,7 +36,7 @@ from lse_interp.tasks.results import EvaluationTable, Measure, measures_of
 from lse_interp.tasks.tables import language_report
 from lse_interp.tasks.task import digest
 
-__all__ = ["Asking", "choose_models", "update_table"]
+__all__ = ["Asking", "choose_models", "find_table", "update_table"]
 
 logger = logging.getLogger(__name__)
 
@@ -106,11 +106,7 @@ def update_table(
     """
     parts: list[EvaluationTable] = []
     with locked(path, what=f"the scores of {asking.language}"):
-        earlier = None
-        if path.exists() and not asking.overwrite:
-            earlier = _require_same_questions(
-                EvaluationTable.load(path), asking.measures(), path=path, config=config
-            )
+        earlier = find_table(path, asking, config=config)
         for choice in progress(choices, desc=asking.language, unit="model"):
             model = choice.load()
             if not parts:
@@ -127,6 +123,20 @@ def update_table(
     logger.info("%s", language_report(table))
     logger.info("wrote %s; the answers are in %s", path, asking.answers)
     return table
+
+
+def find_table(path: Path, asking: Asking, *, config: Any) -> EvaluationTable | None:
+    """Return the finished table of these questions; None if it is missing or will be replaced.
+
+    Raises:
+        MismatchError: A finished table of other questions.
+        ArtifactError: A table that cannot be read.
+    """
+    if asking.overwrite or not path.exists():
+        return None
+    return _require_same_questions(
+        EvaluationTable.load(path), asking.measures(), path=path, config=config
+    )
 
 
 def choose_models(
