@@ -1,5 +1,7 @@
 """Figure 7: how close parallel sentences lie in each layer, and averaged over the layers.
 
+Centred cosines come first; the raw ones are those of the paper.
+
 python -m analyses fig07
 python -m analyses fig07 --langs isl slk
 python -m analyses fig07 runs/my-model/alignment/mlt.safetensors
@@ -26,7 +28,7 @@ from lse_interp.plotting.alignment_curves import (
     plot_layer_average,
     plot_layer_average_panels,
 )
-from lse_interp.plotting.alignment_report import alignment_pictures
+from lse_interp.plotting.alignment_report import alignment_pictures, measured_at
 from lse_interp.plotting.picture import Page, Picture
 
 
@@ -64,15 +66,16 @@ def draw_published() -> Iterator[Picture]:
         source="published numbers: paper, Tables 27 to 38 (Llama-3.1-8B, FLORES-200)",
         title="Alignment averaged over the layers, as published",
         caption=(
-            "One dot per target language, averaged over the nine languages it is compared with; "
-            "the bar is the mean over the twelve. Figure 7c, redrawn from the paper's tables."
+            "Raw cosines. One dot per target language, averaged over the nine languages it is "
+            "compared with; the bar is the mean over the twelve. Figure 7c, redrawn from the "
+            "paper's tables."
         ),
     )
 
 
 def _all_languages(parts: Sequence[AlignmentCurves]) -> Iterator[Picture]:
     """Average over languages too, where several were measured in the same models."""
-    if len(parts) < 2 or len({(part.models, part.site, part.pooling) for part in parts}) > 1:
+    if len(parts) < 2 or len({(part.models, measured_at(part)) for part in parts}) > 1:
         return
     first = parts[0]
     averages = pd.concat([layer_average_frame(alignment_frame(part)) for part in parts])
@@ -82,14 +85,14 @@ def _all_languages(parts: Sequence[AlignmentCurves]) -> Iterator[Picture]:
         frame=averages,
         source=(
             f"{', '.join(first.models)} of {first.infos[0].name}, in {len(parts)} languages; "
-            f"{first.site}, {first.pooling} pooling"
+            f"{measured_at(first)}"
         ),
         title="Sentences and their translations, averaged over layers and languages",
         caption=(
             "One dot per language, whose runs are compared with the base model and averaged over "
-            "the languages it is compared with; the bar is the mean. Left, cosine with "
-            "translations; right, how far it lies above that of sentences that are no "
-            "translations of each other. Form of Figure 7c; the right half is an addition."
+            "the languages it is compared with; the bar is the mean. Cosine of sentences with "
+            "their translations: left, after the mean of each language is taken out; right, raw, "
+            "as in Figure 7c. The left half is an addition."
         ),
         model=first.infos[0],
     )

@@ -54,11 +54,11 @@ def averages() -> pd.DataFrame:
 
 
 def alignment_averages() -> pd.DataFrame:
-    """Return Tables 27 to 38: table, language, model, against, cosine (in percent).
+    """Return Tables 27 to 38: table, language, model, against, cosine (in percent), vectors (raw).
 
     `model` is the row as printed: Baseline, Full, MLP, Adapter, Random, Target.
     """
-    return _read("tables27_38.csv")
+    return _read("tables27_38.csv").assign(vectors="raw")
 
 
 def subnetworks(model: Model) -> pd.DataFrame:

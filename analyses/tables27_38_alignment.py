@@ -4,8 +4,8 @@
     python -m analyses tables27_38 --source published
     python -m analyses tables27_38 runs/my-model/alignment
 
-Artefacts of `python -m lse_interp.alignment` also hold the gap to sentences that are no
-translations of each other, which is in brackets.
+The paper prints raw cosines. Of artefacts of `python -m lse_interp.alignment`, the centred cosine
+leads and the raw one is in brackets.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,11 +22,16 @@ from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import ArtifactError
 from lse_interp.core.languages import family_order
 from lse_interp.plotting.alignment_curves import alignment_frame, layer_average_frame
-from lse_interp.plotting.alignment_report import alignment_table, table_markdown
+from lse_interp.plotting.alignment_report import (
+    ABOUT_TABLES,
+    alignment_table,
+    measured_at,
+    table_markdown,
+)
 from lse_interp.plotting.picture import COMMAND, Page
 from lse_interp.plotting.style import language_label
 
-_TITLE = "# Alignment, averaged over the layers\n\nCosine of sentences with their translations in %"
+_TITLE = "# Alignment, averaged over the layers\n\n"
 
 
 def draw(parts: Sequence[AlignmentCurves], request: Request) -> Iterator[Page]:
@@ -55,10 +60,8 @@ def draw(parts: Sequence[AlignmentCurves], request: Request) -> Iterator[Page]:
         name=f"tables27_38_{name}",
         frame=csv_of(pd.concat(averages, ignore_index=True)),
         markdown=(
-            f"{_TITLE}; in brackets the gap, which is the cosine less that of sentences that are "
-            f"no translations of each other. Form of Tables 27 to 38. Source: {path}; "
-            f"{first.site}, {first.pooling} pooling, {first.n_sentences} sentences. "
-            f"`{COMMAND}`\n\n" + "\n".join(sections)
+            f"{_TITLE}{ABOUT_TABLES} Source: {path}; {measured_at(first)}. `{COMMAND}`\n\n"
+            + "\n".join(sections)
         ),
     )
 
@@ -77,9 +80,10 @@ def draw_published() -> Iterator[Page]:
         title = f"{name} (Table {tables[code]})" if code != "all" else "All languages (Figure 7c)"
         sections.append(f"## {title}\n\n{scores_markdown(part, first='With')}")
     page = (
-        f"{_TITLE}. {LEGEND} Means are recomputed; the paper prints that of the target "
-        "subnetwork over all languages, 90.47. Source: published numbers: paper, Tables 27 to 38 "
-        f"({published.MODELS['llama']}, FLORES-200). `{COMMAND}`\n\n" + "\n".join(sections)
+        f"{_TITLE}Raw cosine of sentences with their translations in %. {LEGEND} Means "
+        "are recomputed; the paper prints that of the target subnetwork over all languages, 90.47. "
+        f"Source: published numbers: paper, Tables 27 to 38 ({published.MODELS['llama']}, "
+        f"FLORES-200). `{COMMAND}`\n\n" + "\n".join(sections)
     )
     yield Page(name="tables27_38_published", frame=csv_of(cells), markdown=page)
 

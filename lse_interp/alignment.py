@@ -1,17 +1,20 @@
 """Measure whether parallel sentences lie close together inside a model, layer by layer.
 
 A sentence is the mean over its text tokens of a site's values. Per layer and language: the mean
-cosine of sentences with their translations, with a bootstrap interval over sentences; the same for
-sentences that do not match (`shuffled`), their difference (`gap`), and how often a translation is
-the nearest neighbour (`retrieval`).
+cosine of sentences with their translations, that of sentences that do not match (`shuffled`), their
+difference (`gap`), and how often a translation is the nearest neighbour (`retrieval`), each with a
+bootstrap interval over sentences.
 
-Hidden states share a few large directions, so unrelated sentences are close too. Fine-tuning can
-raise the cosine of all pairs alike. Read the gap and retrieval before speaking of alignment.
+Hidden states share a few large directions, so unrelated sentences are close too, and fine-tuning
+can raise the raw cosine of all pairs alike. So the leading numbers are `centred`: the mean of each
+language is taken out first. The `raw` ones are those of the paper.
+
+Attention sinks are no part of a sentence. The first position that a model reads is never pooled;
+other positions of massive norm are counted, and left out unless `--sinks keep`.
 
 Source: paper, section 6.2, Figure 7, appendix D. The text says post-layer hidden states (the
 default here, `hook_resid_post`, before the final norm) and the caption post-FFN activations
-(`hook_mlp_out` or `mlp.hook_post`); pooling is not stated. Control, gap, retrieval and intervals
-are additions.
+(`hook_mlp_out` or `mlp.hook_post`); pooling is not stated. All but the raw cosine are additions.
 
     python -m lse_interp.alignment --lang mlt
     python -m lse_interp.alignment --lang mlt --runs target random-size lora
@@ -28,7 +31,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lse_interp.analysis.constants import N_BOOTSTRAP, POOLING, SITE
+from lse_interp.analysis.constants import N_BOOTSTRAP, POOLING, SINKS, SITE
 from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, SentenceArgs, main_for
 from lse_interp.core.languages import lookup
 
@@ -57,6 +60,8 @@ class Config(SentenceArgs):
     """Where in each block a sentence is read."""
     pooling: Literal["mean", "last"] = POOLING
     """Mean over the text tokens, or the last of them."""
+    sinks: Literal["drop", "keep"] = SINKS
+    """Leave positions of massive norm out of the pooling, or keep them."""
     n_bootstrap: int = N_BOOTSTRAP
     """Resamples behind the intervals."""
     seed: int = 0
@@ -88,23 +93,24 @@ def run(config: Config) -> Any:
     from lse_interp.subnetworks.measure_each import measure_each
 
     lang, paths = lookup(config.lang).code, RunPaths(config.root, config.model.model)
-    check_options(site=config.site, pooling=config.pooling, batch_size=config.batch_size)
+    settings = {name: getattr(config, name) for name in ("site", "pooling", "sinks")}
+    check_options(**settings, batch_size=config.batch_size)
+    settings |= {"n_bootstrap": config.n_bootstrap, "seed": config.seed}
     choices = model_choices(
         config.model, runs=config.runs, models=config.models, paths=paths, language=lang
     )
     parallel = load_with_reference(
         config.parallel, lang, config.against, split=config.split, n_sentences=config.n_sentences
     )
-    names = ("against", "site", "pooling", "n_bootstrap", "seed")
-    options = {"lang": lang, **{name: getattr(config, name) for name in names}}
-    setup = analysis.alignment_setup(parallel, **options)
+    pair: dict[str, Any] = {"lang": lang, "against": config.against}
+    setup = analysis.alignment_setup(parallel, **pair, settings=settings)
     curves = measure_each(
         choices,
         paths.alignment(lang),
         what=f"the alignment curves of {lang}",
         load=lambda path: load_same_settings(analysis.AlignmentCurves, path, setup, config=config),
         measure=lambda choice, model: analysis.measure_alignment(
-            {choice.label: model}, parallel, batch_size=config.batch_size, **options
+            {choice.label: model}, parallel, batch_size=config.batch_size, **pair, **settings
         ),
         config=config,
     )

@@ -11,7 +11,8 @@ thresholds are quantiles of all layer x neuron x language probabilities, compare
 
     python -m lse_interp.lape --model embedded --k 0.05 --parquet
 
-reads the counts that `python -m lse_interp.activations` left in `runs/<model>/counts/` and writes
+reads the counts that `python -m lse_interp.activations` left in `runs/<model>/counts/`, or those in
+the folder `--counts`, and writes
 `runs/<model>/neurons/lape.safetensors`. With `--parquet` it also writes
 `runs/<model>/neurons/lape-release/`, a parquet table and its dataset card, ready to be published:
 
@@ -42,6 +43,9 @@ class Config:
     """The model whose counts are read: `embedded`, a local folder, or a hub id."""
     root: Path = Path("runs")
     """Folder of all runs; this command reads and writes `root/<model>/`."""
+    counts: Path | None = None
+    """Folder of counts, one file per language; by default `root/<model>/counts`. Files of other
+    projects are read too; the language is in their name (`mt.pt`, `activation.mt.train.llama`)."""
     langs: tuple[str, ...] = ()
     """Languages to tell apart; by default every language with counts. LAPE depends on the whole
     set: another language added changes every neuron's entropy."""
@@ -95,7 +99,7 @@ def run(config: Config) -> Any:
     paths = RunPaths(config.root, config.model)
     out = config.out or paths.neurons_of(config.selector)
     neurons = identify_on_disk(
-        CountsOnDisk(paths, config.langs),
+        CountsOnDisk(paths, config.langs, folder=config.counts),
         out=out,
         selector=config.selector,
         parameters=parameters,

@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import itertools
 import logging
 import re
 import subprocess
@@ -16,8 +17,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from lse_interp.alignment import main
 from lse_interp.analysis.alignment import AlignmentCurves, measure_alignment
-from lse_interp.analysis.cosine import pair_cosine, retrieval_at_1, shuffled_cosine
-from lse_interp.analysis.sentence_vectors import embed
+from lse_interp.analysis.cosine import (
+    STATISTICS,
+    VECTORS,
+    compare_sentences,
+    pair_cosine,
+    retrieval_at_1,
+    shuffled_cosine,
+)
+from lse_interp.analysis.sentence_vectors import embed, embed_counting_sinks
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import (
     ActivationError,
@@ -95,7 +103,7 @@ def vectors(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def reference_embed(hooked, sentences, *, site, pooling, n_bos=1):
+def reference_embed(hooked, sentences, *, site, pooling):
     """One sentence per forward pass, no padding, plain torch hooks, NumPy pooling."""
     hf = copy.deepcopy(hooked.hf)
     layers = hf.model.layers
@@ -120,7 +128,7 @@ def reference_embed(hooked, sentences, *, site, pooling, n_bos=1):
         with torch.no_grad():
             hf(input_ids=ids)
         for i in range(len(layers)):
-            tokens = seen[i].reshape(ids.shape[1], -1)[n_bos:].double().numpy()
+            tokens = seen[i].reshape(ids.shape[1], -1)[1:].double().numpy()
             result[i, s] = tokens.mean(axis=0) if pooling == "mean" else tokens[-1]
     return result
 
@@ -154,9 +162,9 @@ def test_embed_agrees_with_one_sentence_per_forward(site, pooling, dtype, tolera
     )
 
 
-def test_embed_without_bos_pools_every_token():
+def test_embed_without_bos_pools_all_but_the_first_token():
     model = tiny_model(bos=False, dtype=torch.float64)
-    expected = reference_embed(model, TEXT["eng"], site="hook_resid_post", pooling="mean", n_bos=0)
+    expected = reference_embed(model, TEXT["eng"], site="hook_resid_post", pooling="mean")
     found = embed(model, TEXT["eng"])
     torch.testing.assert_close(found, torch.from_numpy(expected), rtol=1e-10, atol=1e-10)
 
@@ -207,6 +215,7 @@ def test_embed_names_the_layer_with_values_that_are_not_finite():
     [
         ({"site": "mlp.hook_pre"}, ActivationError, r"got site 'mlp.hook_pre'. Did you mean mlp"),
         ({"pooling": "max"}, LseError, "`pooling` must be mean or last; got 'max'"),
+        ({"sinks": "no"}, LseError, "`sinks` must be drop or keep; got 'no'"),
         ({"batch_size": 0}, LseError, "`batch_size` must be at least 1; got 0"),
         ({"sentences": []}, CorpusError, "There is no sentence"),
         ({"sentences": ["a", ""]}, CorpusError, "Sentence 2 has no token"),
@@ -218,6 +227,96 @@ def test_embed_refuses(change, error, message):
         embed(tiny_model(), **{"sentences": TEXT["eng"], **change})
 
 
+def test_embed_refuses_one_token_without_prefix_and_takes_it_with_one():
+    with pytest.raises(CorpusError, match="Sentence 2 has 1 token, which tiny reads first"):
+        embed(tiny_model(bos=False), ["ab", "c"])
+    assert embed(tiny_model(), ["ab", "c"]).shape[1] == 2
+
+
+def with_sink(token, **kwargs):
+    """A model whose residual stream is huge at one token."""
+    model = tiny_model(dtype=torch.float64, **kwargs)
+    with torch.no_grad():
+        model.hf.model.embed_tokens.weight[token] += 1000
+    return model
+
+
+def old_embed(hooked, sentences):
+    """The mean over all text tokens, the first among them."""
+    rows = []
+    sites = [f"blocks.{layer}.hook_resid_post" for layer in range(hooked.n_layers)]
+    for sentence in sentences:
+        found = hooked.collect(sentence, sites)
+        rows.append(torch.stack([found[site][0].mean(dim=0) for site in sites]))
+    return torch.stack(rows, dim=1)
+
+
+def test_a_sink_at_the_first_token_swallows_retrieval_unless_it_is_left_out():
+    # The two languages say the same, after a first token that differs from sentence to sentence:
+    # that of a sentence is the first of the next one's translation.
+    bodies = [" jorqod il-qattus", "u l-baħar hu kalm", "kif int? tajjeb", "xita u riħ qawwi"]
+    text = {
+        "mlt": tuple(letter + body for letter, body in zip("abcd", bodies, strict=True)),
+        "eng": tuple(letter + body for letter, body in zip("bcda", bodies, strict=True)),
+    }
+    model = tiny_model(bos=False, dtype=torch.float64)
+    with torch.no_grad():
+        for layer in model.hf.model.layers:
+            # Positions do not see each other.
+            layer.self_attn.o_proj.weight.zero_()
+
+    def enlarge(_module, _args, output):
+        scale = torch.ones_like(output)
+        scale[:, 0] = 1000
+        return scale * output
+
+    model.hf.model.embed_tokens.register_forward_hook(enlarge)
+    old = [old_embed(model, lines) for lines in text.values()]
+    before = compare_sentences(*old).mean(dim=-1)[:, STATISTICS.index("retrieval")]
+    curves = measure(model, text=text, against=["eng"])
+    assert (before == 0).all()
+    for kind in VECTORS:
+        assert (curves.curve("retrieval", vectors=kind) == 1).all()
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_positions_of_massive_norm_are_left_out_and_counted(pooling, padding_side, caplog):
+    comma = tiny_model().tokenizer(",", add_special_tokens=False)["input_ids"][0]
+    model = with_sink(comma, padding_side=padding_side)
+    sentences = ["ab,cdef,", "gh", "ijk,l"]
+    options = {"site": "hook_resid_post", "pooling": pooling, "batch_size": 2}
+    found = embed_counting_sinks(model, sentences, sinks="drop", **options)
+    kept = embed_counting_sinks(model, sentences, sinks="keep", **options)
+    assert found.n_sinks.tolist() == kept.n_sinks.tolist() == [3, 3, 3]
+    site = "blocks.0.hook_resid_post"
+    for row, (sentence, places) in enumerate(
+        zip(sentences, ([1, 2, 4, 5, 6, 7], [1, 2], [1, 2, 3, 5]), strict=True)
+    ):
+        values = model.collect(sentence, [site])[site][0]
+        pooled = values[places].mean(dim=0) if pooling == "mean" else values[places[-1]]
+        torch.testing.assert_close(found.vectors[0, row], pooled, rtol=1e-10, atol=1e-10)
+        pooled = values[1:].mean(dim=0) if pooling == "mean" else values[-1]
+        torch.testing.assert_close(kept.vectors[0, row], pooled, rtol=1e-10, atol=1e-10)
+    embed(model, sentences, sinks="keep")
+    assert "positions of massive norm per layer, pooled: 0: 3, 1: 3, 2: 3" in caplog.text
+
+
+def test_an_infinity_is_no_sink():
+    model = tiny_model()
+
+    def overflow(activation, site):
+        activation = activation.clone()
+        activation[0, 2] = torch.inf
+        return activation
+
+    with (
+        model.edits({"blocks.2.hook_resid_post": overflow}),
+        pytest.raises(ActivationError, match="are not finite"),
+    ):
+        embed(model, ["abcdef"])
+
+
 def test_embed_refuses_a_model_without_tokenizer():
     with pytest.raises(LseError, match="tiny has no tokenizer"):
         embed(HookedModel(tiny_hf(), name="tiny"), ["a"])
@@ -227,33 +326,35 @@ def test_embed_refuses_a_model_without_tokenizer():
 
 
 def test_pair_cosine_by_hand():
-    a = torch.tensor([[[3.0, 4.0], [1.0, 0.0], [0.0, 0.0]]])
-    b = torch.tensor([[[4.0, 3.0], [-2.0, 0.0], [1.0, 1.0]]])
+    a = torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 0.0]])
+    b = torch.tensor([[4.0, 3.0], [-2.0, 0.0], [1.0, 1.0]])
     torch.testing.assert_close(
-        pair_cosine(a, b), torch.tensor([[0.96, -1.0, 0.0]], dtype=torch.float64)
+        pair_cosine(a, b), torch.tensor([0.96, -1.0, 0.0], dtype=torch.float64)
     )
 
 
 def test_shuffled_cosine_by_hand():
     # Unit vectors at 0, 90 and 180 degrees against themselves: 6 pairs, cosines 0 and -1.
-    a = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [-5.0, 0.0]]])
-    expected = torch.tensor([-1 / 3], dtype=torch.float64)
+    a = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-5.0, 0.0]])
+    # The means of each with the others are -1/2, 0 and -1/2, so the shares are 2 u_i - u.
+    expected = torch.tensor([-2 / 3, 1 / 3, -2 / 3], dtype=torch.float64)
     torch.testing.assert_close(shuffled_cosine(a, a), expected)
+    assert shuffled_cosine(a, a).mean().item() == pytest.approx(-1 / 3)
 
 
 def test_retrieval_at_1_by_hand():
-    a = torch.tensor([[[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]]])
-    b = torch.tensor([[[1.0, 0.05], [-1.0, 0.3], [0.1, 1.0]]])
-    cosine = reference_cosines(a.double().numpy(), b.double().numpy())[0]
+    a = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
+    b = torch.tensor([[1.0, 0.05], [-1.0, 0.3], [0.1, 1.0]])
+    cosine = reference_cosines(a[None].double().numpy(), b[None].double().numpy())[0]
     assert cosine.argmax(axis=1).tolist() == [0, 0, 2]
     assert cosine.argmax(axis=0).tolist() == [0, 2, 2]
-    # Two of three forward, two of three backward.
-    torch.testing.assert_close(retrieval_at_1(a, b), torch.tensor([2 / 3], dtype=torch.float64))
+    expected = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(retrieval_at_1(a, b), expected)
 
 
 def test_retrieval_at_1_of_equal_vectors_is_chance():
-    a = vectors(1, 1, 33).expand(1, 50, 33)
-    torch.testing.assert_close(retrieval_at_1(a, a), torch.tensor([0.02], dtype=torch.float64))
+    a = vectors(1, 33).expand(50, 33)
+    torch.testing.assert_close(retrieval_at_1(a, a), torch.full((50,), 0.02, dtype=torch.float64))
 
 
 def test_retrieval_at_1_finds_every_row_across_chunks(monkeypatch):
@@ -264,18 +365,25 @@ def test_retrieval_at_1_finds_every_row_across_chunks(monkeypatch):
         ((c.argmax(axis=0) == range(11)).mean() + (c.argmax(axis=1) == range(11)).mean()) / 2
         for c in cosine
     ]
-    torch.testing.assert_close(retrieval_at_1(a, b), torch.tensor(expected, dtype=torch.float64))
+    found = [retrieval_at_1(x, y).mean().item() for x, y in zip(a, b, strict=True)]
+    assert found == pytest.approx(expected)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 8), st.integers(1, 5), st.integers(0, 10_000))
 def test_similarities_agree_with_every_pair_one_by_one(n, width, seed):
     a, b = vectors(2, n, width, seed=seed), vectors(2, n, width, seed=seed + 1)
-    cosine = reference_cosines(a.numpy(), b.numpy())
-    matching = np.stack([np.diag(c) for c in cosine])
-    others = [c[~np.eye(n, dtype=bool)].mean() for c in cosine]
-    np.testing.assert_allclose(pair_cosine(a, b).numpy(), matching, atol=1e-12)
-    np.testing.assert_allclose(shuffled_cosine(a, b).numpy(), others, atol=1e-12)
+    found = compare_sentences(a, b).mean(dim=-1).numpy()
+    assert found.shape == (2, 4, 2)
+    for kind in VECTORS:
+        x, y = a.numpy(), b.numpy()
+        if kind == "centred":
+            x, y = (v - v.mean(axis=1, keepdims=True) for v in (x, y))
+        cosine = reference_cosines(x, y)
+        matching = [np.diag(c).mean() for c in cosine]
+        others = [c[~np.eye(n, dtype=bool)].mean() for c in cosine]
+        expected = [matching, others, np.subtract(matching, others)]
+        np.testing.assert_allclose(found[VECTORS.index(kind), :3], expected, atol=1e-9)
 
 
 @settings(max_examples=30, deadline=None)
@@ -283,23 +391,49 @@ def test_similarities_agree_with_every_pair_one_by_one(n, width, seed):
 def test_similarities_do_not_depend_on_the_order_of_sentences_or_languages(order, seed):
     a, b = vectors(2, 7, 3, seed=seed), vectors(2, 7, 3, seed=seed + 1)
     order = list(order)
-    torch.testing.assert_close(pair_cosine(a, b)[:, order], pair_cosine(a[:, order], b[:, order]))
-    for measure in (shuffled_cosine, retrieval_at_1):
-        torch.testing.assert_close(measure(a[:, order], b[:, order]), measure(a, b))
-        torch.testing.assert_close(measure(b, a), measure(a, b))
+    found = compare_sentences(a, b)
+    torch.testing.assert_close(found[..., order], compare_sentences(a[:, order], b[:, order]))
+    torch.testing.assert_close(compare_sentences(b, a), found)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.floats(1e-3, 1e3), st.integers(0, 10_000))
 def test_similarities_do_not_depend_on_scale(scale, seed):
     a, b = vectors(2, 6, 4, seed=seed), vectors(2, 6, 4, seed=seed + 1)
-    for measure in (pair_cosine, shuffled_cosine, retrieval_at_1):
-        torch.testing.assert_close(measure(scale * a, b), measure(a, b))
+    torch.testing.assert_close(compare_sentences(scale * a, b), compare_sentences(a, b))
+
+
+def test_a_common_direction_hides_in_the_raw_cosine_and_not_in_the_centred_one():
+    # Translations share a part of their own; every sentence of a language shares a huge direction.
+    shared, noise = vectors(1, 200, 64), [vectors(1, 200, 64, seed=seed) for seed in (1, 2)]
+    a, b = (shared + 0.5 * part + 100 * vectors(1, 1, 64, seed=3) for part in noise)
+    found = compare_sentences(a, b + 10 * vectors(1, 1, 64, seed=4)).mean(dim=-1)[..., 0]
+    centred, raw = (dict(zip(STATISTICS, row.tolist(), strict=True)) for row in found)
+    assert raw["cosine"] > 0.98 and raw["gap"] < 0.001
+    # The cosine that was planted is 1 / (1 + 0.5^2).
+    assert centred["cosine"] == pytest.approx(0.8, abs=0.02)
+    assert abs(centred["shuffled"]) < 0.02 and centred["gap"] > 0.78
+    assert centred["retrieval"] == 1
+
+
+def test_the_interval_of_the_gap_has_the_width_of_the_spread_between_samples():
+    gaps, widths = [], []
+    for seed in range(60):
+        x = vectors(1, 40, 5, seed=seed)
+        y = x + vectors(1, 40, 5, seed=seed + 1000) + 1
+        terms = compare_sentences(x + 1, y)[1]
+        gaps.append(terms[1:3].mean(dim=-1))
+        low, high = bootstrap_interval(terms[1:3])
+        widths.append(high - low)
+    spread = torch.stack(gaps).std(dim=0)
+    torch.testing.assert_close(
+        torch.stack(widths).mean(dim=0), 2 * 1.96 * spread, rtol=0.25, atol=0
+    )
 
 
 def test_shuffled_cosine_needs_two_sentences():
     with pytest.raises(LseError, match="at least 2 sentences; got 1"):
-        shuffled_cosine(vectors(1, 1, 3), vectors(1, 1, 3))
+        shuffled_cosine(vectors(1, 3), vectors(1, 3))
 
 
 def test_bootstrap_interval_contains_the_mean_and_shrinks():
@@ -362,26 +496,28 @@ def test_measure_alignment_agrees_with_a_slow_reference(site, dtype, tolerance):
     curves = measure(model, site=site, batch_size=3)
     kept = {code: reference_embed(model, TEXT[code], site=site, pooling="mean") for code in TEXT}
     n = len(TEXT["mlt"])
-    for k, code in enumerate(("eng", "kat")):
-        for layer, cosine in enumerate(reference_cosines(kept["mlt"], kept[code])):
+    means = {code: values.mean(axis=1, keepdims=True) for code, values in kept.items()}
+    for (v, kind), (k, code) in itertools.product(enumerate(VECTORS), enumerate(("eng", "kat"))):
+        x, y = (kept[c] - (means[c] if kind == "centred" else 0) for c in ("mlt", code))
+        for layer, cosine in enumerate(reference_cosines(x, y)):
             matching = np.diag(cosine).mean()
             others = cosine[~np.eye(n, dtype=bool)].mean()
             found = np.mean([cosine.argmax(axis=axis) == np.arange(n) for axis in (0, 1)])
-            assert curves.cosine[0, k, layer].item() == pytest.approx(matching, abs=tolerance)
-            assert curves.shuffled[0, k, layer].item() == pytest.approx(others, abs=tolerance)
-            assert curves.gap[0, k, layer].item() == pytest.approx(
-                matching - others, abs=2 * tolerance
+            expected = [matching, others, matching - others, found]
+            np.testing.assert_allclose(
+                curves.estimate[0, v, :, k, layer], expected, atol=3 * tolerance
             )
-            assert curves.retrieval[0, k, layer].item() == pytest.approx(found)
+    assert (curves.n_sinks == 0).all()
 
 
 def test_measure_alignment_of_identical_sentences_is_1():
     text = {"mlt": TEXT["mlt"], "eng": TEXT["mlt"]}
     curves = measure(text=text, against=["eng"])
     ones = torch.ones(1, 1, 3, dtype=torch.float64)
-    torch.testing.assert_close(curves.cosine, ones, rtol=0, atol=1e-9)
-    torch.testing.assert_close(curves.retrieval, ones)
-    assert (curves.shuffled < 0.999).all()
+    for kind in VECTORS:
+        torch.testing.assert_close(curves.curve("cosine", vectors=kind), ones, rtol=0, atol=1e-9)
+        torch.testing.assert_close(curves.curve("retrieval", vectors=kind), ones)
+        assert (curves.curve("shuffled", vectors=kind) < 0.999).all()
 
 
 def test_measure_alignment_does_not_depend_on_the_order_of_sentences():
@@ -389,8 +525,7 @@ def test_measure_alignment_does_not_depend_on_the_order_of_sentences():
     moved = {code: tuple(lines[i] for i in order) for code, lines in TEXT.items()}
     first = measure(tiny_model(dtype=torch.float64))
     second = measure(tiny_model(dtype=torch.float64), text=moved)
-    for name in ("cosine", "shuffled", "retrieval"):
-        torch.testing.assert_close(getattr(first, name), getattr(second, name))
+    torch.testing.assert_close(first.estimate, second.estimate)
 
 
 def test_measure_alignment_labels_every_axis():
@@ -401,15 +536,15 @@ def test_measure_alignment_labels_every_axis():
     assert (curves.language, curves.against) == ("mlt", ("eng", "kat"))
     assert (curves.layers, curves.n_sentences) == ((0, 1, 2), 4)
     alone = measure({"tuned": tiny_model(seed=1)})
-    assert torch.equal(curves.select(["tuned"]).cosine, alone.cosine)
+    assert torch.equal(curves.select(["tuned"]).estimate, alone.estimate)
     assert curves.select(["tuned"]).infos == alone.infos
-    assert (curves.low <= curves.cosine).all() and (curves.cosine <= curves.high).all()
+    assert (curves.low <= curves.estimate).all() and (curves.estimate <= curves.high).all()
 
 
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"lang": "mtl"}, LanguageError, "unknown language 'mtl'.*Did you mean .*mlt"),
+        ({"lang": "nlt"}, LanguageError, "unknown language 'nlt'.*Did you mean .*mlt"),
         ({"against": ["egn"]}, LanguageError, "unknown language 'egn'"),
         ({"lang": "slv"}, LanguageError, "of test text were loaded without slv, for mlt, eng"),
         ({"against": ["eng", "deu"]}, LanguageError, "of test text were loaded without deu"),
@@ -444,7 +579,7 @@ def test_concat_equals_measuring_together():
     apart = AlignmentCurves.concat([measure({"a": first}), measure({"b": second})])
     assert apart.models == together.models and apart.infos == together.infos
     assert list(apart.provenance["measured"]) == ["a", "b"]
-    for name in ("cosine", "low", "high", "shuffled", "retrieval"):
+    for name in AlignmentCurves.VALUES:
         assert torch.equal(getattr(apart, name), getattr(together, name))
 
 
@@ -473,12 +608,12 @@ def test_concat_refuses_what_was_not_measured_alike():
     [
         (
             {"models": ("a", "b")},
-            r"`cosine` should be \[model lang layer\] = \[2, 2, 3\].*got \[1, 2",
+            r"`estimate` should be \[model vectors statistic lang layer\] = \[2, 2, 4, 2, 3\]",
         ),
-        ({"cosine": torch.full((1, 2, 3), 1.5).double()}, r"`cosine` must be in \[-1, 1\]"),
-        ({"cosine": torch.full((1, 2, 3), torch.nan).double()}, "`cosine` must be in"),
-        ({"retrieval": torch.full((1, 2, 3), -0.5).double()}, r"`retrieval` must be in \[0, 1\]"),
-        ({"low": torch.ones(1, 2, 3).double()}, "`low` must not lie above `high`"),
+        ({"estimate": torch.full((1, 2, 4, 2, 3), 1.5).double()}, r"`cosine` must be in \[-1, 1\]"),
+        ({"estimate": torch.full((1, 2, 4, 2, 3), torch.nan).double()}, "`cosine` must be in"),
+        ({"estimate": torch.full((1, 2, 4, 2, 3), -0.5).double()}, r"`retrieval` must be in \[0,"),
+        ({"low": torch.full((1, 2, 4, 2, 3), 3.0).double()}, "`low` must not lie above `high`"),
         ({"infos": ()}, "got 0 of infos"),
     ],
 )
@@ -496,27 +631,34 @@ def test_to_frame_holds_every_value_under_its_labels():
     curves = measure({"a": tiny_model(), "b": tiny_model(seed=1)})
     frame = curves.to_frame()
     assert list(frame) == [
-        *("model", "language", "against", "layer"),
-        *("cosine", "low", "high", "shuffled", "gap", "retrieval"),
+        *("model", "language", "vectors", "against", "layer"),
+        *(f"{name}{end}" for name in STATISTICS for end in ("", "_low", "_high")),
     ]
-    assert len(frame) == 2 * 2 * 3
-    row = frame.query("model == 'b' and against == 'eng' and layer == 2").iloc[0]
+    assert len(frame) == 2 * 2 * 2 * 3
+    row = frame.query("model == 'b' and vectors == 'raw' and against == 'kat' and layer == 2")
+    row = row.iloc[0]
     assert row["language"] == "mlt"
-    for name in ("cosine", "low", "high", "shuffled", "gap", "retrieval"):
-        assert row[name] == getattr(curves, name)[1, 0, 2].item()
+    for place, name in enumerate(STATISTICS):
+        assert row[name] == curves.estimate[1, 1, place, 1, 2].item()
+        assert row[f"{name}_low"] == curves.low[1, 1, place, 1, 2].item()
+        assert row[f"{name}_high"] == curves.high[1, 1, place, 1, 2].item()
 
 
 def test_layer_average_has_a_row_per_model_and_percent():
     curves = measure({"a": tiny_model(), "b": tiny_model(seed=1)})
     table = curves.layer_average()
     assert list(table.index) == ["a", "b"] and list(table) == ["eng", "kat", "mean"]
-    per_language = 100 * curves.cosine.numpy().mean(axis=-1)
+    per_language = 100 * curves.curve("cosine").numpy().mean(axis=-1)
     np.testing.assert_allclose(table[["eng", "kat"]].to_numpy(), per_language)
     np.testing.assert_allclose(table["mean"], per_language.mean(axis=-1))
     gap = curves.layer_average("cosine") - curves.layer_average("shuffled")
     np.testing.assert_allclose(curves.layer_average("gap"), gap)
-    with pytest.raises(LseError, match="`value` must be one of cosine, .*got 'cosin'"):
+    raw = 100 * curves.curve("cosine", vectors="raw").numpy().mean(axis=(-1, -2))
+    np.testing.assert_allclose(curves.layer_average(vectors="raw")["mean"], raw)
+    with pytest.raises(LseError, match="Curves are cosine, shuffled, .*got 'cosin'"):
         curves.layer_average("cosin")
+    with pytest.raises(LseError, match="Curves are centred, raw; got 'centered'"):
+        curves.layer_average(vectors="centered")
 
 
 def test_curves_survive_saving_and_loading(tmp_path):
@@ -524,7 +666,7 @@ def test_curves_survive_saving_and_loading(tmp_path):
     loaded = AlignmentCurves.load(curves.save(tmp_path / "mlt.safetensors"))
     assert loaded.setup == curves.setup
     assert (loaded.models, loaded.infos) == (curves.models, curves.infos)
-    for name in ("cosine", "low", "high", "shuffled", "retrieval"):
+    for name in AlignmentCurves.VALUES:
         assert torch.equal(getattr(loaded, name), getattr(curves, name))
 
 
@@ -575,8 +717,8 @@ def test_stage_measures_two_folders_into_one_artefact_and_draws(
     curves = AlignmentCurves.load(artefact)
     assert curves.models == ("base", "tuned", "again")
     assert (curves.against, curves.n_sentences) == (("eng", "kat"), 3)
-    assert torch.equal(curves.cosine[0], curves.cosine[2])
-    assert not torch.equal(curves.cosine[0], curves.cosine[1])
+    assert torch.equal(curves.estimate[0], curves.estimate[2])
+    assert not torch.equal(curves.estimate[0], curves.estimate[1])
     assert curves.provenance["measured"]["tuned"]["dtype"] == "torch.float32"
     assert curves.provenance["config"]["n_bootstrap"] == 20
     written = {path.name for path in (tmp_path / "figures").iterdir()}
@@ -586,9 +728,9 @@ def test_stage_measures_two_folders_into_one_artefact_and_draws(
         "table_alignment_mlt_base.csv",
         "table_alignment_mlt_base.md",
     }
-    for value in ("cosine", "gap"):
-        table = curves.layer_average(value).T.rename_axis(None, axis=1)
-        assert table.to_string(float_format="{:.2f}".format) in caplog.text
+    table = curves.layer_average().T.rename_axis(None, axis=1)
+    assert table.to_string(float_format="{:.2f}".format) in caplog.text
+    assert "sentences of two languages (--sinks drop): none." in caplog.text
     assert f"wrote {artefact}" in caplog.text
 
 
@@ -606,19 +748,19 @@ def test_stage_reuses_what_was_measured_alike(stage, artefact, folders, caplog):
     assert skipped not in caplog.text
     first = AlignmentCurves.load(artefact)
     # A value that no measurement gives shows where the numbers come from.
-    marked = dataclasses.replace(first, retrieval=torch.full_like(first.retrieval, 0.123))
+    marked = dataclasses.replace(first, n_sinks=torch.full_like(first.n_sinks, 123))
     marked.save(artefact)
 
     assert stage("--against", "eng", "--models", str(folders / "tuned")) == 0
     both = AlignmentCurves.load(artefact)
     assert caplog.text.count(skipped) == 1
-    assert torch.equal(both.retrieval[:1], marked.retrieval)
-    assert not (both.retrieval[1:] == 0.123).any()
+    assert torch.equal(both.n_sinks[:1], marked.n_sinks)
+    assert not (both.n_sinks[1:] == 123).any()
 
     for changed in (["--site", "hook_mlp_out"], []):
         marked.save(artefact)
         assert stage("--against", "eng", *changed, "--overwrite") == 0
-        assert not (AlignmentCurves.load(artefact).retrieval == 0.123).any()
+        assert not (AlignmentCurves.load(artefact).n_sinks == 123).any()
 
 
 def test_stage_keeps_models_that_were_not_asked_for(stage, artefact, folders, tmp_path, caplog):
@@ -630,8 +772,8 @@ def test_stage_keeps_models_that_were_not_asked_for(stage, artefact, folders, tm
     assert "kept from before, not measured now: tuned (--overwrite drops them)" in caplog.text
     found = AlignmentCurves.load(artefact)
     assert found.models == ("base", "tuned", "again")
-    assert torch.equal(found.cosine[:2], both.cosine[:2])
-    assert torch.equal(found.select(["again"]).cosine, both.select(["tuned"]).cosine)
+    assert torch.equal(found.estimate[:2], both.estimate[:2])
+    assert torch.equal(found.select(["again"]).estimate, both.select(["tuned"]).estimate)
     drawn = pd.read_csv(next((tmp_path / "figures").glob("fig07_alignment_mlt*.csv")))
     assert set(drawn["model"]) == {"base", "again"}
 
@@ -642,6 +784,7 @@ def test_stage_keeps_models_that_were_not_asked_for(stage, artefact, folders, tm
         (["--site", "hook_mlp_out"], "site was hook_resid_post, now hook_mlp_out"),
         (["--split", "dev"], "split was None, now dev"),
         (["--pooling", "last"], "pooling was mean, now last"),
+        (["--sinks", "keep"], "sinks was drop, now keep"),
         (["--against", "eng", "kat"], "against was eng, now eng kat"),
     ],
 )
@@ -682,13 +825,13 @@ def test_stage_measures_again_when_the_weights_change(stage, artefact, folders, 
         weights.write_bytes(kept)
     after = AlignmentCurves.load(artefact)
     assert after.infos[0].fingerprint != before.infos[0].fingerprint
-    assert not torch.equal(after.cosine, before.cosine)
+    assert not torch.equal(after.estimate, before.estimate)
 
 
 @pytest.mark.parametrize(
     ("more", "lang", "message"),
     [
-        ([], "mtl", "error: unknown language 'mtl'"),
+        ([], "nlt", "error: unknown language 'nlt'"),
         (["--against", "mlt"], "mlt", "error: Alignment compares a language with others, each"),
         (["--against", "swe"], "mlt", "error: the embedded corpus has no language 'swe'"),
         (["--models", "a/x", "b/x"], "mlt", "error: Every model needs a label of its own; x"),
@@ -730,9 +873,9 @@ def test_stage_measures_runs_beside_their_base(stage, artefact, runs, folders):
         with with_subnetworks(model, runs[name]):
             expected.append(measure_alignment(model, parallel, **options))
     for m, alone in enumerate(expected):
-        assert torch.equal(curves.cosine[m : m + 1], alone.cosine)
-    assert not torch.equal(curves.cosine[0], curves.cosine[1])
-    assert not torch.equal(curves.cosine[1], curves.cosine[2])
+        assert torch.equal(curves.estimate[m : m + 1], alone.estimate)
+    assert not torch.equal(curves.estimate[0], curves.estimate[1])
+    assert not torch.equal(curves.estimate[1], curves.estimate[2])
 
 
 def test_stage_takes_runs_by_name_folder_and_label(stage, artefact, runs, folders, tmp_path):
@@ -742,7 +885,7 @@ def test_stage_takes_runs_by_name_folder_and_label(stage, artefact, runs, folder
     assert stage("--against", "eng", *named, "--models", str(folders / "tuned")) == 0
     curves = AlignmentCurves.load(artefact)
     assert curves.models == ("base", "target", "noise", "elsewhere", "tuned")
-    assert torch.equal(curves.cosine[2], curves.cosine[3])
+    assert torch.equal(curves.estimate[2], curves.estimate[3])
 
 
 def test_stage_knows_the_base_by_its_weights_whatever_its_label(stage, artefact, runs, caplog):
@@ -750,13 +893,13 @@ def test_stage_knows_the_base_by_its_weights_whatever_its_label(stage, artefact,
     assert stage("--against", "eng") == 0
     first = AlignmentCurves.load(artefact)
     # A value that no measurement gives shows where the numbers come from.
-    dataclasses.replace(first, retrieval=torch.full_like(first.retrieval, 0.123)).save(artefact)
+    dataclasses.replace(first, n_sinks=torch.full_like(first.n_sinks, 123)).save(artefact)
     assert stage("--against", "eng", "--runs", "source=target") == 0
     curves = AlignmentCurves.load(artefact)
     assert "base is measured already" in caplog.text
     assert curves.models == ("base", "source")
     assert list(curves.provenance["measured"]) == ["base", "source"]
-    assert (curves.retrieval[0] == 0.123).all() and not (curves.retrieval[1] == 0.123).any()
+    assert (curves.n_sinks[0] == 123).all() and not (curves.n_sinks[1] == 123).any()
 
 
 def test_stage_refuses_a_run_of_another_base_before_it_measures(

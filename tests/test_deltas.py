@@ -702,7 +702,7 @@ def test_stage_compares_two_folders(stage, base_folder, full_run, paths, caplog)
     ("argv", "message"),
     [
         ([], "error: Name the language of the run, e.g. --lang mlt"),
-        (["--lang", "mtl"], "error: unknown language 'mtl'"),
+        (["--lang", "nlt"], "error: unknown language 'nlt'"),
         (["--lang", "slk"], "error: There is no finished run 'target' of slk in"),
         (["--lang", "slk"], " --lang slk --method target`"),
         (["--lang", "mlt", "--run", "tagret"], "Did you mean target?"),

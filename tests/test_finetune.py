@@ -443,7 +443,7 @@ def test_main_refuses_contradictions_all_at_once_before_any_work(place, refused)
 
 
 def test_main_refuses_an_unknown_language(refused):
-    assert "unknown language 'mtl'" in refused(lang="mtl")
+    assert "unknown language 'nlt'" in refused(lang="nlt")
     assert "unknown language 'enk'" in refused(against="enk")
 
 
@@ -457,7 +457,7 @@ def test_finetune_refuses_what_does_not_fit(tmp_path):
     with pytest.raises(LseError, match="Method target needs neurons"):
         finetune_language(model, TRAINING, language="mlt", validation=VALIDATION)
     with pytest.raises(LanguageError, match="unknown language"):
-        finetune_language(model, TRAINING, language="mtl", validation=VALIDATION)
+        finetune_language(model, TRAINING, language="nlt", validation=VALIDATION)
     with pytest.raises(LseError, match="There is no fine-tuning method 'all'"):
         tune(model, method="all", folder=tmp_path)
 

@@ -482,8 +482,8 @@ def test_run_without_counts_says_which_stage_makes_them(runs):
         lape.run(lape.Config(model="toy", root=nowhere))
     with pytest.raises(ArtifactError, match="counts of deu eng in .*Found: afr lit mlt slk slv"):
         lape.run(config_of(runs, langs=("mlt", "deu", "eng")))
-    with pytest.raises(LanguageError, match="unknown language .mtl.*Did you mean .*mlt"):
-        lape.run(config_of(runs, langs=("mtl", "slk")))
+    with pytest.raises(LanguageError, match="unknown language .nlt.*Did you mean .*mlt"):
+        lape.run(config_of(runs, langs=("nlt", "slk")))
 
 
 def test_main_reports_bad_input_in_one_line_and_status_2(runs, capsys):

@@ -1,5 +1,7 @@
 """Tiny random-weight models of each supported family, loaded from local folders."""
 
+import functools
+
 import pytest
 import torch
 import transformers
@@ -7,43 +9,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.loading import load_model
+from scripts.compatibility import _tiny
+from scripts.compatibility._tiny import D_MLP, D_MODEL, VOCAB, tiny_config
 
-D_MODEL, D_MLP, N_LAYERS, VOCAB = 16, 24, 3, 40
+__all__ = ["D_MLP", "D_MODEL", "VOCAB", "folders", "ids", "load", "tiny_hf", "tiny_tokenizer"]
 
-_COMMON = {
-    "vocab_size": VOCAB,
-    "hidden_size": D_MODEL,
-    "num_hidden_layers": N_LAYERS,
-    "num_attention_heads": 2,
-    "max_position_embeddings": 64,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
-_ROTARY = _COMMON | {"intermediate_size": D_MLP, "num_key_value_heads": 1}
-
-
-def _plain(config_class, **changes):
-    return lambda: config_class(**_COMMON | changes)
-
-
-def _rotary(config_class, **changes):
-    return lambda: config_class(**_ROTARY | changes)
-
-
-CONFIGS = {
-    "llama": _rotary(transformers.LlamaConfig, mlp_bias=True),
-    "mistral": _rotary(transformers.MistralConfig, sliding_window=None),
-    "qwen3": _rotary(transformers.Qwen3Config, head_dim=8),
-    "gemma": _rotary(transformers.GemmaConfig, head_dim=8),
-    "phi3": _rotary(transformers.Phi3Config),
-    "gpt2": _plain(transformers.GPT2Config, n_inner=D_MLP),
-    "opt": _plain(transformers.OPTConfig, ffn_dim=D_MLP, word_embed_proj_dim=D_MODEL),
-    "gpt_neox": _plain(transformers.GPTNeoXConfig, intermediate_size=D_MLP),
-    # BLOOM has no width of its own for the MLP: always 4 d_model.
-    "bloom": _plain(transformers.BloomConfig),
-}
-FAMILIES = tuple(CONFIGS)
+N_LAYERS = 3
+FAMILIES = ("llama", "mistral", "qwen3", "gemma", "phi3", "gpt2", "opt", "gpt_neox", "bloom")
+CONFIGS = {name: functools.partial(tiny_config, name, n_layers=N_LAYERS) for name in FAMILIES}
+tiny_hf = functools.partial(_tiny.tiny_hf, n_layers=N_LAYERS)
 
 
 def tiny_tokenizer():
@@ -58,18 +32,6 @@ def tiny_tokenizer():
         eos_token="</s>",
         unk_token="<unk>",
     )
-
-
-def tiny_hf(family, *, seed=0):
-    """Random weights, large enough that biases, gates and attention all matter."""
-    torch.manual_seed(seed)
-    hf = transformers.AutoModelForCausalLM.from_config(
-        CONFIGS[family](), attn_implementation="eager"
-    )
-    with torch.no_grad():
-        for weight in hf.parameters():
-            weight.normal_(std=0.3)
-    return hf.eval()
 
 
 @pytest.fixture(scope="session")

@@ -2,20 +2,21 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import pandas as pd
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from lse_interp.analysis.constants import BATCH_SIZE, N_BOOTSTRAP, POOLING, SITE
-from lse_interp.analysis.cosine import pair_cosine, retrieval_at_1, shuffled_cosine
-from lse_interp.analysis.sentence_vectors import check_options, embed
+from lse_interp.analysis.constants import BATCH_SIZE, N_BOOTSTRAP, POOLING, SINKS, SITE
+from lse_interp.analysis.cosine import STATISTICS, VECTORS, compare_sentences
+from lse_interp.analysis.sentence_vectors import check_options, embed_counting_sinks
 from lse_interp.artifacts.model_table import ModelTable
 from lse_interp.artifacts.provenance import provenance
 from lse_interp.core.cli import progress
-from lse_interp.core.errors import CorpusError, LanguageError, LseError, MismatchError, near_misses
+from lse_interp.core.errors import CorpusError, LanguageError, LseError, MismatchError
 from lse_interp.core.languages import PAPER_REFERENCE, lookup
 from lse_interp.core.statistics import bootstrap_interval
 from lse_interp.data.parallel import ParallelText
@@ -25,28 +26,35 @@ from lse_interp.models.info import ModelInfo
 __all__ = ["AlignmentCurves", "alignment_report", "alignment_setup", "measure_alignment"]
 
 
-_CURVES = ("cosine", "low", "high", "shuffled", "retrieval")
-_AVERAGED = ("cosine", "shuffled", "gap", "retrieval")
-_SETUP = ("language", "against", "site", "pooling", "n_sentences", "text", "n_bootstrap", "seed")
+_AXES = ("model", "vectors", "statistic", "lang", "layer")
+_LIMITS = {"cosine": (-1, 1), "shuffled": (-1, 1), "gap": (-2, 2), "retrieval": (0, 1)}
+_SETUP = (
+    *("language", "against", "site", "pooling", "sinks"),
+    *("n_sentences", "text", "n_bootstrap", "seed"),
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AlignmentCurves(ModelTable):
     """How close sentences of one language lie to their translations, per model and layer.
 
-    Values at `[m, k, l]` belong to `models[m]`, `against[k]` and layer l, 0 at the input. Select
-    models by label: `curves.select(["target"])`.
+    Values at `[m, v, s, k, l]` belong to `models[m]`, `VECTORS[v]` (centred, raw), `STATISTICS[s]`
+    (cosine, shuffled, gap, retrieval), `against[k]` and layer l, 0 at the input. Select by label:
+    `curves.select(["target"])`, `curves.curve("gap", vectors="raw")`.
 
     Raises:
         MismatchError: shapes that disagree, values out of range, or models of unequal depth.
     """
 
     KIND = "alignment_curves"
-    AXES: ClassVar = dict.fromkeys(_CURVES, ("model", "lang", "layer"))
+    AXES: ClassVar = {
+        **dict.fromkeys(("estimate", "low", "high"), _AXES),
+        "n_sinks": ("model", "lang", "layer"),
+    }
     META = ("models", "infos", *_SETUP, "provenance")
     READ: ClassVar = {"infos": ModelInfo.from_dict}
     LABELS = ("models", "infos")
-    VALUES = _CURVES
+    VALUES = ("estimate", "low", "high", "n_sinks")
     SETUP = _SETUP
 
     models: tuple[str, ...]
@@ -59,21 +67,21 @@ class AlignmentCurves(ModelTable):
     """ISO 639-3 codes of the languages compared with."""
     site: str
     pooling: str
+    sinks: str
+    """What happened to positions of massive norm: `drop` or `keep`."""
     n_sentences: int
     text: str
     """Hash of the sentences in all languages."""
     n_bootstrap: int
     seed: int
-    cosine: Float64[Tensor, "model lang layer"]
-    """Mean cosine of matching sentences, in [-1, 1]."""
-    low: Float64[Tensor, "model lang layer"]
-    """Lower end of the 95 % bootstrap interval of `cosine`."""
-    high: Float64[Tensor, "model lang layer"]
-    """Upper end of that interval."""
-    shuffled: Float64[Tensor, "model lang layer"]
-    """Mean cosine of sentences that do not match; see `shuffled_cosine`."""
-    retrieval: Float64[Tensor, "model lang layer"]
-    """Share of sentences whose translation is the nearest neighbour, in [0, 1]."""
+    estimate: Float64[Tensor, "model vectors statistic lang layer"]
+    """Means over sentences; see `cosine.compare_sentences`."""
+    low: Float64[Tensor, "model vectors statistic lang layer"]
+    """Lower ends of the 95 % bootstrap intervals over sentences."""
+    high: Float64[Tensor, "model vectors statistic lang layer"]
+    """Upper ends of those intervals."""
+    n_sinks: Int64[Tensor, "model lang layer"]
+    """Positions of massive norm in the sentences of both languages."""
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -82,48 +90,53 @@ class AlignmentCurves(ModelTable):
     @property
     def layers(self) -> tuple[int, ...]:
         """The layers, 0 at the input."""
-        return tuple(range(self.cosine.shape[-1]))
-
-    @property
-    def gap(self) -> Float64[Tensor, "model lang layer"]:
-        """What matching sentences have in common beyond others: `cosine` - `shuffled`."""
-        return self.cosine - self.shuffled
+        return tuple(range(self.estimate.shape[-1]))
 
     @property
     def fingerprints(self) -> tuple[str | None, ...]:
         """Hash of the weights of each model."""
         return tuple(info.fingerprint for info in self.infos)
 
-    def to_frame(self) -> pd.DataFrame:
-        """List every value: one row per model, language and layer.
-
-        Columns: model, language, against, layer, cosine, low, high, shuffled, gap, retrieval.
-        """
-        index = pd.MultiIndex.from_product(
-            [self.models, [self.language], self.against, self.layers],
-            names=["model", "language", "against", "layer"],
-        )
-        names = ("cosine", "low", "high", "shuffled", "gap", "retrieval")
-        values = {name: getattr(self, name).flatten().numpy() for name in names}
-        return pd.DataFrame(values, index=index).reset_index()
-
-    def layer_average(self, value: str = "cosine") -> pd.DataFrame:
-        """Average over layers, in percent: a row per model, a column per language, and `mean`.
-
-        Args:
-            value: `cosine`, `shuffled`, `gap` or `retrieval`.
+    def curve(
+        self, statistic: str, *, vectors: str = "centred"
+    ) -> Float64[Tensor, "model lang layer"]:
+        """Select a statistic of centred or raw vectors.
 
         Raises:
-            LseError: another value.
-
-        Source: paper, appendix D, Tables 27 to 38 (`cosine`).
+            LseError: another name.
         """
-        if value not in _AVERAGED:
-            raise LseError(
-                f"`value` must be one of {', '.join(_AVERAGED)}; got {value!r}. "
-                f"{near_misses(value, _AVERAGED)}"
-            )
-        percent = 100 * getattr(self, value).mean(dim=-1).numpy()
+        for name, known in ((statistic, STATISTICS), (vectors, VECTORS)):
+            if name not in known:
+                raise LseError(f"Curves are {', '.join(known)}; got {name!r}.")
+        return self.estimate[:, VECTORS.index(vectors), STATISTICS.index(statistic)]
+
+    def to_frame(self) -> pd.DataFrame:
+        """List every value: one row per model, kind of vectors, language and layer.
+
+        Columns: model, language, against, vectors, layer, and each statistic with its interval
+        (cosine, cosine_low, cosine_high, ...).
+        """
+        index = pd.MultiIndex.from_product(
+            [self.models, [self.language], VECTORS, self.against, self.layers],
+            names=["model", "language", "vectors", "against", "layer"],
+        )
+        ends = {"": self.estimate, "_low": self.low, "_high": self.high}
+        values = {
+            f"{name}{end}": tensor[:, :, place].flatten().numpy()
+            for place, name in enumerate(STATISTICS)
+            for end, tensor in ends.items()
+        }
+        return pd.DataFrame(values, index=index).reset_index()
+
+    def layer_average(self, statistic: str = "cosine", *, vectors: str = "centred") -> pd.DataFrame:
+        """Average over layers, in percent: a row per model, a column per language, and `mean`.
+
+        Raises:
+            LseError: see `curve`.
+
+        Source: paper, appendix D, Tables 27 to 38 (`cosine` of `raw` vectors).
+        """
+        percent = 100 * self.curve(statistic, vectors=vectors).mean(dim=-1).numpy()
         table = pd.DataFrame(percent, index=list(self.models), columns=list(self.against))
         return table.assign(mean=table.mean(axis=1)).rename_axis("model")
 
@@ -136,6 +149,7 @@ def measure_alignment(
     against: Sequence[str] = (),
     site: str = SITE,
     pooling: str = POOLING,
+    sinks: str = SINKS,
     batch_size: int = BATCH_SIZE,
     n_bootstrap: int = N_BOOTSTRAP,
     seed: int = 0,
@@ -150,6 +164,7 @@ def measure_alignment(
             the paper's nine that `parallel` has.
         site: `hook_resid_post`, `hook_mlp_out` or `mlp.hook_post`, read in every layer.
         pooling: `mean` over the text tokens, or `last`.
+        sinks: `drop` leaves positions of massive norm out, `keep` pools them; see `embed`.
         batch_size: sentences per forward pass; changes results only by rounding.
         n_bootstrap: resamples behind the intervals, at least 1.
         seed: seed of the resamples.
@@ -170,16 +185,10 @@ def measure_alignment(
         models = {models.name: models}
     if not models:
         raise LseError("Nothing to measure; give at least one model.")
-    check_options(site=site, pooling=pooling, batch_size=batch_size)
-    setup = alignment_setup(
-        parallel,
-        lang=lang,
-        against=against,
-        site=site,
-        pooling=pooling,
-        n_bootstrap=n_bootstrap,
-        seed=seed,
-    )
+    settings: dict[str, Any] = {"site": site, "pooling": pooling, "sinks": sinks}
+    check_options(**settings, batch_size=batch_size)
+    settings |= {"n_bootstrap": n_bootstrap, "seed": seed}
+    setup = alignment_setup(parallel, lang=lang, against=against, settings=settings)
     parts = [
         AlignmentCurves(
             models=(label,),
@@ -198,12 +207,15 @@ def alignment_setup(
     *,
     lang: str,
     against: Sequence[str],
-    site: str,
-    pooling: str,
-    n_bootstrap: int,
-    seed: int,
+    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Check a request, and return everything besides the model that the numbers depend on.
+
+    Args:
+        parallel: See `measure_alignment`, as for `lang` and `against`.
+        lang: The language.
+        against: The languages to compare with.
+        settings: Site, pooling, sinks, n_bootstrap and seed.
 
     Raises:
         LanguageError: See `measure_alignment`.
@@ -232,30 +244,39 @@ def alignment_setup(
     return {
         "language": lang,
         "against": others,
-        "site": site,
-        "pooling": pooling,
         "n_sentences": len(parallel),
         "text": parallel.digest((lang, *others)),
-        "n_bootstrap": n_bootstrap,
-        "seed": seed,
+        **settings,
     }
 
 
 def alignment_report(curves: AlignmentCurves) -> str:
-    """Write the cosine, the gap, and the means of control and retrieval, in percent."""
-    means = {value: curves.layer_average(value)["mean"] for value in ("shuffled", "retrieval")}
+    """Write the centred cosine of every language, the means of all statistics, and the sinks."""
+    kinds = [(vectors, name) for vectors in VECTORS for name in STATISTICS]
+    means = {kind: curves.layer_average(kind[1], vectors=kind[0])["mean"] for kind in kinds}
     return "\n".join(
         [
-            f"Cosine of {curves.n_sentences} {lookup(curves.language).name} sentences with their "
-            f"translations, in percent, averaged over {len(curves.layers)} layers ({curves.site}, "
-            f"{curves.pooling} pooling):",
+            f"Centred cosine of {curves.n_sentences} {lookup(curves.language).name} sentences with "
+            f"their translations, in percent, averaged over {len(curves.layers)} layers "
+            f"({curves.site}, {curves.pooling} pooling):",
             _text(curves.layer_average().T),
-            "Gap: the same less the cosine of sentences that do not match, which training can "
-            "move as well:",
-            _text(curves.layer_average("gap").T),
-            "Means over languages:",
-            _text(pd.DataFrame(means)),
+            "Means over languages. Centred: without the mean of each language. Shuffled: of "
+            "sentences that do not match. Gap: cosine less shuffled. By chance retrieval is "
+            f"{100 / curves.n_sentences:.2f}.",
+            _text(pd.DataFrame(means).T),
+            *map(partial(_sinks, curves), curves.models),
         ]
+    )
+
+
+def _sinks(curves: AlignmentCurves, model: str) -> str:
+    """Say how many positions of massive norm there are, and in which layers."""
+    counts = curves.n_sinks[curves.position(model)]
+    layers = counts.any(dim=0).nonzero().flatten().tolist()
+    found = f"up to {counts.max()}, in layers {', '.join(map(str, layers))}" if layers else "none"
+    return (
+        f"{model}: positions of massive norm in the sentences of two languages (--sinks "
+        f"{curves.sinks}): {found}."
     )
 
 
@@ -268,22 +289,19 @@ def _measure(
     batch_size: int,
 ) -> dict[str, Any]:
     """Compare the vectors of one language with those of others; one model, so `model` is 1."""
-
-    def vectors(code: str) -> Float[Tensor, "layer sentence d_model"]:
-        options = {"site": setup["site"], "pooling": setup["pooling"], "batch_size": batch_size}
-        return embed(model, parallel.sentences[code], **options)
-
-    own = vectors(setup["language"])
-    rows: dict[str, list[Tensor]] = {name: [] for name in _CURVES}
-    for code in progress(setup["against"], desc=label, unit="language"):
-        other = vectors(code)
-        pairs = pair_cosine(own, other)
-        low, high = bootstrap_interval(pairs, n_bootstrap=setup["n_bootstrap"], seed=setup["seed"])
-        control, retrieval = shuffled_cosine(own, other), retrieval_at_1(own, other)
-        values = (pairs.mean(dim=-1), low, high, control, retrieval)
-        for name, value in zip(_CURVES, values, strict=True):
-            rows[name].append(value)
-    return {name: torch.stack(values)[None] for name, values in rows.items()}
+    options = {name: setup[name] for name in ("site", "pooling", "sinks")}
+    embedded = (
+        embed_counting_sinks(model, parallel.sentences[code], batch_size=batch_size, **options)
+        for code in progress((setup["language"], *setup["against"]), desc=label, unit="language")
+    )
+    own, rows = next(embedded), []
+    for other in embedded:
+        values = compare_sentences(own.vectors, other.vectors)
+        interval = bootstrap_interval(values, n_bootstrap=setup["n_bootstrap"], seed=setup["seed"])
+        rows.append((values.mean(dim=-1), *interval, own.n_sinks + other.n_sinks))
+    # The language is the last axis but one.
+    stacked = [torch.stack(parts, dim=-2)[None] for parts in zip(*rows, strict=True)]
+    return dict(zip(AlignmentCurves.VALUES, stacked, strict=True))
 
 
 def _about(model: HookedModel, parallel: ParallelText) -> dict[str, Any]:
@@ -301,25 +319,33 @@ def _text(table: pd.DataFrame) -> str:
 
 
 def _check_curves(curves: AlignmentCurves) -> None:
-    shape = (len(curves.models), len(curves.against), curves.cosine.shape[-1])
-    for name in _CURVES:
-        found = getattr(curves, name)
-        if tuple(found.shape) != shape or 0 in shape:
+    n_models, n_layers = len(curves.models), curves.estimate.shape[-1]
+    sizes = {
+        "model": n_models,
+        "vectors": len(VECTORS),
+        "statistic": len(STATISTICS),
+        "lang": len(curves.against),
+        "layer": n_layers,
+    }
+    for name, axes in curves.AXES.items():
+        shape, found = [sizes[axis] for axis in axes], list(getattr(curves, name).shape)
+        if found != shape or 0 in shape:
             raise MismatchError(
-                f"`{name}` should be [model lang layer] = {list(shape)}, none of them 0; got "
-                f"{list(found.shape)}."
+                f"`{name}` should be [{' '.join(axes)}] = {shape}, none of them 0; got {found}."
             )
-        lowest, tolerance = (0.0 if name == "retrieval" else -1.0), 1e-9
-        if not bool(((found >= lowest - tolerance) & (found <= 1 + tolerance)).all()):
+    for statistic, (lowest, highest) in _LIMITS.items():
+        values = curves.estimate[:, :, STATISTICS.index(statistic)]
+        if not bool(((values >= lowest - 1e-9) & (values <= highest + 1e-9)).all()):
             raise MismatchError(
-                f"`{name}` must be in [{lowest:g}, 1]; got {found.min():g} to {found.max():g}."
+                f"`{statistic}` must be in [{lowest}, {highest}]; got {values.min():g} to "
+                f"{values.max():g}."
             )
-    if bool((curves.low > curves.high).any()):
+    if not bool((curves.low <= curves.high).all()):
         raise MismatchError("`low` must not lie above `high`.")
     curves.check_models()
     depths = [info.n_layers for info in curves.infos]
-    if depths != [shape[-1]] * shape[0]:
+    if depths != [n_layers] * n_models:
         raise MismatchError(
-            f"Curves of {shape[-1]} layers need {shape[0]} models of that depth; got depths "
+            f"Curves of {n_layers} layers need {n_models} models of that depth; got depths "
             f"{depths}. Compare models of one depth."
         )

@@ -4,7 +4,16 @@ from typing import Final
 
 from lse_interp.core.cli import SentenceArgs
 
-__all__ = ["AGAINST", "BATCH_SIZE", "N_BOOTSTRAP", "N_CONTROLS", "N_SENTENCES", "POOLING", "SITE"]
+__all__ = [
+    "AGAINST",
+    "BATCH_SIZE",
+    "N_BOOTSTRAP",
+    "N_CONTROLS",
+    "N_SENTENCES",
+    "POOLING",
+    "SINKS",
+    "SITE",
+]
 
 AGAINST = ("eng",)
 """Languages in which a comparison looks for forgetting."""
@@ -26,3 +35,6 @@ SITE: Final = "hook_resid_post"
 
 POOLING: Final = "mean"
 """How the text tokens of a sentence become one vector."""
+
+SINKS: Final = "drop"
+"""What happens to positions of massive norm, which carry no sentence."""

@@ -36,7 +36,7 @@ def ablate(
     """Hold neurons at one value in every forward pass inside a `with` block.
 
         with lse.ablate(model, neurons, "cym"):
-            ids = model.hf.generate(**model.to_tokens("Mae'r"), max_new_tokens=20)
+            text = model.generate("Mae'r", max_new_tokens=20)
 
     At `mlp.hook_post` with 0, this removes what a neuron adds to the residual stream, as if its
     column of the down projection were zero.
@@ -61,7 +61,7 @@ def ablate(
     """
     if isinstance(to, ActivationCounts):
         site = site or to.site
-        to = to.activation_sum / to.n_tokens
+        to = to.mean
     if isinstance(to, Tensor):
         _check_grid("`to`", to, model)
 

@@ -8,7 +8,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from lse_interp.core.errors import LseError
-from lse_interp.core.languages import LANGUAGES, lookup
+from lse_interp.core.languages import UNKNOWN, describe, lookup
 from lse_interp.core.statistics import mantel_p_value
 
 __all__ = ["RelatedSummary", "compare_relatives", "relation"]
@@ -36,14 +36,14 @@ def relation(language: str, other: str) -> str:
 
     Returns:
         `branch` (same branch of a family), `family` (same family, another branch), `none`, or
-        `unknown` if a code is not in `core.languages`.
+        `unknown` if the family of one is.
 
     >>> relation("slk", "slv"), relation("slk", "lit"), relation("slk", "ekk")
     ('branch', 'family', 'none')
     """
-    a, b = LANGUAGES.get(language), LANGUAGES.get(other)
-    if a is None or b is None:
-        return "unknown"
+    a, b = describe(language), describe(other)
+    if UNKNOWN in (a.family, b.family):
+        return UNKNOWN
     if a.family != b.family:
         return "none"
     return "branch" if a.branch == b.branch else "family"
@@ -62,17 +62,20 @@ def compare_relatives(
 
     Args:
         similarity: symmetric, finite; the diagonal is not used.
-        languages: codes in the order of both axes.
+        languages: codes in the order of both axes; those of an unknown family are left out.
         n_permutations: at least 1.
         seed: at least 0.
 
     Raises:
-        LanguageError: a code that is not in `core.languages`.
+        LanguageError: an unknown language.
         LseError: no pair in one branch, or no other pair.
     """
-    places = [(lookup(code).family, lookup(code).branch) for code in languages]
+    records = [lookup(code) for code in languages]
+    known = [at for at, record in enumerate(records) if record.family != UNKNOWN]
+    similarity = similarity[known][:, known]
+    places = [(records[at].family, records[at].branch) for at in known]
     same_branch = torch.tensor([[a == b for b in places] for a in places])
-    first, second = torch.triu_indices(len(languages), len(languages), offset=1)
+    first, second = torch.triu_indices(len(known), len(known), offset=1)
     related, values = same_branch[first, second], similarity[first, second]
     n_related, n_other = int(related.sum()), int((~related).sum())
     if not n_related or not n_other:

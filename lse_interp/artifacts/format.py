@@ -213,10 +213,17 @@ def _parsed(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _unreadable(path: Path, error: Exception) -> ArtifactError:
-    size = path.stat().st_size if path.exists() else 0
+    content = path.read_bytes() if path.is_file() else b""
+    # In safetensors, a header in JSON follows the 8 bytes that say how long it is.
+    if len(content) > 8 and content[8:9] != b"{":
+        return ArtifactError(
+            f"{path} cannot be read as an artefact of lse_interp: another program wrote it. "
+            "Neurons saved with torch are read by `--masks` (`NeuronSets.from_masks`), counts of "
+            "another project by `lse lape --counts FOLDER` (`ActivationCounts.from_counts`)."
+        )
     return ArtifactError(
         f"{path} cannot be read as an artefact; it is truncated or not safetensors "
-        f"({size} bytes; {error}). Delete it and run the command that writes it again."
+        f"({len(content)} bytes; {error}). Delete it and run the command that writes it again."
     )
 
 

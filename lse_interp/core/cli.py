@@ -63,7 +63,7 @@ class CorpusArgs:
 
     corpus: str = "embedded"
     """`embedded`, `glotcc`, a file or folder (txt, jsonl, json, csv, tsv, parquet, arrow, packed
-    or not; `{lang}` in the path becomes the language code), or
+    or not; `{lang}` in the path is the language in any spelling: cym, cy, cym_Latn, welsh), or
     `hf:<dataset>?config=...&split=...&field=...`."""
     split: Annotated[str | None, tyro.conf.arg(name="split")] = None
     """Split of the corpus; each corpus has its own default."""

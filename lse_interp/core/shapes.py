@@ -18,6 +18,8 @@ AXES: dict[str, str] = {
     "shard": "consecutive pieces of a corpus, counted separately",
     "vocab": "entries of the tokenizer",
     "model": "models compared, by label",
+    "vectors": "how sentence vectors are read: centred, raw",
+    "statistic": "what is measured of them: cosine, shuffled, gap, retrieval",
     "ablated": "languages whose neurons are switched off",
     "measured": "languages whose loss is measured",
     "projection": "gate, up, down, in this order; up, down where there is no gate",

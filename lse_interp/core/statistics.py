@@ -110,26 +110,26 @@ def bootstrap_p_value(
 
 
 def bootstrap_interval(
-    values: Float64[Tensor, "layer sentence"],
+    values: Float64[Tensor, "*batch sentence"],
     *,
     n_bootstrap: int = 1000,
     seed: int = 0,
     confidence: float = 0.95,
-) -> tuple[Float64[Tensor, " layer"], Float64[Tensor, " layer"]]:
+) -> tuple[Float64[Tensor, "*batch"], Float64[Tensor, "*batch"]]:
     """Bound the mean over sentences by a percentile bootstrap.
 
-    Sentences are drawn with replacement, the same draws in every layer, and for every `values` of
+    Sentences are drawn with replacement, the same draws in every row, and for every `values` of
     as many sentences under one seed. Sentences are taken to be independent; where they share
     clauses the interval is too narrow.
 
     Args:
-        values: one number per layer and sentence.
+        values: one number per sentence, in any number of rows.
         n_bootstrap: number of resamples, at least 1.
         seed: seed of the resamples.
         confidence: share of resampled means inside the interval, in (0, 1).
 
     Returns:
-        The lower and the upper bound per layer.
+        The lower and the upper bound of each row.
 
     Raises:
         LseError: `n_bootstrap` or `confidence` out of range.

@@ -17,7 +17,9 @@ from lse_interp.artifacts.provenance import provenance
 from lse_interp.artifacts.stored import Stored
 from lse_interp.core.errors import MismatchError
 from lse_interp.core.languages import lookup
-from lse_interp.models.info import ModelInfo
+from lse_interp.counting.count_settings import CountSettings
+from lse_interp.counting.foreign_counts import read_counts
+from lse_interp.models.info import HasInfo, ModelInfo, info_of
 
 __all__ = ["ActivationCounts", "merge"]
 
@@ -37,8 +39,8 @@ class ActivationCounts(Stored):
 
     Raises:
         LanguageError: Unknown language.
-        MismatchError: Shapes disagree with each other or with the model, a count lies outside
-            0..n_tokens, or a sum is not a number.
+        MismatchError: Shapes disagree with each other or with the model, a count is negative or
+            larger than the number of tokens, or a sum is not a number.
     """
 
     KIND = "activation_counts"
@@ -53,10 +55,10 @@ class ActivationCounts(Stored):
     """Kind of site the values were read at, e.g. `mlp.hook_act`."""
     shard_n_positive: Int64[Tensor, "shard layer neuron"]
     """Text tokens at which the neuron's value was > 0."""
-    shard_activation_sum: Float64[Tensor, "shard layer neuron"]
-    """Sum of the neuron's values over text tokens."""
     shard_n_tokens: Int64[Tensor, " shard"]
     """Text tokens counted; BOS and separators are left out."""
+    shard_activation_sum: Float64[Tensor, "shard layer neuron"] | None = None
+    """Sum of the neuron's values over text tokens; None where another project saved none."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -78,9 +80,24 @@ class ActivationCounts(Stored):
         return self.shard_n_positive.sum(dim=0)
 
     @property
-    def activation_sum(self) -> Float64[Tensor, "layer neuron"]:
-        """Sum of the neuron's values, over all shards."""
-        return self.shard_activation_sum.sum(dim=0)
+    def activation_sum(self) -> Float64[Tensor, "layer neuron"] | None:
+        """Sum of the neuron's values, over all shards; None where it is not known."""
+        sums = self.shard_activation_sum
+        return None if sums is None else sums.sum(dim=0)
+
+    @property
+    def mean(self) -> Float64[Tensor, "layer neuron"]:
+        """Mean of the neuron's values over text tokens.
+
+        Raises:
+            MismatchError: The sums are not known.
+        """
+        if self.activation_sum is None:
+            raise MismatchError(
+                f"The counts of {self.language} hold no sums of activations, so no means are "
+                "known. Count with `lse activations`, which keeps sums."
+            )
+        return self.activation_sum / self.n_tokens
 
     @property
     def probability(self) -> Float64[Tensor, "layer neuron"]:
@@ -112,7 +129,10 @@ class ActivationCounts(Stored):
         return r
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a row per neuron: language, layer, neuron, n_positive, probability, mean."""
+        """Return a row per neuron: language, layer, neuron, n_positive, probability, mean.
+
+        `mean` is NaN where sums are not known.
+        """
         n_layers, d_mlp = self.n_positive.shape
         return pd.DataFrame(
             {
@@ -121,8 +141,47 @@ class ActivationCounts(Stored):
                 "neuron": np.tile(np.arange(d_mlp), n_layers),
                 "n_positive": self.n_positive.flatten().numpy(),
                 "probability": self.probability.flatten().numpy(),
-                "mean": (self.activation_sum / self.n_tokens).flatten().numpy(),
+                "mean": np.nan if self.activation_sum is None else self.mean.flatten().numpy(),
             }
+        )
+
+    @classmethod
+    def from_counts(
+        cls,
+        source: str | Path | Mapping[str, Any],
+        *,
+        language: str,
+        model: ModelInfo | HasInfo,
+        site: str = CountSettings.site,
+        prefix: str | Path | Mapping[str, Any] | None = None,
+    ) -> "ActivationCounts":
+        """Read counts that another project saved; see `counting.foreign_counts` for the layouts.
+
+        Sums of activations are not read: projects differ in which tokens they sum over.
+
+        Args:
+            source: A file that torch wrote, or `.npz`; or a dict, such as
+                `{"n": n_tokens, "over_zero": counts}` with counts [layer neuron].
+            language: In any spelling.
+            model: The model that was counted; `ModelInfo.from_config` needs no weights.
+            site: The kind of site that was counted.
+            prefix: Counts of the prompts alone, which are taken off; by default, for a file with
+                `total_tokens`, the file `prefix.<name>` in the same folder, if there is one.
+
+        Raises:
+            ArtifactError: A file that cannot be read.
+            LanguageError: Unknown language.
+            MismatchError: Other keys or shapes, or values that are no counts.
+        """
+        info = info_of(model)
+        n_tokens, n_positive = read_counts(source, model=info, prefix=prefix)
+        return cls(
+            language=lookup(language).code,
+            model=info,
+            site=site,
+            shard_n_positive=n_positive[None],
+            shard_n_tokens=torch.tensor([n_tokens]),
+            provenance=provenance(source="a dict" if isinstance(source, Mapping) else str(source)),
         )
 
     @classmethod
@@ -166,11 +225,13 @@ def merge(a: ActivationCounts, b: ActivationCounts) -> ActivationCounts:
             f"Both counts of {a.language} hold the same text, which would count twice. Merge "
             "counts of different text."
         )
+    parts = {name: (getattr(a, name), getattr(b, name)) for name in _AXES}
+    known = {name: pair for name, pair in parts.items() if not any(x is None for x in pair)}
     return ActivationCounts(
         language=a.language,
         model=a.model,
         site=a.site,
-        **{name: torch.cat([getattr(a, name), getattr(b, name)]) for name in _AXES},
+        **{name: torch.cat(pair) for name, pair in known.items()},
         provenance=provenance(merged=[a.provenance, b.provenance]),
     )
 
@@ -190,18 +251,25 @@ def _check(counts: ActivationCounts) -> None:
             f"{n_tokens.tolist()} tokens."
         )
     shape = [counts.n_shards, counts.model.n_layers, counts.model.d_mlp]
-    for name in ("shard_n_positive", "shard_activation_sum"):
-        found = list(getattr(counts, name).shape)
-        if found != shape:
+    sums = counts.shard_activation_sum
+    for name, grid in (("shard_n_positive", counts.shard_n_positive), ("activation sums", sums)):
+        if grid is not None and list(grid.shape) != shape:
             raise MismatchError(
                 f"{name} of {counts.language} should be [shard layer neuron] = {shape} for "
-                f"{counts.model.name}; got {found}."
+                f"{counts.model.name}; got {list(grid.shape)}."
             )
-    n_positive = counts.shard_n_positive
-    if bool((n_positive < 0).any() | (n_positive > n_tokens[:, None, None]).any()):
-        raise MismatchError(
-            f"A count of {counts.language} lies outside 0..n_tokens of its shard; a neuron is "
-            "active at most at every token."
-        )
-    if not bool(counts.shard_activation_sum.isfinite().all()):
+    most = n_tokens[:, None, None].expand(shape)
+    for what, wrong in (
+        ("negative", counts.shard_n_positive < 0),
+        ("larger than the number of tokens", counts.shard_n_positive > most),
+    ):
+        if n_wrong := int(wrong.sum()):
+            shard, layer, neuron = first = tuple(wrong.nonzero()[0].tolist())
+            raise MismatchError(
+                f"{n_wrong} counts of {counts.language} are {what}; the first is "
+                f"{counts.shard_n_positive[first]} of {most[first]} tokens, for neuron {neuron} of "
+                f"layer {layer} in shard {shard}. A count says at how many tokens a neuron is "
+                "active; make these again."
+            )
+    if sums is not None and not bool(sums.isfinite().all()):
         raise MismatchError(f"An activation sum of {counts.language} is not a finite number.")

@@ -13,6 +13,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,9 +24,9 @@ from lse_interp.core.errors import CorpusError, LanguageError
 from lse_interp.core.languages import PAPER_LANGUAGES, PAPER_REFERENCE, Language, lookup
 from lse_interp.data import embedded
 from lse_interp.data.hub import FLORES, HubSource, hub_sources, open_rows, read_source
-from lse_interp.data.local_files import find_files, has_files, listing
+from lse_interp.data.local_files import find_files, has_files, listing, match_paths
 from lse_interp.data.readers import as_text, read_records, read_rows, require_field
-from lse_interp.data.source_spec import parse_options
+from lse_interp.data.source_spec import parse_options, spellings
 
 __all__ = [
     "ParallelText",
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+_NTREX = ("newstest2019-src.{lang}.txt", "newstest2019-ref.{lang}.txt")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -288,7 +291,7 @@ def _reader(spec: str, split: str | None) -> tuple[_Read, _Has, str | None]:
         folder = Path(rest).expanduser()
         return (
             lambda languages: _ntrex(folder, languages),
-            lambda language: any((folder / n).is_file() for n in _ntrex_names(language)),
+            lambda language: bool(_ntrex_files(folder, language)),
             "test",
         )
     template, options = parse_options(spec, known=["field"])
@@ -351,20 +354,17 @@ def _ntrex(folder: Path, languages: list[Language]) -> dict[str, tuple[str, ...]
 
 
 def _ntrex_file(folder: Path, language: Language) -> Path:
-    names = _ntrex_names(language)
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
+    for path in _ntrex_files(folder, language):
+        return path
     raise CorpusError(
-        f"NTREX at {folder} has no {language.name}: looked for {', '.join(names)}. "
-        f"{listing(folder)}"
+        f"NTREX at {folder} has no {language.name}: looked for {' and '.join(_NTREX)} with "
+        f"{', '.join(spellings(language))} for {{lang}}. {listing(folder)}"
     )
 
 
-def _ntrex_names(language: Language) -> list[str]:
-    endings = [*language.spellings]
-    endings += [f"{code}-{language.script}" for code in language.spellings]
-    return [f"newstest2019-{role}.{ending}.txt" for ending in endings for role in ("src", "ref")]
+def _ntrex_files(folder: Path, language: Language) -> list[Path]:
+    found = (match_paths(folder, pattern, language=language) for pattern in _NTREX)
+    return list(itertools.chain.from_iterable(found))
 
 
 def _folder(

@@ -1,7 +1,9 @@
 """How a text source is written down: a target, options after `?`, the language in braces.
 
-`{lang}` is each spelling of the language, tried in turn; `{flores}`, `{glotcc}` and
-`{iso1}` for its code in FLORES+, in GlotCC and in ISO 639-1; `{split}` for the split.
+`{lang}`, `{flores}`, `{glotcc}` and `{iso1}` stand for the language, `{split}` for the split. In
+the path of a file each of the four matches any spelling that `core.languages.lookup` knows. On the
+hub, which is asked for one name at a time, `{lang}` is each usual spelling, and the others are the
+code in FLORES+, in GlotCC and in ISO 639-1.
 """
 
 import re
@@ -11,20 +13,22 @@ from urllib.parse import parse_qsl
 from lse_interp.core.errors import CorpusError, near_misses
 from lse_interp.core.languages import Language
 
-__all__ = ["expand", "names_language", "parse_options", "spellings"]
+__all__ = ["expand", "names_language", "parse_options", "pattern_of", "spellings"]
 
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
 _LANGUAGE_KEYS = ("lang", "flores", "glotcc", "iso1")
 
 
 def spellings(language: Language) -> tuple[str, ...]:
-    """Return every code that a file or folder of this language may be named by, ours first.
+    """Return the usual spellings of a language, ours first: its codes without and with a script.
 
     >>> from lse_interp.core.languages import lookup
     >>> spellings(lookup("ekk"))
-    ('ekk', 'est', 'et', 'ekk_Latn', 'ekk-Latn')
+    ('ekk', 'est', 'et', 'ekk_Latn', 'ekk-Latn', 'est_Latn', 'est-Latn')
     """
-    return tuple(dict.fromkeys((*language.spellings, language.flores, language.glotcc)))
+    scripted = [f"{code}{dash}{language.script}" for code in _heads(language) for dash in "_-"]
+    own = (*language.spellings, language.flores, language.glotcc)
+    return tuple(dict.fromkeys((*own, *scripted)))
 
 
 def names_language(template: str) -> bool:
@@ -53,13 +57,22 @@ def expand(template: str, *, language: Language, split: str | None = None) -> tu
     rows = [{"flores": language.flores, "glotcc": language.glotcc, "lang": language.code}]
     rows += [
         {"flores": f"{code}_{language.script}", "glotcc": f"{code}-{language.script}", "lang": code}
-        for code in language.spellings
-        if len(code) == 3
+        for code in _heads(language)
     ]
     rows += [{**rows[0], "lang": spelling} for spelling in spellings(language)]
     for row in rows:
         row |= {"iso1": language.iso639_1 or "", "split": split or ""}
     return tuple(dict.fromkeys(_fill(template, row, language) for row in rows))
+
+
+def pattern_of(template: str, *, language: Language, split: str | None = None) -> str:
+    """Fill in the split, and write every placeholder of the language as `{lang}`.
+
+    Raises:
+        CorpusError: a placeholder that is unknown, or a split that was not given.
+    """
+    row = dict.fromkeys(_LANGUAGE_KEYS, "{lang}") | {"split": split or ""}
+    return _fill(template, row, language)
 
 
 def parse_options(spec: str, *, known: Iterable[str]) -> tuple[str, dict[str, str]]:
@@ -82,6 +95,13 @@ def parse_options(spec: str, *, known: Iterable[str]) -> tuple[str, dict[str, st
         if not value:
             raise CorpusError(f"{spec!r}: the option {key!r} has no value. Write {key}=value.")
     return target, options
+
+
+def _heads(language: Language) -> list[str]:
+    """List the codes of three letters that make a spelling with the script behind them."""
+    if language.code.removeprefix(language.iso639_3) not in ("", f"-{language.script}"):
+        return []
+    return [head for code in language.spellings if len(head := code.split("-")[0]) == 3]
 
 
 def _fill(template: str, row: dict[str, str], language: Language) -> str:

@@ -4,15 +4,23 @@ A new spelling is one row of `MLPS`, or an argument: `load_model(..., mlp=MLPNam
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
 
 from lse_interp.core.errors import LseError, UnsupportedModelError
 from lse_interp.models.layout import BlockLayout, Layout
 
-__all__ = ["MLPS", "SUPPORTED", "HFModel", "MLPNames", "check_supported", "find_layout"]
+__all__ = [
+    "MLPS",
+    "SUPPORTED",
+    "HFModel",
+    "MLPNames",
+    "check_supported",
+    "find_layout",
+    "without_adapter",
+]
 
 # A transformers model, or peft's around one. Type checkers take any attribute of a torch module for
 # `Tensor | Module`, which theirs are not.
@@ -125,6 +133,25 @@ def check_supported(config: Any, architecture: str) -> None:
             )
 
 
+def without_adapter(hf: HFModel) -> HFModel:
+    """Return the transformers model inside a model of peft, or the model itself.
+
+    The adapters are modules of the transformers model, so it computes what peft's model does.
+
+    Raises:
+        UnsupportedModelError: The adapter is a learned prompt, which peft's model alone puts in.
+    """
+    if not hasattr(hf, "get_base_model"):
+        return hf
+    if getattr(hf.active_peft_config, "is_prompt_learning", False):
+        raise UnsupportedModelError(
+            "The adapter of this model is a learned prompt: it adds positions before the text, "
+            "for which there are no sites. Use the base model, or an adapter that changes modules, "
+            "such as LoRA."
+        )
+    return hf.get_base_model()
+
+
 def find_layout(hf: HFModel, mlp: MLPNames | None = None) -> Layout:
     """Read the layout of a transformers causal language model.
 
@@ -140,7 +167,7 @@ def find_layout(hf: HFModel, mlp: MLPNames | None = None) -> Layout:
             form that `mlp` describes.
     """
     architecture = type(hf).__name__
-    check_supported(hf.config, architecture)
+    check_supported(without_adapter(hf).config, architecture)
     prefix, blocks = _find_blocks(hf, architecture)
     found = []
     for i, block in enumerate(blocks):
@@ -156,7 +183,18 @@ def find_layout(hf: HFModel, mlp: MLPNames | None = None) -> Layout:
             f"expected one size for all. {SUPPORTED}"
         )
     d_model, d_mlp = sizes.pop()
-    return Layout(architecture, tuple(found), d_model, d_mlp)
+    # Gemma 3n (AltUp).
+    stream = getattr(hf.config.get_text_config(), "altup_active_idx", None)
+    acts = {hf.get_submodule(at.act) for at in found}
+    return Layout(
+        architecture,
+        tuple(found),
+        d_model,
+        d_mlp,
+        stream=stream,
+        # OpenAI GPT. Of an ungated MLP, the down projection reads what the module returns.
+        one_act=len(acts) < len(found) and found[0].gate is None,
+    )
 
 
 def _find_blocks(hf: HFModel, architecture: str) -> tuple[str, nn.ModuleList]:
@@ -193,19 +231,30 @@ def _find_block(block: nn.Module, path: str, mlp: MLPNames | None) -> BlockLayou
                 continue
             at = f"{path}.{container}" if container else path
             up = names.up or names.fused
-            gate = names.gate or names.fused
             down = linear[names.down]
             assert down is not None
+            norm = _sub_norm(children, down.n_in) if container else None
+            gate = names.gate or names.fused
             return BlockLayout(
                 block=path,
                 act=f"{at}.{act}",
                 gate=None if gate is None else f"{at}.{gate}",
                 up=f"{at}.{up}",
                 down=f"{at}.{names.down}",
+                post=f"{at}.{norm or names.down}",
                 up_first=names.up_first,
                 transposed=down.transposed,
                 flat=not container,
             )
+    return None
+
+
+def _sub_norm(children: Mapping[str, nn.Module], width: int) -> str | None:
+    """Name the norm between the activations of neurons and the down projection, as in BitNet."""
+    for name, child in children.items():
+        weight = getattr(child, "weight", None)
+        if "norm" in name and isinstance(weight, Tensor) and weight.shape == (width,):
+            return name
     return None
 
 
@@ -223,6 +272,9 @@ class _Linear:
 
 def _linear(module: Any) -> _Linear | None:
     """Describe a linear map; None for other modules. The one place that knows their classes."""
+    # An adapter of peft around it has `in_features` whichever way the weight is stored.
+    while hasattr(module, "base_layer"):
+        module = module.base_layer
     if hasattr(module, "in_features"):
         return _Linear(module.in_features, module.out_features, transposed=False)
     # transformers' Conv1D.

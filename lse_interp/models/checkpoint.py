@@ -10,7 +10,7 @@ import torch
 from lse_interp.core.errors import LseError, UnsupportedModelError
 from lse_interp.models.architectures import SUPPORTED, HFModel, check_supported
 
-__all__ = ["from_pretrained", "options", "read_config", "read_weights"]
+__all__ = ["from_pretrained", "options", "read_config", "read_weights", "without_weights"]
 
 
 def read_config(source: str, *, revision: str | None = None) -> Any:
@@ -29,6 +29,17 @@ def read_config(source: str, *, revision: str | None = None) -> Any:
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not hasattr(config, "auto_map"):
         raise UnsupportedModelError(f"{architecture} is not a causal language model. {SUPPORTED}")
     return config
+
+
+def without_weights(config: Any, *, dtype: str | torch.dtype | None = None) -> HFModel:
+    """Build a model from its configuration on the device `meta`, which holds shapes alone."""
+    from transformers import AutoModelForCausalLM
+
+    dtype = dtype or getattr(config, "dtype", None) or torch.float32
+    with torch.device("meta"):
+        hf = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    hf.tie_weights()
+    return hf
 
 
 def read_weights(

@@ -77,6 +77,13 @@ class HookedModel:
         if mlp is not None:
             self._check_equations()
 
+    def __repr__(self) -> str:
+        return (
+            f"HookedModel({self.name!r}: {self.layout.architecture}, {self.n_layers} layers x "
+            f"{self.d_mlp:,} neurons, d_model {self.d_model}, "
+            f"{str(self.dtype).removeprefix('torch.')} on {self.device}, backend {self.backend})"
+        )
+
     @property
     def wrapping(self) -> dict[str, Any]:
         """What wraps another copy of the model in the same way: `HookedModel(hf, **wrapping)`."""
@@ -186,8 +193,11 @@ class HookedModel:
             batch: Token ids, a mapping with `input_ids` and `attention_mask` (other keys are not
                 used), or text as in `to_tokens`. Moved to the model's device.
             hooks: `{site: fn}` with `fn(activation, site)` returning None, or a replacement of
-                the same shape (cast to the activation's dtype and device). The activation is the
-                model's own tensor, not a copy.
+                the same shape (cast to the activation's dtype and device). The activation is a
+                copy; writing to it is another way to replace it. With `grad` it is the model's
+                own tensor, to which the model may write later. A kind of site such as
+                `mlp.hook_post` stands for every layer; `parse_site(site)` tells a function which
+                one it is at.
             stop_after: Last layer needed. The pass ends once every hooked site has fired, at the
                 latest after this layer. None runs all layers.
             logits: Whether to compute and return the logits; otherwise the language-model head
@@ -202,18 +212,19 @@ class HookedModel:
                 once.
             LseError: `logits` and `stop_after` are both given, or the batch is malformed.
         """
+        hooks = self._expanded(hooks)
         self._check(hooks, stop_after=stop_after, logits=logits)
         inputs = self._inputs(batch)
         backend = self._backend(self.backend)
         if not backend.runs_hf:
             hooks = in_turn((*self._edits, hooks), stop_after=stop_after)
-        with torch.set_grad_enabled(grad), _dropout_off(self.hf):
+        with torch.inference_mode(False), torch.set_grad_enabled(grad), _dropout_off(self.hf):
             return backend.run(inputs, hooks, stop_after=stop_after, logits=logits)
 
     def collect(
         self,
         batch: Batch,
-        sites: Sequence[str],
+        sites: str | Sequence[str],
         *,
         reduce: Callable[[Tensor, str], Tensor] | None = None,
         grad: bool = False,
@@ -222,7 +233,8 @@ class HookedModel:
 
         Args:
             batch: As in `run_with_hooks`.
-            sites: Full site names.
+            sites: One site or several, each a full name, or a kind such as `mlp.hook_post` for
+                that site of every layer.
             reduce: `fn(activation, site) -> Tensor`, applied as each site fires so that the
                 full activations are never held together.
             grad: Whether to build the autograd graph.
@@ -233,7 +245,8 @@ class HookedModel:
         Raises:
             ActivationError: A site is unknown or did not fire exactly once.
         """
-        return self._gather(batch, sites, reduce=reduce, logits=False, grad=grad)[1]
+        chosen = self.layout.expand(sites)
+        return self._gather(batch, chosen, reduce=reduce, logits=False, grad=grad)[1]
 
     def run_with_cache(
         self,
@@ -248,8 +261,8 @@ class HookedModel:
 
         Args:
             batch: As in `run_with_hooks`.
-            names_filter: Which sites to keep: a full name, several, or a function that says so of
-                a name; None keeps all.
+            names_filter: Which sites to keep: one or several, as in `collect`, or a function that
+                says so of a name; None keeps all.
             grad: Whether to build the autograd graph.
 
         Returns:
@@ -263,7 +276,7 @@ class HookedModel:
         elif callable(names_filter):
             chosen = [site for site in self.sites if names_filter(site)]
         else:
-            chosen = [names_filter] if isinstance(names_filter, str) else list(names_filter)
+            chosen = self.layout.expand(names_filter)
         logits, cache = self._gather(batch, chosen, reduce=None, logits=True, grad=grad)
         assert logits is not None
         return logits, cache
@@ -293,6 +306,29 @@ class HookedModel:
         ids = token_ids(self, [text] if isinstance(text, str) else text)
         return pad(ids, prefix=self.prefix, left=self.tokenizer.padding_side == "left")[0]
 
+    def generate(self, text: str | Sequence[str], **options: Any) -> str | list[str]:
+        """Continue text; open edits apply.
+
+        Args:
+            text: One text, or several.
+            options: For transformers' `generate`, such as `max_new_tokens=20`.
+
+        Returns:
+            The continuations alone, one for one text.
+
+        Raises:
+            LseError: See `to_tokens`.
+        """
+        # Text is continued at its right end.
+        ids = token_ids(self, [text] if isinstance(text, str) else text)
+        batch = pad(ids, prefix=self.prefix, left=True)[0]
+        batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
+        with torch.no_grad():
+            found = self.hf.generate(**batch, **options)
+        new = found[:, batch["input_ids"].shape[1] :]
+        texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
+        return texts[0] if isinstance(text, str) else texts
+
     @contextlib.contextmanager
     def edits(self, edits: Mapping[str, HookFn]) -> Iterator["HookedModel"]:
         """Edit activations in every forward pass inside a `with` block.
@@ -310,10 +346,11 @@ class HookedModel:
         Raises:
             ActivationError: A site is unknown to this model.
         """
+        edits = self._expanded(edits)
         self._check(edits, stop_after=None, logits=False)
         self._edits.append(edits)
         try:
-            with hooked(self.hf, self.layout, edits):
+            with hooked(self.hf.get_submodule, self.layout, edits):
                 yield self
         finally:
             self._edits.remove(edits)
@@ -335,8 +372,9 @@ class HookedModel:
         gathered: dict[str, Tensor] = {}
 
         def keep(activation: Tensor, site: str) -> None:
-            # A copy: the model may write to its own tensor later in the pass.
-            gathered[site] = activation.clone() if reduce is None else reduce(activation, site)
+            value = activation if reduce is None else reduce(activation, site)
+            # With gradients, the model may write to its own tensor later in the pass.
+            gathered[site] = value.clone() if grad else value
 
         hooks = dict.fromkeys(sites, keep)
         self._check(hooks, stop_after=None, logits=logits)
@@ -359,6 +397,9 @@ class HookedModel:
                 "Check which projection the activation function is applied to, and in a fused "
                 "one which half."
             )
+
+    def _expanded(self, hooks: Mapping[str, HookFn]) -> dict[str, HookFn]:
+        return {site: hook for name, hook in hooks.items() for site in self.layout.expand(name)}
 
     def _check(self, hooks: Mapping[str, HookFn], *, stop_after: int | None, logits: bool) -> None:
         for site in hooks:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from lse_interp.core.errors import MismatchError
@@ -49,6 +50,36 @@ class ModelInfo:
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelInfo":
         """Rebuild from `to_dict`."""
         return cls(**values)
+
+    @classmethod
+    def from_config(cls, name: str | Path, *, revision: str | None = None) -> "ModelInfo":
+        """Describe a model from its configuration alone: no weights are read, so no fingerprint.
+
+        Args:
+            name: As in `load_model`: a local folder, a hub id, ...
+            revision: Hub branch, tag or commit.
+
+        Raises:
+            LseError: The configuration cannot be read.
+            UnsupportedModelError: An encoder, encoder-decoder, mixture-of-experts or unknown model.
+        """
+        from lse_interp.models.architectures import find_layout
+        from lse_interp.models.checkpoint import read_config, without_weights
+        from lse_interp.models.fingerprint import n_parameters
+        from lse_interp.models.loading import find_source
+
+        hf = without_weights(read_config(find_source(str(name)), revision=revision))
+        layout = find_layout(hf)
+        return cls(
+            name=str(name),
+            fingerprint=None,
+            architecture=layout.architecture,
+            n_layers=layout.n_layers,
+            d_model=layout.d_model,
+            d_mlp=layout.d_mlp,
+            n_parameters=n_parameters(hf),
+            gated=layout.gated,
+        )
 
     def require_same(self, other: "ModelInfo", *, what: str, exact: bool = False) -> None:
         """Refuse an artefact of another model.

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from lse_interp.core.errors import LseError
-from lse_interp.models.architectures import HFModel
+from lse_interp.models.architectures import HFModel, without_adapter
 
 __all__ = ["Batch", "forward_inputs"]
 
@@ -55,6 +55,6 @@ def forward_inputs(
         )
     inputs = {"input_ids": ids, "attention_mask": mask}
     # BLOOM takes no positions: its ALiBi biases come from the attention mask.
-    if "position_ids" in inspect.signature(hf.base_model.forward).parameters:
+    if "position_ids" in inspect.signature(without_adapter(hf).base_model.forward).parameters:
         inputs["position_ids"] = (mask.long().cumsum(dim=-1) - 1).clamp(min=0)
     return inputs

@@ -3,6 +3,7 @@
 A layout holds no modules, so it fits every copy of the model that it was read from.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,12 +22,14 @@ class Point:
         side: Whether the site is the module's first input or its output.
         part: First and last index (exclusive) along the last axis of the value; None for all.
         flat_in: Path of the block that folds batch and pos into one axis before this module.
+        stream: Which of several streams, the first axis of the value; None where there is one.
     """
 
     module: str
     side: Literal["input", "output"]
     part: tuple[int, int] | None = None
     flat_in: str | None = None
+    stream: int | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class BlockLayout:
         gate: The gate projection; None for an ungated MLP.
         up: The up projection; the same module as `gate` where both are one matrix.
         down: The down projection.
+        post: The module that reads the activations of neurons: the down projection, or a norm
+            before it.
         up_first: Whether such a matrix has the up half before the gate half.
         transposed: Whether the weights are stored [in out], not [out in].
         flat: Whether the block folds batch and pos into one axis before its MLP.
@@ -49,6 +54,7 @@ class BlockLayout:
     gate: str | None
     up: str
     down: str
+    post: str
     up_first: bool
     transposed: bool
     flat: bool
@@ -59,6 +65,11 @@ class BlockLayout:
         return self.gate == self.up
 
     @property
+    def paths(self) -> set[str]:
+        """Return the paths of all modules that sites name."""
+        return {self.block, self.act, self.post, *self.projections.values()}
+
+    @property
     def projections(self) -> dict[str, str]:
         """Return projection -> module path: `gate` (of a gated MLP), `up` and `down`."""
         gate = {} if self.gate is None else {"gate": self.gate}
@@ -67,12 +78,24 @@ class BlockLayout:
 
 @dataclass(frozen=True)
 class Layout:
-    """Module paths of every block, and the sizes that all blocks share."""
+    """Module paths of every block, and the sizes that all blocks share.
+
+    Attributes:
+        architecture: Class name of the model.
+        blocks: The paths of each block.
+        d_model: Width of the residual stream.
+        d_mlp: Neurons in one block.
+        stream: Where blocks pass on several streams, the one that attention and MLP read and
+            write; None where there is one.
+        one_act: Whether all blocks run the same activation module, which then names no site.
+    """
 
     architecture: str
     blocks: tuple[BlockLayout, ...]
     d_model: int
     d_mlp: int
+    stream: int | None = None
+    one_act: bool = False
 
     @property
     def n_layers(self) -> int:
@@ -89,6 +112,19 @@ class Layout:
         """The full names of all sites, layer by layer."""
         kinds = [kind for kind in SITES if self.gated or kind != "mlp.hook_pre_linear"]
         return tuple(site_name(kind, layer) for layer in range(self.n_layers) for kind in kinds)
+
+    def expand(self, names: str | Iterable[str]) -> list[str]:
+        """Write sites in full: a kind such as `mlp.hook_post` means that site of every layer."""
+        names = [names] if isinstance(names, str) else names
+        return [
+            full
+            for name in names
+            for full in (
+                [site_name(name, layer) for layer in range(self.n_layers)]
+                if name in SITES
+                else [name]
+            )
+        ]
 
     @property
     def transposed(self) -> bool:
@@ -127,18 +163,18 @@ class Layout:
             )
         at = self.blocks[layer]
         sides: dict[str, tuple[str, Literal["input", "output"]]] = {
-            "mlp.hook_pre": (at.act, "input"),
+            "mlp.hook_pre": (at.gate or at.up, "output"),
             "mlp.hook_pre_linear": (at.up, "output"),
-            "mlp.hook_act": (at.act, "output"),
-            "mlp.hook_post": (at.down, "input"),
+            "mlp.hook_act": (at.post, "input") if self.one_act else (at.act, "output"),
+            "mlp.hook_post": (at.post, "input"),
             "hook_mlp_out": (at.down, "output"),
             "hook_resid_post": (at.block, "output"),
         }
         module, side = sides[kind]
         part = None
-        if at.fused and kind == "mlp.hook_pre_linear":
-            start = self.start("up", layer=layer)
+        if at.fused and kind in ("mlp.hook_pre", "mlp.hook_pre_linear"):
+            start = self.start("gate" if kind == "mlp.hook_pre" else "up", layer=layer)
             part = (start, start + self.d_mlp)
-        return Point(
-            module, side, part, flat_in=at.block if at.flat and module != at.block else None
-        )
+        if module == at.block:
+            return Point(module, side, stream=self.stream)
+        return Point(module, side, part, flat_in=at.block if at.flat else None)

@@ -15,7 +15,7 @@ from lse_interp.models.packaged import packaged_folder
 from lse_interp.models.placement.device_map import device_map
 from lse_interp.models.tokenizer_file import read_tokenizer
 
-__all__ = ["check_model", "load_from_args", "load_model", "read_defaults"]
+__all__ = ["check_model", "find_source", "load_from_args", "load_model", "read_defaults"]
 
 
 def load_from_args(args: ModelArgs) -> HookedModel:
@@ -38,7 +38,7 @@ def check_model(args: ModelArgs) -> None:
     """
     if args.device is not None and args.device != "auto":
         _check_device(args.device)
-    read_config(_resolve(args.model), revision=args.revision)
+    read_config(find_source(args.model), revision=args.revision)
 
 
 def read_defaults(name: str | Path) -> ModelDefaults:
@@ -47,7 +47,7 @@ def read_defaults(name: str | Path) -> ModelDefaults:
     Raises:
         LseError: There is no such folder, or its defaults cannot be read.
     """
-    return ModelDefaults.read(_resolve(str(name)))
+    return ModelDefaults.read(find_source(str(name)))
 
 
 def load_model(
@@ -83,7 +83,7 @@ def load_model(
     """
     if device is not None and device != "auto":
         _check_device(device)
-    source = _resolve(str(name))
+    source = find_source(str(name))
     config = read_config(source, revision=revision)
     places = device_map(config, dtype=dtype, name=str(name), mlp=mlp) if device == "auto" else {}
     hf = read_weights(source, config, revision=revision, dtype=dtype, device_map=places)
@@ -114,7 +114,12 @@ def _check_device(device: str | torch.device) -> None:
         )
 
 
-def _resolve(name: str) -> str:
+def find_source(name: str) -> str:
+    """Return the folder of a model, or its hub id.
+
+    Raises:
+        LseError: There is no such folder.
+    """
     if (packaged := packaged_folder(name)) is not None:
         return str(packaged)
     path = Path(name).expanduser()

@@ -11,8 +11,18 @@ With x the input of the MLP of block l, and act the model's activation function:
 | `blocks.{l}.hook_mlp_out`        | down(act(g) * u)     | down(act(u)) | batch pos d_model |
 | `blocks.{l}.hook_resid_post`     | stream after block l | same         | batch pos d_model |
 
-Names follow TransformerLens, except `hook_act`, which has no hook point there. `hook_mlp_out` is
-the output of the down projection, before any norm or residual addition that follows it.
+Names follow TransformerLens, except `hook_act`, which has no hook point there. The equation
+decides, not the name: every backend gives these values. `hook_mlp_out` is the output of the down
+projection, before any norm, scale or residual addition that follows it. In post-norm models, such
+as Gemma 2, TransformerLens uses the name for what is behind them.
+
+Three families compute more than the equations say:
+
+- BitNet puts a norm before the down projection. `hook_post` is act(g) * u, before the norm.
+- Falcon-H1 scales the gate, and Gemma 3n sets small gates to zero, before the activation function.
+  `hook_pre` is gate(x), and `hook_act` is what the activation function returns.
+- Gemma 3n passes four streams from block to block. `hook_resid_post` is the one that attention and
+  MLP read and write.
 """
 
 import re

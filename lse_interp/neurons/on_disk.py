@@ -1,6 +1,8 @@
-"""The counts of a run folder, and the neurons found in them: reused, or identified and saved."""
+"""The counts in a folder, and the neurons found in them: reused, or identified and saved."""
 
 import dataclasses
+import functools
+import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,8 +14,10 @@ from lse_interp.artifacts.provenance import jsonable
 from lse_interp.artifacts.registry import writer_command
 from lse_interp.artifacts.reuse import differences, refusal, reuse_or_make
 from lse_interp.core.errors import ArtifactError
-from lse_interp.core.languages import LANGUAGES, lookup
+from lse_interp.core.languages import lookup
 from lse_interp.counting.counts import ActivationCounts
+from lse_interp.counting.foreign_counts import count_files
+from lse_interp.models.info import ModelInfo
 from lse_interp.neurons.identify import identify
 from lse_interp.neurons.selectors import SELECTORS
 from lse_interp.neurons.sets import NeuronSets
@@ -23,34 +27,46 @@ __all__ = ["CountsOnDisk", "identify_on_disk"]
 logger = logging.getLogger(__name__)
 
 
-class CountsOnDisk(Mapping[str, ActivationCounts]):
-    """The counts of a run folder by language, loaded on access and not kept.
+# Not of `str, ActivationCounts`: the type checks of the tests would then read an item.
+class CountsOnDisk(Mapping):
+    """The counts in a folder by language, loaded on access and not kept.
 
     Args:
         paths: The run folder.
         languages: Codes in any spelling; by default every language with counts.
+        folder: Another folder than that of the run, with artefacts or other projects' counts.
 
     Raises:
         LanguageError: An unknown language.
         ArtifactError: A language without counts.
+        MismatchError: Two files of one language.
     """
 
-    def __init__(self, paths: RunPaths, languages: Sequence[str] = ()) -> None:
-        self._paths = paths
-        # By file name: the folder also holds unfinished counts.
-        found = tuple(code for code in LANGUAGES if paths.counts(code).exists())
-        self._languages = tuple(dict.fromkeys(lookup(code).code for code in languages)) or found
-        missing = [code for code in self._languages if code not in found]
-        if missing or not found:
+    def __init__(
+        self, paths: RunPaths, languages: Sequence[str] = (), *, folder: Path | None = None
+    ) -> None:
+        self._model_name = paths.model
+        self._files = count_files(folder or paths.counts("*").parent)
+        asked = tuple(dict.fromkeys(lookup(code).code for code in languages))
+        self._languages = asked or tuple(sorted(self._files))
+        missing = [code for code in self._languages if code not in self._files]
+        if missing or not self._files:
+            how = (
+                f"Run `{writer_command(ActivationCounts.KIND)} --model {paths.model}` first."
+                if folder is None
+                else "Put the language into the name of a file: `mt.pt`, `activation.mt.train`."
+            )
             raise ArtifactError(
                 f"No activation counts of {' '.join(missing) or 'any language'} in "
-                f"{paths.counts('*').parent}. Run "
-                f"`{writer_command(ActivationCounts.KIND)} --model {paths.model}` for them first. "
-                f"Found: {' '.join(found) or '(none)'}."
+                f"{folder or paths.counts('*').parent}. {how} "
+                f"Found: {' '.join(self._files) or '(none)'}."
             )
 
     def __getitem__(self, language: str) -> ActivationCounts:
-        return ActivationCounts.load(self._paths.counts(language), totals=True)
+        path = self._files[language]
+        if path.suffix == ".safetensors":
+            return ActivationCounts.load(path, totals=True)
+        return ActivationCounts.from_counts(path, language=language, model=self._model)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._languages)
@@ -58,10 +74,13 @@ class CountsOnDisk(Mapping[str, ActivationCounts]):
     def __len__(self) -> int:
         return len(self._languages)
 
+    @functools.cached_property
+    def _model(self) -> ModelInfo:
+        return ModelInfo.from_config(self._model_name)
+
     def checksums(self) -> dict[str, str]:
         """Return what tells counts from others, whatever the dates of their files."""
-        kind = ActivationCounts.KIND
-        return {code: read_checksum(self._paths.counts(code), kind=kind) for code in self}
+        return {code: _checksum(self._files[code]) for code in self}
 
 
 def identify_on_disk(
@@ -117,6 +136,13 @@ def identify_on_disk(
         make=make,
         overwrite=overwrite,
     )
+
+
+def _checksum(path: Path) -> str:
+    if path.suffix == ".safetensors":
+        return read_checksum(path, kind=ActivationCounts.KIND)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _warn_of_unequal_text(n_tokens: Mapping[str, int]) -> None:

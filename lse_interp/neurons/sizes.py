@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from lse_interp.core.languages import LANGUAGES
+from lse_interp.core.languages import describe
 from lse_interp.neurons.sets import NeuronSets
 
 __all__ = ["depth_profile", "size_report", "subnetwork_sizes"]
@@ -33,7 +33,7 @@ def subnetwork_sizes(neurons: NeuronSets) -> pd.DataFrame:
     rows = [
         {
             "language": language,
-            "name": LANGUAGES[language].name if language in LANGUAGES else language,
+            "name": describe(language).name,
             "n_neurons": neurons.size(language),
             "n_trainable": neurons.n_trainable(language),
         }

@@ -10,44 +10,29 @@ and one that draws such a DataFrame.
 import importlib
 from typing import Any
 
-_PUBLIC = {
-    "ablation_frame": "ablation_heatmap",
-    "alignment_frame": "alignment_curves",
-    "data_size_frame": "data_size",
-    "delta_frame": "weight_deltas",
-    "density_frame": "weight_deltas",
-    "dynamics_frame": "loss_curves",
-    "language_color": "style",
-    "language_label": "style",
-    "layer_average_frame": "alignment_curves",
-    "layer_frame": "neuron_layers",
-    "methods_frame": "method_tables",
-    "methods_table": "method_tables",
-    "neuron_delta_frame": "weight_deltas",
-    "overlap_frame": "overlap_heatmap",
-    "plot_ablation": "ablation_heatmap",
-    "plot_ablation_panels": "ablation_heatmap",
-    "plot_alignment": "alignment_curves",
-    "plot_data_size": "data_size",
-    "plot_data_size_panels": "data_size",
-    "plot_delta_density": "weight_deltas",
-    "plot_delta_norms": "weight_deltas",
-    "plot_deltas": "weight_deltas",
-    "plot_dynamics": "loss_curves",
-    "plot_dynamics_panels": "loss_curves",
-    "plot_layer_average": "alignment_curves",
-    "plot_layers": "neuron_layers",
-    "plot_methods": "method_comparison",
-    "plot_methods_panels": "method_comparison",
-    "plot_neuron_deltas": "weight_deltas",
-    "plot_overlap": "overlap_heatmap",
-    "plot_overlap_panels": "overlap_heatmap",
-    "plot_small_dynamics": "loss_curves",
-    "plot_small_multiples": "neuron_layers",
-    "plot_target_against_random": "method_comparison",
-    "save_figure": "style",
-    "theme": "style",
+_MODULES = {
+    "ablation_heatmap": ("ablation_frame", "plot_ablation", "plot_ablation_panels"),
+    "alignment_curves": (
+        "alignment_frame",
+        "layer_average_frame",
+        "plot_alignment",
+        "plot_layer_average",
+    ),
+    "data_size": ("data_size_frame", "plot_data_size", "plot_data_size_panels"),
+    "loss_curves": (
+        *("dynamics_frame", "plot_dynamics", "plot_dynamics_panels", "plot_small_dynamics"),
+    ),
+    "method_comparison": ("plot_methods", "plot_methods_panels", "plot_target_against_random"),
+    "method_tables": ("methods_frame", "methods_table"),
+    "neuron_layers": ("layer_frame", "plot_layers", "plot_small_multiples"),
+    "overlap_heatmap": ("overlap_frame", "plot_overlap", "plot_overlap_panels"),
+    "style": ("language_color", "language_label", "save_figure", "theme"),
+    "weight_deltas": (
+        *("delta_frame", "density_frame", "neuron_delta_frame", "plot_delta_density"),
+        *("plot_delta_norms", "plot_deltas", "plot_neuron_deltas"),
+    ),
 }
+_PUBLIC = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = sorted(_PUBLIC)
 

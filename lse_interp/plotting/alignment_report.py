@@ -1,6 +1,6 @@
 """The report on alignment: the curves, their layer average, and the table of both.
 
-Source: paper, Figure 7, Tables 27 to 38. The gap next to each cosine is an addition.
+Source: paper, Figure 7, Tables 27 to 38, which hold raw cosines. Centred ones are an addition.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from lse_interp.analysis.alignment import AlignmentCurves
+from lse_interp.analysis.cosine import STATISTICS, VECTORS
 from lse_interp.core.errors import LseError
 from lse_interp.plotting.alignment_curves import (
     alignment_frame,
@@ -20,9 +21,23 @@ from lse_interp.plotting.alignment_curves import (
 from lse_interp.plotting.picture import COMMAND, Page, Picture
 from lse_interp.plotting.style import language_label
 
-__all__ = ["alignment_pictures", "alignment_table", "table_markdown", "write_alignment"]
+__all__ = [
+    "ABOUT_TABLES",
+    "alignment_pictures",
+    "alignment_table",
+    "measured_at",
+    "table_markdown",
+    "write_alignment",
+]
 
-_VALUES = ("cosine", "gap", "retrieval")
+ABOUT_TABLES = (
+    "Cosine of sentences with their translations in percent, averaged over the layers, after the "
+    "mean of each language is taken out; in brackets the raw cosine, the measure of Tables 27 to "
+    "38. Below, means of all measures: shuffled is the cosine of sentences that are no "
+    "translations of each other, gap the cosine less that, retrieval the share of sentences whose "
+    "translation is nearest."
+)
+"""What a table in the form of Tables 27 to 38 says."""
 
 
 def alignment_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -32,13 +47,13 @@ def alignment_table(frame: pd.DataFrame) -> pd.DataFrame:
         frame: what `layer_average_frame` returns, of one language.
 
     Returns:
-        Percentages, with `against` as index (the last is `mean`) and columns (model, value);
-        values are cosine, gap and retrieval.
+        Percentages, with `against` as index (the last is `mean`) and columns (model, vectors,
+        statistic).
 
     Raises:
         LseError: several languages.
 
-    Source: paper, Tables 27 to 38, which hold the cosine.
+    Source: paper, Tables 27 to 38, which hold the raw cosine.
     """
     languages = frame["language"].unique()
     if len(languages) != 1:
@@ -46,24 +61,38 @@ def alignment_table(frame: pd.DataFrame) -> pd.DataFrame:
             f"One table is about one language; the frame holds {', '.join(languages)}. Select one."
         )
     models = list(dict.fromkeys(frame["model"]))
-    wide = frame.pivot(index="against", columns="model", values=list(_VALUES)).swaplevel(axis=1)
-    columns = pd.MultiIndex.from_product([models, _VALUES], names=["model", "value"])
-    table = wide.loc[list(dict.fromkeys(frame["against"])), columns].set_axis(columns, axis=1)
+    order = pd.MultiIndex.from_product([models, VECTORS, STATISTICS])
+    wide = frame.pivot(index="against", columns=["model", "vectors"], values=list(STATISTICS))
+    table = wide.reorder_levels([1, 2, 0], axis=1)[order]
+    table = table.loc[list(dict.fromkeys(frame["against"]))]
     table.loc["mean"] = table.mean()
-    return table
+    return table.set_axis(order.set_names(["model", "vectors", "statistic"]), axis=1)
 
 
 def table_markdown(table: pd.DataFrame, *, language: str) -> str:
-    """Write `alignment_table` as markdown: cosine, and the gap in brackets."""
+    """Write `alignment_table` as markdown: centred and raw cosine of each language, all means."""
     models: Sequence[str] = list(table.columns.unique("model"))
-    lines = [
-        [f"{language_label(language)} with", *models],
-        ["---", *["---:"] * len(models)],
-    ]
+    rows = [[f"{language_label(language)} with", *models]]
     for against, row in table.iterrows():
-        cells = [f"{row[model, 'cosine']:.2f} ({_signed(row[model, 'gap'])})" for model in models]
-        lines.append(["Mean" if against == "mean" else language_label(str(against)), *cells])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        cells = [
+            f"{_tidy(row[model, 'centred', 'cosine'])} ({_tidy(row[model, 'raw', 'cosine'])})"
+            for model in models
+        ]
+        rows.append(["Mean" if against == "mean" else language_label(str(against)), *cells])
+    means = [["Mean of", *models]]
+    for vectors in VECTORS:
+        for name in STATISTICS:
+            cells = [_tidy(table.loc["mean", (model, vectors, name)]) for model in models]
+            means.append([f"{vectors} {name}", *cells])
+    return f"{_markdown(rows)}\n{_markdown(means)}"
+
+
+def measured_at(curves: AlignmentCurves) -> str:
+    """Say where and on how much text curves were measured."""
+    return (
+        f"{curves.n_sentences} sentences; {curves.site}, {curves.pooling} pooling, sinks "
+        f"{'left out' if curves.sinks == 'drop' else 'kept'}"
+    )
 
 
 def write_alignment(
@@ -95,10 +124,9 @@ def alignment_pictures(
     """
     name, frame = language_label(curves.language), alignment_frame(curves)
     averages = layer_average_frame(frame)
-    sentences = f"{f'{text}, ' if text else ''}{curves.n_sentences} sentences"
     source = (
-        f"{', '.join(curves.models)} of {curves.infos[0].name}; {sentences}; {curves.site}, "
-        f"{curves.pooling} pooling"
+        f"{', '.join(curves.models)} of {curves.infos[0].name}; "
+        f"{f'{text}, ' if text else ''}{measured_at(curves)}"
     )
     about: dict[str, Any] = {"source": source, "model": curves.infos[0]}
     yield Picture(
@@ -109,7 +137,8 @@ def alignment_pictures(
         caption=(
             f"Mean cosine of {name} sentences with their translations, with 95 % bootstrap "
             "intervals; faint, that of sentences that are no translations of each other, which is "
-            "hidden where the two agree. Form of Figure 7; intervals and control are additions."
+            "hidden where the two agree. Above, after the mean of each language is taken out; "
+            "below, raw cosines, as in Figure 7. All but the raw cosine is an addition."
         ),
         **about,
     )
@@ -120,27 +149,30 @@ def alignment_pictures(
             frame=averages,
             title=f"{name} sentences and their translations, averaged over the layers",
             caption=(
-                "Left, cosine with translations; right, how far it lies above that of sentences "
-                "that are no translations of each other. One dot per language compared with; the "
-                "bar is their mean. Form of Figure 7c; the right half is an addition."
+                "Cosine of sentences with their translations: left, after the mean of each "
+                "language is taken out; right, raw, as in Figure 7c. One dot per language compared "
+                "with; the bar is their mean. The left half is an addition."
             ),
             **about,
         )
     table = alignment_table(averages)
-    flat = table.set_axis([f"{model} {value}" for model, value in table.columns], axis=1)
+    flat = table.set_axis(table.columns.map(" ".join), axis=1)
     yield Page(
         name=f"table_alignment_{curves.language}",
         frame=flat.reset_index(),
         markdown=(
-            f"{table_markdown(table, language=curves.language)}\n"
-            f"Cosine of sentences with their translations in percent, averaged over "
-            f"{len(curves.layers)} layers; in brackets the gap, which is the cosine less that of "
-            f"sentences that are no translations of each other. Form of Tables 27 to 38. "
-            f"Source: {source}. `{COMMAND}`\n"
+            f"{table_markdown(table, language=curves.language)}\n{ABOUT_TABLES} Source: {source}. "
+            f"`{COMMAND}`\n"
         ),
         model=curves.infos[0],
     )
 
 
-def _signed(points: float) -> str:
-    return f"{round(points, 2) + 0.0:+.2f}"
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    lines = [rows[0], ["---", *["---:"] * (len(rows[0]) - 1)], *rows[1:]]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _tidy(percent: float) -> str:
+    """Write two digits, without the sign of a zero."""
+    return f"{round(percent, 2) + 0.0:.2f}"

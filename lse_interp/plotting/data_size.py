@@ -5,16 +5,16 @@ With task scores, it draws their average improvement instead.
 Source: paper, Figure 5, which shows task scores; the loss is an addition.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from lse_interp.core.errors import LseError
+from lse_interp.core.errors import LseError, require_one_of
 from lse_interp.core.languages import family_order
-from lse_interp.plotting.loss_curves import require_one_model, seed_of, tokens_axis
+from lse_interp.plotting.loss_curves import require_one_model, tokens_axis
 from lse_interp.plotting.panels import (
     LEGEND,
     LEGEND_INCHES,
@@ -22,7 +22,7 @@ from lse_interp.plotting.panels import (
     grid,
     language_lines,
 )
-from lse_interp.plotting.scores import improvements_frame
+from lse_interp.plotting.scores import TASKS, improvements_frame
 from lse_interp.plotting.style import COLUMN_INCHES, language_label, language_line, themed
 from lse_interp.subnetworks.finetune_run import FinetuneRun
 
@@ -34,12 +34,11 @@ __all__ = [
     "plot_data_size_scores_panels",
 ]
 
-_DOT: dict[str, Any] = {"marker": "o", "markersize": 3}
-_IMPROVEMENT = {
+_LABELS = {
     "improvement": "Fall in validation loss (nats/token)",
     "percent": "Fall in validation loss (%)",
+    "points": "Improvement over base (points)",
 }
-_LABELS = {**_IMPROVEMENT, "points": "Improvement over base (points)"}
 
 
 def data_size_frame(runs: Mapping[str, FinetuneRun]) -> pd.DataFrame:
@@ -59,22 +58,20 @@ def data_size_frame(runs: Mapping[str, FinetuneRun]) -> pd.DataFrame:
     require_one_model(runs)
     rows = []
     for name, run in runs.items():
-        base = float(run.results["base_validation_loss"][run.language])
-        loss = float(run.results["validation_loss"][run.language])
         rows.append(
             {
                 "run": name,
                 "method": run.method,
                 "language": run.language,
-                "seed": seed_of(run),
+                "seed": int(run.settings["seed"]),
                 "tokens": _budget(name, run),
-                "base": base,
-                "loss": loss,
-                "improvement": base - loss,
-                "percent": 100 * (base - loss) / base,
+                "base": float(run.results["base_validation_loss"][run.language]),
+                "loss": float(run.results["validation_loss"][run.language]),
             }
         )
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    gain = frame["base"] - frame["loss"]
+    return frame.assign(improvement=gain, percent=100 * gain / frame["base"])
 
 
 def data_size_scores_frame(scores: pd.DataFrame) -> pd.DataFrame:
@@ -94,12 +91,9 @@ def data_size_scores_frame(scores: pd.DataFrame) -> pd.DataFrame:
     trained = scores[scores["method"] != "base"]
     if trained.empty:
         raise LseError("The table of scores has no model besides the base model.")
-    parts = []
-    for tokens, rows in trained.groupby("tokens"):
-        part = improvements_frame(rows).rename(columns={"improvement": "points"})
-        part.insert(0, "tokens", int(tokens))
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
+    parts = {int(tokens): improvements_frame(rows) for tokens, rows in trained.groupby("tokens")}
+    frame = pd.concat(parts, names=["tokens", None]).reset_index("tokens")
+    return frame.rename(columns={"improvement": "points"}).reset_index(drop=True)
 
 
 @themed
@@ -120,14 +114,13 @@ def plot_data_size(
 
     Source: paper, Figure 5.
     """
-    if value not in _LABELS:
-        raise LseError(f"`value` must be one of {', '.join(_LABELS)}; got {value!r}.")
+    require_one_of("value", value, _LABELS)
     if (n_methods := frame["method"].nunique()) != 1:
         raise LseError(f"One Axes shows one method; the frame holds {n_methods}. Select one.")
     codes = family_order(frame["language"].unique())
     if ax is None:
         _, ax = plt.subplots(figsize=(COLUMN_INCHES + LEGEND_INCHES, PANEL_HEIGHT))
-        ax.figure.legend(handles=language_lines(codes, **_DOT), loc="outside right upper", **LEGEND)
+        _legend(ax.figure.figure, codes)
     for code in codes:
         rows = frame[frame["language"] == code]
         mean = rows.groupby("tokens")[value].mean()
@@ -154,10 +147,9 @@ def plot_data_size_panels(frame: pd.DataFrame) -> list[Axes]:
         LseError: several methods.
     """
     figure, axes = plt.subplots(1, 2, figsize=(5.4 + LEGEND_INCHES, PANEL_HEIGHT), sharex=True)
-    for ax, value in zip(axes, _IMPROVEMENT, strict=True):
+    for ax, value in zip(axes, ("improvement", "percent"), strict=True):
         plot_data_size(frame, value=value, ax=ax)
-    codes = family_order(frame["language"].unique())
-    figure.legend(handles=language_lines(codes, **_DOT), loc="outside right upper", **LEGEND)
+    _legend(figure, family_order(frame["language"].unique()))
     return list(axes)
 
 
@@ -178,19 +170,22 @@ def plot_data_size_scores_panels(frame: pd.DataFrame) -> list[Axes]:
 
     Source: paper, Figure 5; the bounds are an addition.
     """
-    titles = {"target": "Target-language tasks", "all": "All tasks"}
-    kinds = [kind for kind in titles if kind in set(frame["tasks"])]
+    kinds = [kind for kind in TASKS if kind in set(frame["tasks"])]
     size = (2.7 * len(kinds) + LEGEND_INCHES, PANEL_HEIGHT)
     figure, axes = grid(len(kinds), n_columns=len(kinds), size=size, sharex=True)
     for ax, kind in zip(axes, kinds, strict=True):
         rows = frame[frame["tasks"] == kind]
-        plot_data_size(rows, value="points", ax=ax).set_title(titles[kind])
+        plot_data_size(rows, value="points", ax=ax).set_title(TASKS[kind])
         for row in rows.itertuples():
             color = language_line(row.language)["color"]
             ax.plot([row.tokens] * 2, [row.low, row.high], color=color, linewidth=1.2, alpha=0.3)
-    codes = family_order(frame["language"].unique())
-    figure.legend(handles=language_lines(codes, **_DOT), loc="outside right upper", **LEGEND)
+    _legend(figure, family_order(frame["language"].unique()))
     return axes
+
+
+def _legend(figure: Figure, codes: Iterable[str]) -> None:
+    handles = language_lines(codes, marker="o", markersize=3)
+    figure.legend(handles=handles, loc="outside right upper", **LEGEND)
 
 
 def _budget(name: str, run: FinetuneRun) -> int:

@@ -34,7 +34,6 @@ __all__ = [
     "plot_dynamics_panels",
     "plot_small_dynamics",
     "require_one_model",
-    "seed_of",
     "tokens_axis",
 ]
 
@@ -59,7 +58,7 @@ def dynamics_frame(runs: Mapping[str, FinetuneRun]) -> pd.DataFrame:
     for name, run in runs.items():
         curves = run.curves.rename(columns={"language": "measured"})
         about = {"run": name, "method": run.method, "language": run.language}
-        parts.append(curves.assign(**about, seed=seed_of(run)))
+        parts.append(curves.assign(**about, seed=int(run.settings["seed"])))
     columns = ["run", "method", "language", "seed", "measured", "split", "step", "tokens", "loss"]
     return pd.concat(parts, ignore_index=True)[columns]
 
@@ -123,12 +122,11 @@ def plot_dynamics_panels(frame: pd.DataFrame) -> list[Axes]:
 
 
 @themed
-def plot_small_dynamics(frame: pd.DataFrame, *, measured: str | None = None) -> list[Axes]:
+def plot_small_dynamics(frame: pd.DataFrame) -> list[Axes]:
     """Draw one small panel per trained language, each on its own scale.
 
     Args:
         frame: what `dynamics_frame` returns.
-        measured: the language of the validation text; by default the one trained.
 
     Returns:
         The Axes of one new figure, in family order.
@@ -144,11 +142,10 @@ def plot_small_dynamics(frame: pd.DataFrame, *, measured: str | None = None) -> 
     size = (max(PAGE_INCHES * n_columns / 4, COLUMN_INCHES), 1.55 * n_rows + 0.5)
     figure, panels = grid(len(languages), n_columns=n_columns, size=size)
     for ax, language in zip(panels, languages, strict=True):
-        rows = frame[frame["language"] == language]
-        _draw_dynamics(ax, rows, measured=measured or language)
+        _draw_dynamics(ax, frame[frame["language"] == language], measured=language)
         ax.set(title=language_label(language), xlabel="", ylabel="")
         ax.xaxis.set_major_locator(MaxNLocator(nbins=3))
-    figure.supylabel(_loss_label(measured), fontsize=8)
+    figure.supylabel(_loss_label(None), fontsize=8)
     figure.supxlabel("Tokens", fontsize=8)
     handles = _legend(frame)
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5))
@@ -171,11 +168,6 @@ def require_one_model(runs: Mapping[str, FinetuneRun]) -> None:
         except MismatchError as error:
             error.add_note(f"The first run is {first_name}. Draw one base model at a time.")
             raise
-
-
-def seed_of(run: FinetuneRun) -> int:
-    """Return the seed that a run records."""
-    return int(run.settings["seed"])
 
 
 def tokens_axis(ax: Axes, *, label: str) -> None:

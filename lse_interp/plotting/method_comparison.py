@@ -14,7 +14,15 @@ from matplotlib.lines import Line2D
 from lse_interp.core.errors import LseError
 from lse_interp.core.languages import family_order
 from lse_interp.plotting.method_tables import other_languages, select_measured
-from lse_interp.plotting.panels import dot, label_mean, language_dots, language_rows, spread
+from lse_interp.plotting.panels import (
+    dot,
+    dots_in_rows,
+    interval,
+    label_mean,
+    language_dots,
+    language_rows,
+    spread,
+)
 from lse_interp.plotting.style import (
     language_color,
     language_label,
@@ -59,11 +67,11 @@ def plot_methods(
     offsets = dict(zip(codes, spread(len(codes), width=0.32), strict=True))
     ax.axhline(0, color="0.3", linewidth=0.8, zorder=1)
     for place, method in enumerate(methods):
-        dots = rows[rows["method"] == method].set_index("language")
-        for code, row in dots.iterrows():
-            color, at = language_color(str(code)), place + offsets[code]
-            ax.plot([at, at], [row["low"], row["high"]], color=color, linewidth=1.2, alpha=0.4)
-            ax.plot(at, row["difference"], color=color, **dot())
+        dots = rows[rows["method"] == method]
+        for row in dots.itertuples():
+            color, at = language_color(row.language), place + offsets[row.language]
+            interval(ax, at, [row.low, row.high], color=color, upright=True)
+            ax.plot(at, row.difference, color=color, **dot())
         mean = dots["difference"].mean()
         ax.plot([place - 0.4, place + 0.4], [mean] * 2, color="0.1", linewidth=1.6, zorder=2.5)
         label_mean(ax, place=place, text=f"{mean:+.2f}".replace("-", "\N{MINUS SIGN}"))
@@ -89,25 +97,27 @@ def plot_target_against_random(frame: pd.DataFrame, *, ax: Axes | None = None) -
     Raises:
         LseError: no random control was measured.
     """
-    pairs = _pairs(frame)
+    pairs = frame[(frame["against"] != "base") & (frame["measured"] == frame["language"])]
+    if pairs.empty:
+        raise LseError(
+            "No language has both a target run and a random control. Train one: "
+            "`python -m lse_interp.finetune --method random --random-match layer`."
+        )
     codes = family_order(pairs["language"].unique())
     if ax is None:
         _, ax = plt.subplots(figsize=(3.2, 0.9 + 0.2 * len(codes)))
     controls = [name for name in _RANDOM_MARKERS if name in set(pairs["against"])]
     shifts = dict(zip(controls, np.linspace(0.2, -0.2, 2 * len(controls) + 1)[1::2], strict=True))
-    ax.axvline(0, color="0.3", linewidth=0.8, zorder=1)
     for control in controls:
-        rows = pairs[pairs["against"] == control].set_index("language")
-        for code, row in rows.iterrows():
-            color, at = language_color(str(code)), codes.index(str(code)) - shifts[control]
-            ax.plot([row["low"], row["high"]], [at, at], color=color, linewidth=1.2, alpha=0.4)
-            ax.plot(row["difference"], at, color=color, **dot(_RANDOM_MARKERS[control]))
-        at = len(codes) - shifts[control]
-        ax.plot(rows["difference"].mean(), at, color="0.1", **dot(_RANDOM_MARKERS[control]))
+        rows, look = pairs[pairs["against"] == control], dot(_RANDOM_MARKERS[control])
+        dots_in_rows(ax, rows, value="difference", codes=codes, shift=-shifts[control], **look)
     language_rows(ax, codes)
     ax.set_xlabel("Target less random (nats/sentence)\n\N{LEFTWARDS ARROW} target is better")
     ax.legend(
-        handles=_control_handles(controls),
+        handles=[
+            Line2D([], [], color="0.3", label=method_label(name), **dot(_RANDOM_MARKERS[name]))
+            for name in controls
+        ],
         loc="lower left",
         bbox_to_anchor=(-0.02, 0.98),
         ncols=len(controls),
@@ -157,23 +167,5 @@ def plot_methods_panels(frame: pd.DataFrame) -> list[Axes]:
     return axes
 
 
-def _pairs(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return target against random in the trained languages."""
-    rows = frame[(frame["against"] != "base") & (frame["measured"] == frame["language"])]
-    if rows.empty:
-        raise LseError(
-            "No language has both a target run and a random control. Train one: "
-            "`python -m lse_interp.finetune --method random --random-match layer`."
-        )
-    return rows
-
-
 def _width(methods: Sequence[str]) -> float:
     return 0.7 + 0.52 * len(methods)
-
-
-def _control_handles(controls: Sequence[str]) -> list[Line2D]:
-    return [
-        Line2D([], [], color="0.3", label=method_label(name), **dot(_RANDOM_MARKERS[name]))
-        for name in controls
-    ]

@@ -8,11 +8,9 @@ import pandas as pd
 
 from lse_interp.core.errors import LseError
 from lse_interp.core.languages import family_order
-from lse_interp.plotting.style import (
-    language_label,
-    method_label,
-    method_order,
-)
+from lse_interp.plotting.panels import in_order
+from lse_interp.plotting.picture import markdown_table
+from lse_interp.plotting.style import language_label, method_label, method_order
 from lse_interp.training.methods import method_looks
 
 __all__ = [
@@ -63,18 +61,11 @@ def methods_frame(results: pd.DataFrame) -> pd.DataFrame:
         .reset_index()
     )
     frame = pd.concat([means, _unpaired(means)], ignore_index=True)
-    order = {method: at for at, method in enumerate(method_looks())}
-    place = {code: at for at, code in enumerate(family_order(frame["language"].unique()))}
-    # The first key is the last to decide.
-    sort = np.lexsort(
-        (
-            frame["measured"] != frame["language"],
-            frame["against"].map(order).fillna(-1),
-            frame["method"].map(order),
-            frame["language"].map(place),
-        )
-    )
-    return frame.iloc[sort].reset_index(drop=True)
+    languages, methods = family_order(frame["language"].unique()), list(method_looks())
+    # The trained language comes first of those measured.
+    frame = frame.assign(other=frame["measured"] != frame["language"])
+    orders = {"language": languages, "method": methods, "against": ["base", *methods]}
+    return in_order(frame, **orders, other=[False, True]).drop(columns="other")
 
 
 def methods_table(frame: pd.DataFrame, *, measured: str | None = None) -> str:
@@ -92,7 +83,7 @@ def methods_table(frame: pd.DataFrame, *, measured: str | None = None) -> str:
         LseError: nothing was measured there.
     """
     grid = _grid(select_measured(frame, measured=measured))
-    lines = [["Language", *map(method_label, grid.columns)], ["---", *["---:"] * grid.shape[1]]]
+    lines = []
     for code, values in grid.iterrows():
         lowest = values.min()
         cells = [_cell(value, bold=bool(value == lowest)) for value in values]
@@ -101,7 +92,7 @@ def methods_table(frame: pd.DataFrame, *, measured: str | None = None) -> str:
     if "target" in grid:
         wins = [_wins(frame, grid, method, measured=measured) for method in grid.columns]
         lines.append(["Target is lower", *wins])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown_table(["Language", *map(method_label, grid.columns)], lines)
 
 
 def select_measured(frame: pd.DataFrame, *, measured: str | None) -> pd.DataFrame:
@@ -154,20 +145,16 @@ def _unpaired(means: pd.DataFrame) -> pd.DataFrame:
     target = base[base["method"] == "target"]
     control = base[base["method"].isin(_CONTROLS)]
     pairs = target.merge(control, on=keys, suffixes=("", "_control"))
-    frame = pd.DataFrame(
-        {
-            "language": pairs["language"],
-            "method": "target",
-            "measured": pairs["measured"],
-            "against": pairs["method_control"],
-            "n_seeds": np.minimum(pairs["n_seeds"], pairs["n_seeds_control"]),
-            "loss": pairs["loss"],
-            "reference": pairs["loss_control"],
-            "difference": pairs["loss"] - pairs["loss_control"],
-        }
-    )
-    there = means.set_index([*keys, "method", "against"]).index
-    return frame[~frame.set_index([*keys, "method", "against"]).index.isin(there)]
+    pairs = pairs.assign(
+        against=pairs["method_control"],
+        n_seeds=pairs[["n_seeds", "n_seeds_control"]].min(axis=1),
+        reference=pairs["loss_control"],
+        difference=pairs["loss"] - pairs["loss_control"],
+        low=np.nan,
+        high=np.nan,
+    )[means.columns]
+    known = means.set_index([*keys, "method", "against"]).index
+    return pairs[~pairs.set_index([*keys, "method", "against"]).index.isin(known)]
 
 
 def _grid(rows: pd.DataFrame) -> pd.DataFrame:

@@ -4,13 +4,14 @@ Source: paper, Figures 2 and 10 (all languages in one plot), 12 and 13 (one plot
 """
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from lse_interp.core.errors import LseError, near_misses
-from lse_interp.core.languages import LANGUAGES, family_order
+from lse_interp.core.errors import require_one_of
+from lse_interp.core.languages import describe, family_order
 from lse_interp.neurons.sets import NeuronSets
 from lse_interp.plotting.panels import grid
 from lse_interp.plotting.style import (
@@ -37,21 +38,17 @@ def layer_frame(neurons: NeuronSets) -> pd.DataFrame:
     Columns: language (in family order), layer, n_neurons, share (of the language's neurons;
     NaN if it has none).
     """
-    frames = []
-    for language in family_order(neurons):
-        counts = neurons.counts(language).numpy()
-        share = counts / counts.sum() if counts.sum() else float("nan")
-        frames.append(
-            pd.DataFrame(
-                {
-                    "language": language,
-                    "layer": range(len(counts)),
-                    "n_neurons": counts,
-                    "share": share,
-                }
-            )
-        )
-    return pd.concat(frames, ignore_index=True)
+    codes = family_order(neurons)
+    counts = np.stack([neurons.counts(code).numpy() for code in codes])
+    frame = pd.DataFrame(
+        {
+            "language": np.repeat(codes, counts.shape[1]),
+            "layer": np.tile(range(counts.shape[1]), len(codes)),
+            "n_neurons": counts.ravel(),
+        }
+    )
+    totals = frame.groupby("language")["n_neurons"].transform("sum")
+    return frame.assign(share=frame["n_neurons"] / totals)
 
 
 def describe_layers(frame: pd.DataFrame) -> str:
@@ -80,7 +77,7 @@ def plot_layers(frame: pd.DataFrame, *, value: str = "n_neurons", ax: Axes | Non
 
     Source: paper, Figures 2 and 10.
     """
-    _check_value(value)
+    require_one_of("value", value, _Y_LABELS)
     codes = family_order(frame["language"].unique())
     named = len(codes) <= _MOST_NAMED
     n_columns = -(-len(codes) // _LEGEND_ROWS) if named else 1
@@ -110,22 +107,17 @@ def plot_layers(frame: pd.DataFrame, *, value: str = "n_neurons", ax: Axes | Non
 
 
 @themed
-def plot_small_multiples(frame: pd.DataFrame, *, value: str = "n_neurons") -> list[Axes]:
+def plot_small_multiples(frame: pd.DataFrame) -> list[Axes]:
     """Draw one histogram over the layers per language, all on the same axes.
 
     Args:
         frame: what `layer_frame` returns.
-        value: `n_neurons` or `share`.
 
     Returns:
         One Axes per language, in family order, all of one new figure.
 
-    Raises:
-        LseError: another `value`.
-
     Source: paper, Figures 12 and 13.
     """
-    _check_value(value)
     codes = family_order(frame["language"].unique())
     n_columns = _n_columns(len(codes))
     n_rows = -(-len(codes) // n_columns)
@@ -133,23 +125,23 @@ def plot_small_multiples(frame: pd.DataFrame, *, value: str = "n_neurons") -> li
     size = (width, 0.5 + 1.05 * n_rows)
     figure, panels = grid(len(codes), n_columns=n_columns, size=size, sharex=True, sharey=True)
     # Head room for the number written in the corner of each panel.
-    panels[0].set_ylim(0, 1.25 * float(frame[value].max()) or 1.0)
+    panels[0].set_ylim(0, 1.25 * float(frame["n_neurons"].max()) or 1.0)
     # Characters of a full-sized title that fit above a panel.
     n_fitting = 13 if n_columns < 10 else 11
     by_code = dict(iter(frame.groupby("language")))
     for ax, code in zip(panels, codes, strict=True):
-        _draw_histogram(ax, by_code[code], code=code, value=value, n_fitting=n_fitting)
+        _draw_histogram(ax, by_code[code], code=code, n_fitting=n_fitting)
     # The lowest panel of each column, which is not always in the last row.
     for ax in panels[-n_columns:]:
         ax.tick_params(labelbottom=True)
     figure.supxlabel("Layer", fontsize=8)
-    figure.supylabel(_Y_LABELS[value], fontsize=8)
+    figure.supylabel(_Y_LABELS["n_neurons"], fontsize=8)
     return panels
 
 
 def _draw_families(ax: Axes, frame: pd.DataFrame, *, codes: list[str], value: str) -> None:
     """Draw thin lines of languages and the median of each larger family, the largest first."""
-    families = pd.Series({code: _family(code) for code in codes})
+    families = pd.Series({code: describe(code).family for code in codes})
     sizes = families.value_counts()
     largest = sizes.index[sizes >= _LEAST_MEMBERS][:_MOST_FAMILIES]
     families = families.where(families.isin(largest), _OTHERS)
@@ -168,18 +160,6 @@ def _draw_families(ax: Axes, frame: pd.DataFrame, *, codes: list[str], value: st
         ax.plot(median.index, median, color=colors[family], label=label, **line)
 
 
-def _family(code: str) -> str:
-    return LANGUAGES[code].family if code in LANGUAGES else "unknown"
-
-
-def _check_value(value: str) -> None:
-    if value not in _Y_LABELS:
-        raise LseError(
-            f"`value` must be one of {', '.join(_Y_LABELS)}; got {value!r}. "
-            f"{near_misses(value, _Y_LABELS)}"
-        )
-
-
 def _n_columns(n_panels: int) -> int:
     """Choose the number of columns that leaves the fewest panels empty."""
     if n_panels <= 4:
@@ -188,8 +168,8 @@ def _n_columns(n_panels: int) -> int:
     return min(choices, key=lambda n_columns: (-n_panels % n_columns, n_columns))
 
 
-def _draw_histogram(ax: Axes, rows: pd.DataFrame, *, code: str, value: str, n_fitting: int) -> None:
-    ax.bar(rows["layer"], rows[value], width=0.9, color=language_color(code), linewidth=0)
+def _draw_histogram(ax: Axes, rows: pd.DataFrame, *, code: str, n_fitting: int) -> None:
+    ax.bar(rows["layer"], rows["n_neurons"], width=0.9, color=language_color(code), linewidth=0)
     name = language_label(code)
     # Long names shrink to the width of the narrowest panel.
     ax.set_title(name, fontsize=7.5 * min(1.0, n_fitting / len(name)), pad=2)

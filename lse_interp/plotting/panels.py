@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lse_interp.core.languages import LANGUAGES
+from lse_interp.core.languages import describe
 from lse_interp.plotting.style import (
     language_color,
     language_label,
@@ -28,8 +28,10 @@ __all__ = [
     "bare",
     "blocks",
     "dot",
+    "dots_in_rows",
     "grid",
     "in_order",
+    "interval",
     "label_mean",
     "language_dots",
     "language_lines",
@@ -74,7 +76,7 @@ def in_order(frame: pd.DataFrame, **orders: Iterable[Any]) -> pd.DataFrame:
 
 def blocks(codes: Sequence[str], group: str) -> list[tuple[str, int, int]]:
     """Cut languages into runs of one `branch` or `family`: its name, its start and its stop."""
-    names = [getattr(LANGUAGES.get(code), group, "unknown") for code in codes]
+    names = [getattr(describe(code), group) for code in codes]
     found, start = [], 0
     for name, members in itertools.groupby(names):
         stop = start + len(list(members))
@@ -93,6 +95,14 @@ def bare(ax: Axes) -> None:
 def dot(shape: str = "o", *, size: float = 3.6) -> dict[str, Any]:
     """Return how a dot without a line looks."""
     return {"linestyle": "none", "marker": shape, "markersize": size, "markeredgewidth": 0}
+
+
+def interval(
+    ax: Axes, at: float, ends: Sequence[float], *, color: str, upright: bool = False
+) -> None:
+    """Draw a light line between two ends: along the row `at`, or upright in that column."""
+    places = ([at, at], ends) if upright else (ends, [at, at])
+    ax.plot(*places, color=color, linewidth=1.2, alpha=0.4)
 
 
 def spread(n: int, *, width: float) -> np.ndarray:
@@ -116,11 +126,36 @@ def label_mean(ax: Axes, *, place: int, text: str) -> None:
 
 def language_rows(ax: Axes, codes: Sequence[str]) -> None:
     """Give every language a row, the first on top; the lowest row is for their mean."""
+    ax.axvline(0, color="0.3", linewidth=0.8, zorder=1)
     ax.axhline(len(codes) - 0.5, color="0.8", linewidth=0.8)
     ax.set_yticks(range(len(codes) + 1), [*map(language_label, codes), "Mean"])
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(codes) + 0.6, -0.6)
     ax.grid(visible=False, axis="y")
+
+
+def dots_in_rows(
+    ax: Axes, rows: pd.DataFrame, *, value: str, codes: Sequence[str], shift: float, **look: Any
+) -> None:
+    """Draw a dot per language with its interval, or a stem from 0, and their mean below them.
+
+    Args:
+        ax: Axes with `language_rows`.
+        rows: columns language, low, high, and the value.
+        value: name of its column.
+        codes: the language of each row.
+        shift: how far below the middle of its row a dot is.
+        look: of the dots.
+    """
+    for row in rows.itertuples():
+        x, at, color = getattr(row, value), codes.index(row.language), language_color(row.language)
+        ends = [0.0, x] if np.isnan(row.low) else [row.low, row.high]
+        interval(ax, at + shift, ends, color=color)
+        ax.plot(x, at + shift, color=color, **look)
+    mean = rows[value].mean()
+    if rows["low"].isna().any():
+        interval(ax, len(codes) + shift, [0.0, mean], color="0.1")
+    ax.plot(mean, len(codes) + shift, color="0.1", **look)
 
 
 def language_lines(codes: Iterable[str], **look: Any) -> list[Line2D]:

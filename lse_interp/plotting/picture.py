@@ -1,6 +1,7 @@
 """Pictures and pages with what they say about themselves, ready to be saved."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ from lse_interp.artifacts.atomic import write_together
 from lse_interp.models.info import ModelInfo
 from lse_interp.plotting.style import figure_stem, save_figure
 
-__all__ = ["COMMAND", "Page", "Picture"]
+__all__ = ["COMMAND", "Page", "Picture", "markdown_table"]
 
 COMMAND = "<command>"
 """Placeholder in the text of a page for the command that writes it."""
@@ -41,7 +42,7 @@ class Picture:
         """Write png, pdf and csv; return them."""
         return save_figure(
             self.axes.figure,
-            _stem(folder, self.name, self.model),
+            figure_stem(folder, self.name, self.model),
             frame=self.frame,
             source=self.source,
             title=self.title,
@@ -67,7 +68,7 @@ class Page:
 
     def save(self, folder: Path, *, command: str) -> list[Path]:
         """Write the page as markdown and its numbers as csv; return them."""
-        stem = _stem(folder, self.name, self.model)
+        stem = figure_stem(folder, self.name, self.model)
         page, csv = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("md", "csv"))
         text = self.markdown.replace(COMMAND, command)
         write_together(
@@ -79,5 +80,14 @@ class Page:
         return [page, csv]
 
 
-def _stem(folder: Path, name: str, model: ModelInfo | None) -> Path:
-    return folder / name if model is None else figure_stem(folder, name, model)
+def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]], *, n_left: int = 1) -> str:
+    """Write a markdown table, the first `n_left` columns left, the others right.
+
+    >>> print(markdown_table(["a", "b"], [["x", "1"]]), end="")
+    | a | b |
+    | --- | ---: |
+    | x | 1 |
+    """
+    rules = ["---" if place < n_left else "---:" for place in range(len(head))]
+    rows = [list(head), rules, *map(list, lines)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)

@@ -5,26 +5,33 @@ The input has the columns of `EvaluationTable.to_frame`, of one language or seve
 Source: paper, Figure 3 and Table 2; the intervals are additions.
 """
 
-from collections.abc import Sequence
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from lse_interp.core.errors import LseError
+from lse_interp.core.errors import LseError, require_one_of
 from lse_interp.core.languages import family_order
-from lse_interp.plotting.panels import dot, grid, language_rows, method_dots, spread
+from lse_interp.plotting.panels import (
+    dot,
+    dots_in_rows,
+    grid,
+    in_order,
+    interval,
+    language_rows,
+    method_dots,
+    spread,
+)
 from lse_interp.plotting.style import (
     PAGE_INCHES,
-    language_color,
     method_color,
     method_order,
     themed,
 )
 
 __all__ = [
+    "TASKS",
     "improvements_frame",
     "plot_improvements",
     "plot_improvements_panels",
@@ -34,7 +41,8 @@ __all__ = [
 ]
 
 _GROUPS = {"target": "Target-language tasks", "general": "General capabilities"}
-_TASKS = {"target": "Target-language tasks", "all": "All tasks"}
+TASKS = {"target": "Target-language tasks", "all": "All tasks"}
+"""Kinds of tasks that improvements are averaged over, and their titles."""
 _MARKERS = ("o", "D", "s", "^")
 _BASE = "base"
 _ROW_INCHES = 0.24
@@ -77,7 +85,8 @@ def improvements_frame(scores: pd.DataFrame) -> pd.DataFrame:
             for (language, method, which), rows in part.groupby(["language", "method", "tasks"])
         ]
     )
-    return _in_order(frame, by=["tasks", "language", "method"])
+    languages, methods = family_order(frame["language"].unique()), _methods(frame)
+    return in_order(frame, tasks=TASKS, language=languages, method=methods)
 
 
 def scores_frame(scores: pd.DataFrame) -> pd.DataFrame:
@@ -105,7 +114,8 @@ def scores_frame(scores: pd.DataFrame) -> pd.DataFrame:
         score=("score", "mean"),
         stderr=("stderr", _stderr_of_mean),
     )
-    return _in_order(frame, by=["group", "row", "method"])
+    rows = dict.fromkeys(frame["row"])
+    return in_order(frame, group=_GROUPS, row=rows, method=_methods(frame))
 
 
 @themed
@@ -128,26 +138,23 @@ def plot_improvements(
 
     Source: paper, Figure 3.
     """
-    rows = _of_tasks(frame, tasks)
+    require_one_of("tasks", tasks, TASKS)
+    rows = _with_model(frame)[lambda every: every["tasks"] == tasks]
+    if not (rows["method"] == "target").any():
+        raise LseError(f"No target fine-tuning was measured on {tasks} tasks.")
     models = list(dict.fromkeys(rows["model"]))
     codes = family_order(rows["language"].unique())
     if ax is None:
         _, ax = plt.subplots(figsize=(3.4, 0.9 + _ROW_INCHES * (len(codes) + 1)))
     shifts = dict(zip(models, spread(len(models), width=0.18), strict=True))
-    ax.axvline(0, color="0.3", linewidth=0.8, zorder=1)
     for marker, model in zip(_MARKERS, models, strict=False):
         own = rows[rows["model"] == model]
-        target = own[own["method"] == "target"].set_index("language")
-        for code, row in target.iterrows():
-            at, color = codes.index(str(code)) + shifts[model], language_color(str(code))
-            _draw_improvement(ax, row, at=at, color=color, marker=marker)
-        at = len(codes) + shifts[model]
-        mean = target["improvement"].mean()
-        if target["low"].isna().any():
-            ax.plot([0, mean], [at, at], color="0.1", linewidth=1.2, alpha=0.35)
-        ax.plot(mean, at, color="0.1", **dot(marker, size=4.4))
-        if others:
-            _draw_others(ax, own, codes=codes, shift=shifts[model])
+        target, shift = own[own["method"] == "target"], shifts[model]
+        look = {"value": "improvement", "codes": codes, "shift": shift, "zorder": 4}
+        dots_in_rows(ax, target, **look, **dot(marker, size=4.4))
+        for row in own[own["method"] != "target"].itertuples() if others else ():
+            at, color = codes.index(row.language) + shift, method_color(row.method)
+            ax.plot(row.improvement, at, color=color, **dot(size=2.2))
     language_rows(ax, codes)
     ax.set_xlabel("Improvement over base (points)")
     return ax
@@ -165,13 +172,19 @@ def plot_improvements_panels(frame: pd.DataFrame, *, others: bool = False) -> li
         The Axes of one new figure.
     """
     frame = _with_model(frame)
-    kinds = [kind for kind in _TASKS if kind in set(frame["tasks"])]
+    kinds = [kind for kind in TASKS if kind in set(frame["tasks"])]
     n_rows = frame["language"].nunique() + 1
     size = (1.0 + 2.5 * len(kinds), 1.15 + _ROW_INCHES * n_rows)
     figure, axes = grid(len(kinds), n_columns=len(kinds), size=size, sharey=True)
     for ax, kind in zip(axes, kinds, strict=True):
-        plot_improvements(frame, tasks=kind, others=others, ax=ax).set_title(_title(frame, kind))
-    handles = _model_handles(list(dict.fromkeys(frame["model"])))
+        numbers = frame.loc[frame["tasks"] == kind, "n_tasks"].agg(["min", "max"]).unique()
+        title = f"{TASKS[kind]} ({' or '.join(map(str, numbers))})"
+        plot_improvements(frame, tasks=kind, others=others, ax=ax).set_title(title)
+    handles = [
+        Line2D([], [], color="0.3", label=model, **dot(marker, size=4.4))
+        for marker, model in zip(_MARKERS, dict.fromkeys(frame["model"]), strict=False)
+        if model
+    ]
     if others:
         handles += method_dots(set(frame["method"]) - {"target"}, size=3.0)
     if handles:
@@ -210,8 +223,7 @@ def plot_scores(frame: pd.DataFrame, *, group: str = "target", ax: Axes | None =
             ax.plot([row.score] * 2, [at - 0.42, at + 0.42], color="0.15", linewidth=1.1, zorder=2)
             continue
         color, y = method_color(row.method), at + shifts[row.method]
-        ends = [row.score - row.stderr, row.score + row.stderr]
-        ax.plot(ends, [y, y], color=color, linewidth=1.2, alpha=0.45, zorder=3)
+        interval(ax, y, [row.score - row.stderr, row.score + row.stderr], color=color)
         ax.plot(row.score, y, color=color, zorder=4, **dot(size=3.4))
     for at in range(1, len(tasks)):
         ax.axhline(at - 0.5, color="0.92", linewidth=0.6, zorder=0)
@@ -278,62 +290,12 @@ def _joined(rows: pd.DataFrame) -> dict[str, int | float]:
     }
 
 
-def _in_order(frame: pd.DataFrame, *, by: Sequence[str]) -> pd.DataFrame:
-    """Sort languages by family, methods and groups as in every figure, tasks as they came."""
-    orders = {
-        "language": lambda values: family_order(values),
-        "method": lambda values: [_BASE, *method_order(set(values) - {_BASE})],
-        "group": lambda values: list(_GROUPS),
-        "tasks": lambda values: list(_TASKS),
-        "row": lambda values: list(dict.fromkeys(values)),
-    }
-    keys = [
-        frame[name].map({v: at for at, v in enumerate(orders[name](frame[name].unique()))})
-        for name in by
-    ]
-    return frame.iloc[np.lexsort(keys[::-1])].reset_index(drop=True)
+def _methods(frame: pd.DataFrame) -> list[str]:
+    return [_BASE, *method_order(set(frame["method"]) - {_BASE})]
 
 
 def _with_model(frame: pd.DataFrame) -> pd.DataFrame:
     return frame if "model" in frame else frame.assign(model="")
-
-
-def _of_tasks(frame: pd.DataFrame, tasks: str) -> pd.DataFrame:
-    if tasks not in _TASKS:
-        raise LseError(f"`tasks` must be one of {', '.join(_TASKS)}; got {tasks!r}.")
-    rows = _with_model(frame)[lambda every: every["tasks"] == tasks]
-    if not (rows["method"] == "target").any():
-        raise LseError(f"No target fine-tuning was measured on {tasks} tasks.")
-    return rows
-
-
-def _title(frame: pd.DataFrame, kind: str) -> str:
-    counts = frame.loc[frame["tasks"] == kind, "n_tasks"]
-    most, least = counts.max(), counts.min()
-    return f"{_TASKS[kind]} ({most if most == least else f'{least} or {most}'})"
-
-
-def _draw_improvement(ax: Axes, row: pd.Series, *, at: float, color: str, marker: str) -> None:
-    """Draw a stem from 0, or the interval if there is one."""
-    if np.isnan(row["low"]):
-        ax.plot([0, row["improvement"]], [at, at], color=color, linewidth=1.2, alpha=0.35)
-    else:
-        ax.plot([row["low"], row["high"]], [at, at], color=color, linewidth=1.4, alpha=0.45)
-    ax.plot(row["improvement"], at, color=color, zorder=4, **dot(marker, size=4.4))
-
-
-def _draw_others(ax: Axes, rows: pd.DataFrame, *, codes: Sequence[str], shift: float) -> None:
-    for row in rows[rows["method"] != "target"].itertuples():
-        at = codes.index(row.language) + shift
-        ax.plot(row.improvement, at, color=method_color(row.method), **dot(size=2.2))
-
-
-def _model_handles(models: Sequence[str]) -> list[Line2D]:
-    return [
-        Line2D([], [], color="0.3", label=model, **dot(marker, size=4.4))
-        for marker, model in zip(_MARKERS, models, strict=False)
-        if model
-    ]
 
 
 def _score_handles(frame: pd.DataFrame) -> list[Line2D]:

@@ -6,13 +6,12 @@ the same dash by at least 30 under normal, protanopic and deuteranopic vision.
 """
 
 import contextlib
-import functools
 import re
 import textwrap
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -23,7 +22,7 @@ from matplotlib.figure import Figure, SubFigure
 from lse_interp.artifacts.atomic import write_together
 from lse_interp.core.cli import ModelArgs, quiet
 from lse_interp.core.errors import LseError, near_misses
-from lse_interp.core.languages import LANGUAGES
+from lse_interp.core.languages import describe
 from lse_interp.models.info import ModelInfo
 from lse_interp.training.methods import Look, method_looks
 
@@ -110,9 +109,6 @@ _THEME: dict[Any, Any] = {
     "ytick.major.size": 2.5,
 }
 
-_Params = ParamSpec("_Params")
-_Result = TypeVar("_Result")
-
 
 @contextlib.contextmanager
 def theme() -> Iterator[None]:
@@ -128,15 +124,8 @@ def theme() -> Iterator[None]:
     mpl.interactive(interactive)
 
 
-def themed(draw: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
-    """Run a drawing function inside `theme`."""
-
-    @functools.wraps(draw)
-    def inside(*args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
-        with theme():
-            return draw(*args, **kwargs)
-
-    return inside
+themed = theme()
+"""Decorator: runs a drawing function inside `theme`."""
 
 
 def language_label(code: str) -> str:
@@ -145,7 +134,7 @@ def language_label(code: str) -> str:
     >>> language_label("mlt"), language_label("qaa")
     ('Maltese', 'qaa')
     """
-    return LANGUAGES[code].name if code in LANGUAGES else code
+    return describe(code).name
 
 
 def language_color(code: str) -> str:
@@ -209,9 +198,9 @@ def method_order(methods: Iterable[str]) -> list[str]:
     return [method for method in method_looks() if method in found]
 
 
-def figure_stem(folder: Path, name: str, model: ModelInfo) -> Path:
-    """Name a figure; the name of the model follows unless it is the default model."""
-    if model.name == ModelArgs.model:
+def figure_stem(folder: Path, name: str, model: ModelInfo | None) -> Path:
+    """Name a figure; the name of its model follows unless it has none or the default model."""
+    if model is None or model.name == ModelArgs.model:
         return folder / name
     label = re.sub(r"[^\w.-]+", "-", Path(model.name).name.lower())
     return folder / f"{name}_{label}"

@@ -3,6 +3,7 @@
 Source: paper, Figure 6 (`plot_deltas`); densities, norms and neurons are additions.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -42,6 +42,11 @@ __all__ = [
 ]
 
 _HEIGHT = 2.7
+_LEGEND: Mapping[str, Any] = {
+    "loc": "center left",
+    "bbox_to_anchor": (1.0, 0.5),
+    "handlelength": 1.4,
+}
 _BOX = {"whislo": "q0.01", "q1": "q0.25", "med": "q0.5", "q3": "q0.75", "whishi": "q0.99"}
 
 
@@ -60,18 +65,24 @@ def density_frame(deltas: WeightDeltas) -> pd.DataFrame:
     density, the share of entries per unit of change, smoothed by a Gaussian kernel of Silverman's
     width, 0.9 min(std, IQR / 1.34) n^(-1/5). Layers without selected neurons are left out.
     """
-    counts, edges = deltas.histogram, deltas.edges.numpy()
-    n_layers, n_projections, n_bins = counts.shape
-    index = pd.MultiIndex.from_product(
-        [range(n_layers), deltas.projections, range(n_bins)], names=["layer", "projection", "bin"]
-    )
-    frame = pd.DataFrame({"n_entries": counts.flatten().numpy()}, index=index).reset_index()
-    low, high = edges[frame["bin"]], edges[frame["bin"] + 1]
-    total = deltas.n_entries.numpy()[frame["layer"]]
-    frame = frame.assign(low=low, high=high, language=deltas.language, name=deltas.name)
-    frame = frame[total > 0].reset_index(drop=True)
-    columns = ["language", "name", "layer", "projection", "low", "high", "n_entries"]
-    return frame[columns].assign(density=np.concatenate(_densities(deltas)))
+    edges = deltas.edges.numpy()
+    middle, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
+    quartiles = [QUANTILES.index(q) for q in (0.25, 0.75)]
+    parts = []
+    for layer, n_entries in enumerate(deltas.n_entries.tolist()):
+        for at, projection in enumerate(deltas.projections) if n_entries else ():
+            low, high = deltas.quantiles[layer, at, quartiles].tolist()
+            spread = min(float(deltas.std[layer, at]), (high - low) / 1.34)
+            # A kernel narrower than a bin would smooth nothing.
+            bandwidth = max(0.9 * spread * n_entries**-0.2, width / 4)
+            kernel = np.exp(-(((middle[:, None] - middle) / bandwidth) ** 2) / 2)
+            kernel /= kernel.sum(axis=0)
+            counts = deltas.histogram[layer, at].numpy()
+            density = kernel @ counts / n_entries / width
+            bins = {"low": edges[:-1], "high": edges[1:], "n_entries": counts, "density": density}
+            about = {"language": deltas.language, "name": deltas.name}
+            parts.append(pd.DataFrame(about | {"layer": layer, "projection": projection} | bins))
+    return pd.concat(parts, ignore_index=True)
 
 
 def neuron_delta_frame(deltas: WeightDeltas) -> pd.DataFrame:
@@ -109,7 +120,8 @@ def plot_deltas(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     for place, name in enumerate(names):
         rows = frame[(frame["projection"] == name) & (frame["n_neurons"] > 0)]
         boxes = [{key: row[column] for key, column in _BOX.items()} for _, row in rows.iterrows()]
-        offset = (place - (len(names) - 1) / 2) * width
+        offset, color = (place - (len(names) - 1) / 2) * width, PROJECTION_COLORS[name]
+        line = {"color": color, "linewidth": 0.8}
         ax.bxp(
             boxes,
             positions=rows["layer"] + offset,
@@ -117,14 +129,18 @@ def plot_deltas(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
             showfliers=False,
             patch_artist=True,
             manage_ticks=False,
-            **_box_style(PROJECTION_COLORS[name]),
+            boxprops={"facecolor": color, "edgecolor": color, "linewidth": 0.6},
+            medianprops={"color": "white", "linewidth": 1.0},
+            whiskerprops=line,
+            capprops=line,
         )
     _decorate(ax, n_layers=n_layers)
     ax.axhline(0, color="0.55", linewidth=0.6, zorder=0.5)
     ax.set_ylabel("Change of a weight")
     ax.yaxis.set_major_formatter("{x:g}")
-    handles = [Patch(color=PROJECTION_COLORS[name], label=name) for name in names]
-    _legend(ax, handles)
+    ax.legend(
+        handles=[Patch(color=PROJECTION_COLORS[name], label=name) for name in names], **_LEGEND
+    )
     return ax
 
 
@@ -154,7 +170,10 @@ def plot_delta_density(frame: pd.DataFrame) -> Axes:
     for ax, name in zip(axes.flat, names, strict=True):
         for layer in layers:
             cell = frame[(frame["projection"] == name) & (frame["layer"] == layer)]
-            _violin(ax, cell, at=layer, color=PROJECTION_COLORS[name])
+            half = 0.42 * cell["density"] / max(cell["density"].max(), 1e-300)
+            look: dict[str, Any] = {"color": PROJECTION_COLORS[name], "alpha": 0.85}
+            middle = (cell["low"] + cell["high"]) / 2
+            ax.fill_betweenx(middle, layer - half, layer + half, linewidth=0, **look)
         _decorate(ax, n_layers=max(layers) + 1)
         ax.set_title(name)
         ax.label_outer()
@@ -182,24 +201,17 @@ def plot_delta_norms(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax = ax or _axes(n_layers, wide=COLUMN_INCHES + 0.9)
     for name in names:
         rows = frame[frame["projection"] == name].sort_values("layer")
-        color = PROJECTION_COLORS[name]
-        ax.plot(
-            rows["layer"], rows["relative_l2"], color=color, marker="o", markersize=3, label=name
-        )
-    handles = [
-        Line2D([], [], color=PROJECTION_COLORS[name], marker="o", markersize=3, label=name)
-        for name in names
-    ]
+        look: dict[str, Any] = {"color": PROJECTION_COLORS[name], "marker": "o", "markersize": 3}
+        ax.plot(rows["layer"], rows["relative_l2"], label=name, **look)
     decay = (frame["decay_l2"] / frame["base_l2"]).dropna()
     if len(decay):
-        style: dict[str, Any] = {"color": "0.35", "linewidth": 1.0, "linestyle": (0, (3, 2))}
-        ax.axhline(decay.mean(), **style)
-        handles.append(Line2D([], [], label="decay alone", **style))
+        look = {"color": "0.35", "linewidth": 1.0, "linestyle": (0, (3, 2))}
+        ax.axhline(decay.mean(), label="decay alone", **look)
     _decorate(ax, n_layers=n_layers)
     ax.set_ylim(bottom=0)
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     ax.set_ylabel("L2 of the change / L2 of the weights")
-    _legend(ax, handles)
+    ax.legend(**_LEGEND)
     return ax
 
 
@@ -235,12 +247,11 @@ def plot_neuron_deltas(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_ylim(bottom=0)
     ax.set_xlabel(frame.attrs["label"])
     ax.set_ylabel("L2 of the neuron's change")
-    bar = ax.figure.colorbar(dots, ax=ax, aspect=30, pad=0.02, label="Layer")
+    ticks = MaxNLocator(nbins=6, integer=True)
+    bar = ax.figure.colorbar(dots, ax=ax, aspect=30, pad=0.02, label="Layer", ticks=ticks)
     assert bar.solids is not None
     bar.solids.set_alpha(1)
     bar.outline.set_visible(False)
-    bar.locator = MaxNLocator(nbins=6, integer=True)
-    bar.update_ticks()
     return ax
 
 
@@ -294,47 +305,8 @@ def _axes(n_layers: int, *, wide: float = PAGE_INCHES) -> Axes:
     return plt.subplots(figsize=(width, _HEIGHT))[1]
 
 
-def _densities(deltas: WeightDeltas) -> list[np.ndarray]:
-    """Smooth the histogram of every cell that has entries, in the order of the cells."""
-    edges = deltas.edges.numpy()
-    middle, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
-    quartiles = [QUANTILES.index(q) for q in (0.25, 0.75)]
-    smoothed = []
-    for layer, n_entries in enumerate(deltas.n_entries.tolist()):
-        for cell in range(len(deltas.projections)) if n_entries else ():
-            low, high = deltas.quantiles[layer, cell, quartiles].tolist()
-            spread = min(float(deltas.std[layer, cell]), (high - low) / 1.34)
-            # A kernel narrower than a bin would smooth nothing.
-            bandwidth = max(0.9 * spread * n_entries**-0.2, width / 4)
-            kernel = np.exp(-(((middle[:, None] - middle) / bandwidth) ** 2) / 2)
-            kernel /= kernel.sum(axis=0)
-            counts = deltas.histogram[layer, cell].numpy()
-            smoothed.append(kernel @ counts / n_entries / width)
-    return smoothed
-
-
-def _violin(ax: Axes, cell: pd.DataFrame, *, at: int, color: str) -> None:
-    middle = (cell["low"] + cell["high"]) / 2
-    half = 0.42 * cell["density"] / max(cell["density"].max(), 1e-300)
-    ax.fill_betweenx(middle, at - half, at + half, color=color, alpha=0.85, linewidth=0)
-
-
-def _box_style(color: str) -> dict[str, Any]:
-    line = {"color": color, "linewidth": 0.8}
-    return {
-        "boxprops": {"facecolor": color, "edgecolor": color, "linewidth": 0.6},
-        "medianprops": {"color": "white", "linewidth": 1.0},
-        "whiskerprops": line,
-        "capprops": line,
-    }
-
-
 def _decorate(ax: Axes, *, n_layers: int) -> None:
     ax.set_xlim(-0.6, n_layers - 0.4)
     ax.xaxis.set_major_locator(MaxNLocator(nbins=16, integer=True))
     ax.grid(visible=False, axis="x")
     ax.set_xlabel("Layer")
-
-
-def _legend(ax: Axes, handles: list[Line2D] | list[Patch]) -> None:
-    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.4)

@@ -21,11 +21,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from lse_interp.core.errors import CorpusError
-from lse_interp.core.languages import Language
+from lse_interp.core.languages import Language, find_language
 from lse_interp.data.hub import HubSource, open_rows, read_source
 from lse_interp.data.local_files import find_split
 from lse_interp.data.readers import read_records, read_rows
-from lse_interp.data.source_spec import expand, spellings
 from lse_interp.tasks.cells import Row, require_columns
 
 __all__ = ["DataSet", "flores_codes"]
@@ -86,11 +85,7 @@ class DataSet:
 
     def _folders(self, language: Language) -> list[str]:
         """List the folders a local copy may be in, the hub's configuration first."""
-        names = [*self.configs(language)]
-        if self.configs_of is None:
-            return [*names, "."]
-        names += [*expand("{flores}", language=language), *spellings(language)]
-        return list(dict.fromkeys(names))
+        return [*self.configs(language), "." if self.configs_of is None else "{lang}"]
 
     def _local(self, name: str, language: Language, data_dir: Path) -> _Rows:
         roots = [data_dir / folder for folder in (name, *self.folders)]
@@ -146,7 +141,7 @@ def flores_codes(language: Language, codes: frozenset[str]) -> tuple[str, ...]:
     >>> flores_codes(lookup("ekk"), frozenset({"est_Latn"}))
     ('est_Latn',)
     """
-    return tuple(code for code in expand("{flores}", language=language) if code in codes)
+    return tuple(code for code in sorted(codes) if find_language(code) == language)
 
 
 def _labelled(rows: _Rows, path: Path, *, column: str) -> _Rows:

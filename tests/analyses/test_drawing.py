@@ -152,8 +152,8 @@ def test_fig07_alignment_draws_several_models_and_averages_layers(make_curves, d
         "fig07_alignment_mlt.png",
         "fig07c_layer_average_mlt.png",
     ]
-    assert len(pd.read_csv(written[2])) == 2 * 3 * 4
-    assert len(pd.read_csv(written[5])) == 2 * 3
+    assert len(pd.read_csv(written[2])) == 2 * 2 * 3 * 4
+    assert len(pd.read_csv(written[5])) == 2 * 2 * 3
 
 
 def test_fig07_alignment_names_what_writes_a_missing_artefact(draw, tmp_path, monkeypatch):

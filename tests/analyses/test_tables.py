@@ -263,7 +263,9 @@ def test_tables27_38_alignment_as_published(draw):
 
 def make_curves(language):
     infos = [ModelInfo("embedded", name, "LlamaForCausalLM", 2, 4, 8, 100) for name in "ab"]
-    cosine = torch.tensor([[[0.4, 0.6]], [[0.5, 0.9]]], dtype=torch.float64)
+    raw = torch.tensor([[[0.4, 0.6]], [[0.5, 0.9]]], dtype=torch.float64)
+    cosine = torch.stack([raw / 2, raw], dim=1)
+    estimate = torch.stack([cosine, cosine - 0.3, cosine * 0 + 0.3, cosine / 2], dim=2)
     return AlignmentCurves(
         models=("base", "target"),
         infos=tuple(infos),
@@ -271,15 +273,15 @@ def make_curves(language):
         against=("eng",),
         site="hook_resid_post",
         pooling="mean",
+        sinks="drop",
         n_sentences=7,
         text="abc",
         n_bootstrap=10,
         seed=0,
-        cosine=cosine,
-        low=cosine - 0.02,
-        high=cosine + 0.03,
-        shuffled=cosine - 0.3,
-        retrieval=cosine / 2,
+        estimate=estimate,
+        low=estimate - 0.02,
+        high=estimate + 0.03,
+        n_sinks=torch.zeros(2, 1, 2, dtype=torch.int64),
     )
 
 
@@ -289,10 +291,10 @@ def test_tables27_38_alignment_of_artefacts(draw, tmp_path):
         make_curves(language).save(folder / f"{language}.safetensors")
     page, csv = draw("tables27_38", root=tmp_path / "runs")
     assert page.name == "tables27_38_embedded.md"
-    assert "| English | 50.00 (+30.00) | 70.00 (+30.00) |\n" in section(page, "Slovak")
+    assert "| English | 25.00 (50.00) | 35.00 (70.00) |\n" in section(page, "Slovak")
     assert "| Maltese with | base | target |\n" in section(page, "Maltese")
     frame = pd.read_csv(csv)
-    assert frame["cosine"].round(6).tolist() == [50, 70, 50, 70]
+    assert frame["cosine"].round(6).tolist() == [25, 50, 35, 70] * 2
     one = folder / "slk.safetensors"
     assert draw("tables27_38", one)[0].name == "tables27_38_slk.md"
     (folder / "mlt.safetensors").unlink()

@@ -196,7 +196,7 @@ def test_nan_activations_name_layer_site_and_language(make_model, documents):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"language": "mtl"}, LanguageError, "unknown language 'mtl'.*Did you mean.* mlt"),
+        ({"language": "nlt"}, LanguageError, "unknown language 'nlt'.*Did you mean.* mlt"),
         ({"n_tokens": 0}, CorpusError, "`n_tokens` must be at least 1, or 'all'.*; got 0"),
         (
             {"n_tokens": 10**6},

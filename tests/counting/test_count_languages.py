@@ -208,8 +208,8 @@ def test_run_refuses_finished_counts_with_other_settings(configure, changes, mes
 
 
 def test_run_refuses_bad_input_before_any_work(configure):
-    with pytest.raises(LanguageError, match="unknown language 'mtl'"):
-        run(configure(langs=("mlt", "mtl")))
+    with pytest.raises(LanguageError, match="unknown language 'nlt'"):
+        run(configure(langs=("mlt", "nlt")))
     with pytest.raises(CorpusError, match="`n_tokens` must be at least 1"):
         run(configure(n_tokens=0))
     assert not configure().root.exists()

@@ -83,7 +83,15 @@ def test_load_refuses_truncated_file(tmp_path):
     [
         ({"language": "xxx"}, "unknown language 'xxx'"),
         ({"shard_n_tokens": torch.tensor([4, 0])}, r"text in each; got \[4, 0\] tokens"),
-        ({"shard_n_tokens": torch.tensor([4, 5])}, r"outside 0..n_tokens of its shard"),
+        (
+            {"shard_n_tokens": torch.tensor([4, 5])},
+            "1 counts of mlt are larger than the number of tokens; the first is 6 of 5 tokens, for "
+            "neuron 0 of layer 0 in shard 1",
+        ),
+        (
+            {"shard_n_positive": torch.tensor(TWO_SHARDS) - 1},
+            "3 counts of mlt are negative; the first is -1 of 4 tokens, for neuron 0 of layer 0",
+        ),
         (
             {"model": dataclasses.replace(INFO, d_mlp=5)},
             r"\[shard layer neuron\] = \[2, 2, 5\] for tiny; got \[2, 2, 3\]",

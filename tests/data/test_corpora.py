@@ -79,8 +79,8 @@ def test_load_corpus_embedded_refuses_a_language_it_lacks():
 
 @pytest.mark.parametrize("spec", ["embedded", "glotcc", "anything.txt"])
 def test_load_corpus_suggests_near_misses_of_an_unknown_language(spec):
-    with pytest.raises(LanguageError, match=r"unknown language 'mtl'.*Did you mean .*mlt"):
-        load_corpus(spec, language="mtl")
+    with pytest.raises(LanguageError, match=r"unknown language 'nlt'.*Did you mean .*mlt"):
+        load_corpus(spec, language="nlt")
 
 
 # Local files
@@ -210,11 +210,10 @@ def test_load_corpus_says_what_it_looked_for_and_what_is_there(tmp_path):
 
     with pytest.raises(
         CorpusError,
-        match=r"no text for Maltese \(mlt\) at .*/new\.txt\. .* holds: news\.txt\. "
-        r"Did you mean news\.txt\?",
+        match=r"no text for Maltese \(mlt\) at .*/new\.txt\. Did you mean news\.txt\? .* holds: ",
     ):
         load_corpus(f"{tmp_path}/new.txt", language="mlt")
-    with pytest.raises(CorpusError, match=r"at .*/ekk\.txt, .*/est\.txt, .*/et\.txt"):
+    with pytest.raises(CorpusError, match=r"at .*/\{lang\}\.txt with ekk, est, et, ekk_Latn, "):
         load_corpus(f"{tmp_path}/{{lang}}.txt", language="ekk")
 
 
@@ -222,7 +221,7 @@ def test_load_corpus_names_the_nearest_folder_that_exists(tmp_path):
     (tmp_path / "text").mkdir()
 
     with pytest.raises(
-        CorpusError, match=re.escape(f"{tmp_path} holds: text/. Did you mean text?")
+        CorpusError, match=re.escape(f"Did you mean text? {tmp_path} holds: text/.")
     ):
         load_corpus(f"{tmp_path}/texts/deep/{{lang}}.txt", language="mlt")
 
@@ -242,8 +241,8 @@ def test_load_corpus_folder_without_the_language_lists_names_and_content(tmp_pat
 
     with pytest.raises(
         CorpusError,
-        match=r"no file or folder for Maltese: looked for the names mlt, mt, mlt_Latn, mlt-Latn "
-        r"with \.txt, .* holds: deu\.txt\..*\{lang\}",
+        match=r"no file or folder for Maltese: looked for the names mlt, mt, mlt_Latn, mlt-Latn, "
+        r"Maltese with \.txt, .* holds: deu\.txt\..*\{lang\}",
     ):
         load_corpus(str(tmp_path), language="mlt")
 

@@ -1,11 +1,15 @@
+import os
+from pathlib import Path
+
 import pytest
 from datasets import Dataset, DatasetDict
 
 from lse_interp.core.errors import CorpusError
-from lse_interp.core.languages import lookup
+from lse_interp.core.languages import PAPER_LANGUAGES, lookup
 from lse_interp.data.corpora import load_corpus
 from lse_interp.data.local_files import find_files
 from lse_interp.data.parallel import load_parallel
+from lse_interp.tasks.benchmarks.flores import FLORES_200
 
 MLT = lookup("mlt")
 
@@ -133,3 +137,94 @@ def test_a_blank_line_inside_parallel_text_is_a_sentence(tmp_path):
     touch(tmp_path, "eng.txt", text="a\nc\n")
     with pytest.raises(CorpusError, match=r"is not parallel: .* found mlt 3, eng 2"):
         load_parallel(str(tmp_path), languages=["mlt", "eng"])
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("welsh.txt", "cym"),
+        ("Welsh.TXT", "cym"),
+        ("CY.txt", "cym"),
+        ("cy_GB.txt", "cym"),
+        ("est_Latn.txt", "ekk"),
+        ("Standard_Estonian.txt", "ekk"),
+        ("zho_Hans.txt", "zho"),
+        ("zh-CN.txt", "zho"),
+        ("zho_Simpl.txt", "zho"),
+        ("chinese.txt", "zho"),
+        ("zh-Hant.txt", "zho-Hant"),
+        ("pt-br.txt", "por-BR"),
+        ("srp_Latn.txt", "srp-Latn"),
+        ("kas_Deva.jsonl", "kas-Deva"),
+        ("scottish-gaelic.txt", "gla"),
+        ("norwegian_bokmal.txt", "nob"),
+        ("tlh.txt", "tlh"),
+        ("qaa.txt", "qaa"),
+    ],
+)
+def test_a_file_is_found_by_any_spelling_of_its_language(tmp_path, name, code):
+    touch(tmp_path, name, "deu.txt", "notes_all.txt")
+    for template in (tmp_path, tmp_path / f"{{lang}}{Path(name).suffix.lower()}"):
+        (file,) = find_files(str(template), language=lookup(code))
+        assert file.name == name
+    (tmp_path / "below").mkdir()
+    touch(tmp_path, f"below/{Path(name).stem}/a.txt")
+    (file,) = find_files(f"{tmp_path}/below/{{flores}}", language=lookup(code))
+    assert file.name == "a.txt"
+
+
+def test_two_spellings_of_one_language_are_refused_in_a_template_too(tmp_path):
+    touch(tmp_path, "est.txt", "et.txt")
+    with pytest.raises(CorpusError, match=r"Estonian more than once: est\.txt, et\.txt"):
+        find_files(f"{tmp_path}/{{lang}}.txt", language=lookup("ekk"))
+
+
+def test_a_file_of_another_variety_is_not_taken(tmp_path):
+    touch(tmp_path, "zho_Hant.txt", "srp_Latn.txt", "por-BR.txt", "fra-CA.txt")
+    for code in ("zho", "srp", "por", "fra"):
+        with pytest.raises(CorpusError, match="no file or folder for"):
+            find_files(str(tmp_path), language=lookup(code))
+
+
+def test_the_nearest_file_is_named_first(tmp_path):
+    touch(tmp_path, "cmy.txt", "deu.txt", "welhs.txt")
+    for template in (tmp_path, tmp_path / "{lang}.txt"):
+        with pytest.raises(CorpusError, match=r"Did you mean cmy\.txt or welhs\.txt\? .* holds: "):
+            find_files(str(template), language=lookup("cym"))
+
+
+@pytest.mark.parametrize("form", ["{}.txt", "devtest/{}.devtest"])
+def test_a_folder_with_the_names_of_flores_200_has_every_language(tmp_path, form):
+    touch(tmp_path, *map(form.format, FLORES_200), text="{name}\n")
+    split = "devtest" if "devtest" in form else None
+    languages = {lookup(code).code: code for code in FLORES_200}
+    text = load_parallel(str(tmp_path), languages=list(languages), split=split)
+    assert {code: lines[0] for code, lines in text.sentences.items()} == {
+        code: form.format(flores) for code, flores in languages.items()
+    }
+    paper = load_parallel(
+        str(tmp_path), languages=["mlt"], optional=PAPER_LANGUAGES[:8], split=split
+    )
+    assert set(PAPER_LANGUAGES) <= set(text.languages)
+    assert set(paper.languages) == {"mlt", *PAPER_LANGUAGES[:8]}
+
+
+@pytest.mark.parametrize(
+    ("folder", "form"),
+    [
+        ("ntrex", "newstest2019-ref.{}.txt"),
+        ("flores200_devtest", "{}.txt"),
+        ("text", "{}.txt"),
+    ],
+)
+def test_every_file_of_the_reference_data_is_found(folder, form):
+    root = Path(os.environ.get("LSE_REFERENCE_DATA", "/nonexistent")) / folder
+    if not root.is_dir():
+        pytest.skip(f"LSE_REFERENCE_DATA names no folder with {folder}/")
+    files = list(root.glob(form.format("*")))
+    assert len(files) >= 12
+    before, after = form.split("{}")
+    for file in files:
+        code = file.name.removeprefix(before).removesuffix(after)
+        template = str(root / form.replace("{}", "{lang}"))
+        assert find_files(template, language=lookup(code)) == [file]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lse_interp.core.errors import CorpusError, LanguageError
-from lse_interp.core.languages import LANGUAGES, PAPER_LANGUAGES, lookup
+from lse_interp.core.languages import PAPER_LANGUAGES, lookup
 from lse_interp.data import embedded
 from lse_interp.data.parallel import ParallelText, load_parallel
 
@@ -65,8 +65,8 @@ def test_load_parallel_refuses_more_sentences_than_there_are(n_sentences):
 
 
 def test_load_parallel_refuses_unknown_languages_and_splits():
-    with pytest.raises(LanguageError, match="unknown language 'mtl'.*mlt"):
-        load_parallel("embedded", languages=["mtl"])
+    with pytest.raises(LanguageError, match="unknown language 'nlt'.*mlt"):
+        load_parallel("embedded", languages=["nlt"])
     with pytest.raises(CorpusError, match="unknown split 'test'"):
         load_parallel("embedded", languages=["mlt"], split="test")
 
@@ -101,7 +101,7 @@ def test_load_parallel_reads_jsonl_and_splits_from_the_path(tmp_path):
 
 
 def test_load_parallel_refuses_a_split_that_a_folder_does_not_have(tmp_path):
-    with pytest.raises(CorpusError, match=r"no file mlt/dev, dev/mlt, mlt\.dev, dev\.mlt, .* in"):
+    with pytest.raises(CorpusError, match=r"no file mlt/dev, dev/mlt, mlt\.dev, dev\.mlt in"):
         load_parallel(str(tmp_path), languages=["mlt"], split="dev")
 
 
@@ -225,7 +225,9 @@ def test_parallel_text_says_in_which_languages_it_was_loaded():
 def test_load_parallel_reports_what_ntrex_lacks(tmp_path):
     write_folder(tmp_path, names={"eng": "newstest2019-src.eng.txt"}, eng=["one"])
 
-    with pytest.raises(CorpusError, match=r"no Maltese: looked for newstest2019-src\.mlt\.txt, "):
+    with pytest.raises(
+        CorpusError, match=r"no Maltese: looked for newstest2019-src\.\{lang\}\.txt "
+    ):
         load_parallel(f"ntrex:{tmp_path}", languages=["mlt"])
     with pytest.raises(CorpusError, match=r"no NTREX folder at .*none\. Get it from"):
         load_parallel(f"ntrex:{tmp_path}/none", languages=["mlt"])
@@ -260,19 +262,13 @@ def test_load_parallel_finds_the_odd_names_of_the_real_ntrex(ntrex):
 
 
 def test_load_parallel_reads_all_128_languages_of_the_real_ntrex(ntrex):
-    def readable(code):
-        try:
-            return load_parallel(f"ntrex:{ntrex}", languages=[code], n_sentences=1)
-        except CorpusError as error:
-            assert "NTREX at" in str(error)
-            return None
+    names = {path.name.split(".")[1] for path in ntrex.glob("newstest2019-*.txt")}
+    codes = [lookup(name).code for name in names]
 
-    found = {code: text for code in LANGUAGES if (text := readable(code))}
+    text = load_parallel(f"ntrex:{ntrex}", languages=codes, n_sentences=1)
 
-    assert len(found) == 128
-    assert found["zho-TW"].sentences["zho-TW"] != found["zho"].sentences["zho"]
-    names = [path.name.split(".")[1] for path in ntrex.glob("newstest2019-*.txt")]
-    assert {lookup(name).code for name in names} == set(found)
+    assert len(text.languages) == 128
+    assert text.sentences["zho-Hant"] != text.sentences["zho"]
 
 
 @pytest.mark.parametrize(

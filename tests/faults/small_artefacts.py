@@ -81,7 +81,7 @@ def record():
 
 
 def alignment():
-    values = {name: random(1, 2, 2) for name in ("shuffled", "retrieval", "cosine")}
+    estimate = random(1, 2, 4, 2, 2)
     return AlignmentCurves(
         models=("tiny",),
         infos=(INFO,),
@@ -89,13 +89,15 @@ def alignment():
         against=("eng", "deu"),
         site="hook_resid_post",
         pooling="mean",
+        sinks="drop",
         n_sentences=4,
         text="aa",
         n_bootstrap=10,
         seed=0,
-        low=values["cosine"] / 2,
-        high=values["cosine"] / 2 + 0.5,
-        **values,
+        estimate=estimate,
+        low=estimate / 2,
+        high=estimate / 2 + 0.5,
+        n_sinks=torch.ones(1, 2, 2, dtype=torch.int64),
     )
 
 

@@ -270,9 +270,9 @@ def test_sentences_are_pooled_where_each_layer_runs(two_devices):
     model.tokenizer = tiny_tokenizer()
     sites = [f"blocks.{layer}.hook_resid_post" for layer in range(N_LAYERS)]
     with mode:
-        pooled = _pooled(model, [[5, 6, 7], [8, 9]], sites=sites, pooling="mean")
-    assert pooled.shape == (N_LAYERS, 2, model.d_model)
-    assert pooled.device == model.device
+        pooled = _pooled(model, [[5, 6, 7], [8, 9]], sites=sites, pooling="mean", sinks="drop")
+    assert pooled.vectors.shape == (N_LAYERS, 2, model.d_model)
+    assert pooled.vectors.device == pooled.n_sinks.device == model.device
 
 
 def test_offloaded_weights_are_refused_by_name():

@@ -7,6 +7,7 @@ from lse_interp.models.backends import BACKENDS
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.loading import load_model
 from lse_interp.models.sites import SITES, site_name
+from scripts.compatibility import _tiny
 from tests.tiny_models import D_MLP, D_MODEL, FAMILIES, N_LAYERS, VOCAB, tiny_hf
 
 
@@ -150,6 +151,29 @@ def test_collect_hands_out_values_that_nothing_overwrites(ids, backend):
     assert (found[sites[0]] < 0).any()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_hooks_get_and_give_values_that_nothing_overwrites(ids, backend):
+    """Falcon adds its attention to the output of its MLP, in place."""
+    hf = _tiny.tiny_hf("falcon")
+    model, site = HookedModel(hf, backend=backend), site_name("hook_mlp_out", 0)
+    seen, sums = [], []
+    model.run_with_hooks(ids, {site: lambda a, s: sums.append(a.sum())}, logits=True)
+    model.run_with_hooks(ids, {site: lambda a, s: seen.append(a)}, logits=True)
+    last = model.collect(ids, [site, "blocks.1.hook_resid_post"], reduce=lambda a, s: a[:, -1])
+    assert torch.equal(seen[0].sum(), sums[0])
+    assert torch.equal(last[site], seen[0][:, -1])
+    patch = torch.zeros_like(seen[0])
+    logits = model.run_with_hooks(ids, {site: lambda a, s: patch}, logits=True)
+    assert not patch.any()
+    assert torch.equal(
+        model.run_with_hooks(ids, {site: lambda a, s: a.zero_()}, logits=True), logits
+    )
+    graph = model.collect(ids, [site, "blocks.1.hook_resid_post"], grad=True)[site]
+    torch.testing.assert_close(graph, seen[0], rtol=1e-5, atol=1e-5)
+    with torch.inference_mode():
+        assert torch.equal(model.collect(ids, [site])[site], seen[0])
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_run_with_cache_gives_logits_and_every_site(load, ids, family):
     model = load(family)
@@ -267,3 +291,45 @@ def test_backends_keep_the_dtype_of_the_model(ids, backend, dtype):
     site = site_name("mlp.hook_act", 0)
     assert model.collect(ids, [site])[site].dtype == dtype
     assert {p.dtype for p in hf.parameters()} == {dtype}
+
+
+def test_a_kind_of_site_means_every_layer(load, ids):
+    model = load("llama")
+    names = [site_name("mlp.hook_post", layer) for layer in range(N_LAYERS)]
+    found, expected = model.collect(ids, "mlp.hook_post"), model.collect(ids, names)
+    assert list(found) == names
+    assert all(torch.equal(found[name], expected[name]) for name in names)
+    assert list(model.run_with_cache(ids, "mlp.hook_post")[1]) == names
+    assert list(model.collect(ids, names[0])) == names[:1]
+    seen = []
+    model.run_with_hooks(ids, {"mlp.hook_post": lambda value, site: seen.append(site)})
+    assert seen == names
+    with model.edits({"mlp.hook_post": lambda value, site: torch.zeros_like(value)}):
+        out = model.collect(ids, "hook_mlp_out")
+    # What is left of the MLP is its bias, the same everywhere.
+    assert all(torch.equal(value, value[:1, :1].expand_as(value)) for value in out.values())
+
+
+def test_a_kind_that_the_model_lacks_is_refused(load, ids):
+    with pytest.raises(ActivationError, match="which has no mlp.hook_pre_linear"):
+        load("gpt2").collect(ids, "mlp.hook_pre_linear")
+
+
+def test_generate_continues_text(load):
+    model = load("llama")
+    expected = model.hf.generate(**model.to_tokens("w1 w2"), max_new_tokens=4, do_sample=False)
+    text = model.generate("w1 w2", max_new_tokens=4, do_sample=False)
+    assert text == model.tokenizer.decode(
+        expected[0, model.to_tokens("w1 w2")["input_ids"].shape[1] :], skip_special_tokens=True
+    )
+    both = model.generate(["w1", "w1 w2"], max_new_tokens=4, do_sample=False)
+    assert both[1] == text
+    with model.edits({"mlp.hook_post": lambda value, site: value * 30}):
+        assert model.generate("w1 w2", max_new_tokens=4, do_sample=False) != text
+
+
+def test_repr_says_what_the_model_is(load):
+    assert repr(load("llama")).endswith(
+        f"LlamaForCausalLM, {N_LAYERS} layers x {D_MLP} neurons, d_model {D_MODEL}, "
+        "float32 on cpu, backend torch)"
+    )

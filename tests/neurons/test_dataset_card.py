@@ -17,7 +17,7 @@ from lse_interp.neurons.sets import NeuronSets
 
 def make(lists=None, **changes):
     """Neuron sets from language -> layer -> indices."""
-    lists = lists or {"mlt": [[0, 2], [7]], "zho-TW": [[2], []], "nob": [[], []]}
+    lists = lists or {"mlt": [[0, 2], [7]], "zho-Hant": [[2], []], "nob": [[], []]}
     indices = {
         code: tuple(torch.tensor(layer, dtype=torch.int64) for layer in layers)
         for code, layers in lists.items()
@@ -41,8 +41,8 @@ def make(lists=None, **changes):
         "provenance": {
             "package_version": "0.1.0",
             "created": "2025-01-01T00:00:00+00:00",
-            "n_tokens": {"mlt": 12000, "zho-TW": 12000, "nob": 500},
-            "corpora": {"mlt": "glotcc", "zho-TW": "glotcc", "nob": "my text/{lang}.txt"},
+            "n_tokens": {"mlt": 12000, "zho-Hant": 12000, "nob": 500},
+            "corpora": {"mlt": "glotcc", "zho-Hant": "glotcc", "nob": "my text/{lang}.txt"},
         },
     }
     return NeuronSets(**(values | changes))
@@ -57,7 +57,7 @@ def test_dataset_card_has_front_matter_that_the_hub_reads():
     assert data.license == "unknown"
     assert data.pretty_name == "Language neurons of some/model"
     assert data.language == ["mt", "nb", "zh"]
-    assert data.language_bcp47 == ["zh-TW"]
+    assert data.language_bcp47 == ["zh-Hant"]
     assert data.size_categories == ["n<1K"]
     assert data.configs == [
         {"config_name": "default", "data_files": [{"split": "train", "path": "neurons.parquet"}]}
@@ -73,7 +73,8 @@ def test_dataset_card_lists_every_language_of_the_crosswalk_in_codes_of_the_hub(
     )
     assert all(isinstance(code, str) and len(code) in (2, 3) for code in data.language)
     assert data.language_bcp47 == [
-        *("en-GB", "en-IN", "en-US", "es-MX", "fr-CA", "pt-BR", "sr-Latn", "zh-TW")
+        *("en-GB", "en-IN", "en-US", "es-MX", "fr-CA", "gsw-BE", "gsw-ZH"),
+        *("nb-radical", "pt-BR", "zh-Hant"),
     ]
 
 
@@ -81,7 +82,7 @@ def test_dataset_card_quotes_what_yaml_would_read_as_something_else():
     neurons = make({"mlt": [[1], []], "no": [[1], []], "qaa": [[2], []]}, provenance={})
     named = dataclasses.replace(neurons, model=dataclasses.replace(neurons.model, name='a: "b" #c'))
     data = huggingface_hub.DatasetCard(dataset_card(named)).data
-    assert data.language == ["mt", "no", "qaa"]
+    assert data.language == ["mt", "nb", "qaa"]
     assert data.pretty_name == 'Language neurons of a: "b" #c'
 
 
@@ -105,7 +106,7 @@ def test_dataset_card_gives_the_commands_that_make_the_table_again():
     command = " ".join(dataset_card(make()).split("## Making it again")[1].split("```")[1].split())
     assert command.replace(" \\", "") == (
         "bash python -m lse_interp.activations --model some/model --corpus glotcc "
-        "--n-tokens 12000 --site mlp.hook_act --langs mlt zho-TW "
+        "--n-tokens 12000 --site mlp.hook_act --langs mlt zho-Hant "
         "python -m lse_interp.activations --model some/model --corpus 'my text/{lang}.txt' "
         "--n-tokens 500 --site mlp.hook_act --langs nob "
         "python -m lse_interp.lape --model some/model --k 0.05 --activity-quantile 0.95 "

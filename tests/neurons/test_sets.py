@@ -484,7 +484,7 @@ def test_from_masks_accepts_any_spelling_and_any_order_of_indices(tmp_path):
             r"one-axis int64 tensor; found torch\.float32",
         ),
         ([[[0], [], []]] * 2, ["mlt", "mt"], LanguageError, "named once; repeated: mlt"),
-        ([[[0], [], []]], ["mtl"], LanguageError, "unknown language 'mtl'"),
+        ([[[0], [], []]], ["nlt"], LanguageError, "unknown language 'nlt'"),
         ([], ["mlt"], ArtifactError, "must hold a list"),
     ],
 )

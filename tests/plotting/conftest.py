@@ -51,9 +51,11 @@ def make_curves():
     """Alignment curves whose values say where they belong."""
 
     def make(models=("base",), *, against=("eng", "ita", "arb"), n_layers=4, language="mlt"):
-        shape = (len(models), len(against), n_layers)
+        shape = (len(models), 2, len(against), n_layers)
         cosine = torch.arange(torch.tensor(shape).prod(), dtype=torch.float64).reshape(shape)
         cosine = 0.5 + 0.4 * cosine / cosine.numel()
+        gap = torch.full_like(cosine, 0.3)
+        estimate = torch.stack([cosine, cosine - gap, gap, cosine / 2], dim=2)
         return AlignmentCurves(
             models=tuple(models),
             infos=tuple(
@@ -64,15 +66,15 @@ def make_curves():
             against=tuple(against),
             site="hook_resid_post",
             pooling="mean",
+            sinks="drop",
             n_sentences=7,
             text="abc",
             n_bootstrap=10,
             seed=0,
-            cosine=cosine,
-            low=cosine - 0.02,
-            high=cosine + 0.03,
-            shuffled=cosine - 0.3,
-            retrieval=cosine / 2,
+            estimate=estimate,
+            low=estimate - 0.02,
+            high=estimate + 0.03,
+            n_sinks=torch.zeros(len(models), len(against), n_layers, dtype=torch.int64),
         )
 
     return make

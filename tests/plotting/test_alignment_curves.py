@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lse_interp.analysis.cosine import STATISTICS, VECTORS
 from lse_interp.core.errors import LseError
 from lse_interp.plotting.alignment_curves import (
     alignment_frame,
@@ -17,27 +18,34 @@ from lse_interp.plotting.alignment_report import alignment_table, table_markdown
 from lse_interp.plotting.style import language_color
 
 
+def of_kind(frame, vectors):
+    return frame[frame["vectors"] == vectors]
+
+
 def test_alignment_frame_is_every_value_of_the_curves(make_curves):
     curves = make_curves(("base", "target"))
     pd.testing.assert_frame_equal(alignment_frame(curves), curves.to_frame())
-    assert len(alignment_frame(curves)) == 2 * 3 * 4
+    assert len(alignment_frame(curves)) == 2 * 2 * 3 * 4
 
 
 def test_layer_average_frame_agrees_with_the_artefact(make_curves):
     curves = make_curves(("base", "target"))
     frame = layer_average_frame(alignment_frame(curves))
     assert list(frame.columns) == [
-        *("model", "language", "against"),
+        *("model", "language", "against", "vectors"),
         *("cosine", "shuffled", "gap", "retrieval"),
     ]
-    for value in ("cosine", "shuffled", "gap", "retrieval"):
-        table = frame.pivot(index="model", columns="against", values=value)
-        expected = curves.layer_average(value)[list(table.columns)].loc[table.index]
-        np.testing.assert_allclose(table, expected, rtol=1e-12)
+    for vectors in VECTORS:
+        for name in STATISTICS:
+            part = frame[frame["vectors"] == vectors]
+            table = part.pivot(index="model", columns="against", values=name)
+            expected = curves.layer_average(name, vectors=vectors)
+            expected = expected[list(table.columns)].loc[table.index]
+            np.testing.assert_allclose(table, expected, rtol=1e-12)
 
 
 def test_plot_alignment_draws_a_line_and_a_faint_control_per_language(make_curves):
-    frame = alignment_frame(make_curves())
+    frame = of_kind(alignment_frame(make_curves()), "raw")
     ax = plot_alignment(frame)
     strong = {line.get_label(): line for line in ax.lines if not line.get_alpha()}
     faint = [line for line in ax.lines if line.get_alpha()]
@@ -49,16 +57,16 @@ def test_plot_alignment_draws_a_line_and_a_faint_control_per_language(make_curve
     assert strong["Italian"].get_color() == language_color("ita")
     control = next(line for line in faint if line.get_color() == language_color("ita"))
     np.testing.assert_array_equal(control.get_ydata(), rows["shuffled"])
-    assert ax.get_ylabel() == "Cosine with Maltese"
+    assert ax.get_ylabel() == "Raw cosine with Maltese"
     assert ax.get_ylim() == (0, 1)
 
 
 def test_plot_alignment_shades_the_interval(make_curves):
-    frame = alignment_frame(make_curves(against=("ita",)))
+    frame = of_kind(alignment_frame(make_curves(against=("ita",))), "centred")
     (shade,) = plot_alignment(frame).collections
     heights = shade.get_paths()[0].vertices[:, 1]
-    assert heights.min() == frame["low"].min()
-    assert heights.max() == frame["high"].max()
+    assert heights.min() == frame["cosine_low"].min()
+    assert heights.max() == frame["cosine_high"].max()
 
 
 def test_plot_alignment_explains_the_control_in_the_legend(make_curves):
@@ -68,11 +76,18 @@ def test_plot_alignment_explains_the_control_in_the_legend(make_curves):
 
 
 @pytest.mark.parametrize("n_models", [2, 4, 5])
-def test_plot_alignment_gives_every_model_a_panel_on_one_scale(make_curves, n_models):
+def test_plot_alignment_draws_centred_above_raw_and_a_column_per_model(make_curves, n_models):
     models = tuple(f"m{i}" for i in range(n_models))
-    first = plot_alignment(alignment_frame(make_curves(models)))
+    frame = alignment_frame(make_curves(models))
+    first = plot_alignment(frame)
     axes = first.figure.axes
-    assert [ax.get_title(loc="left") for ax in axes] == list(models)
+    assert [ax.get_title(loc="left") for ax in axes] == [*models, *[""] * n_models]
+    labels = [axes[at].get_ylabel() for at in (0, n_models)]
+    assert labels == ["Centred cosine with Maltese", "Raw cosine with Maltese"]
+    for ax, kind in ((axes[0], "centred"), (axes[n_models], "raw")):
+        line = next(line for line in ax.lines if line.get_label() == "Italian")
+        rows = of_kind(frame, kind).query("model == 'm0' and against == 'ita'")
+        np.testing.assert_array_equal(line.get_ydata(), rows["cosine"])
     assert {ax.get_ylim() for ax in axes} == {(0, 1)}
     assert first is axes[0]
 
@@ -87,16 +102,18 @@ def test_plot_alignment_makes_room_for_negative_cosines(make_curves):
 
 def test_plot_alignment_draws_into_given_axes(make_curves):
     _, ax = plt.subplots()
-    frame = alignment_frame(make_curves())
+    frame = of_kind(alignment_frame(make_curves()), "raw")
     assert plot_alignment(frame, ax=ax) is ax
     assert len(ax.get_legend().get_texts()) == 4
 
 
-def test_plot_alignment_refuses_several_models_in_one_axes(make_curves):
+def test_plot_alignment_refuses_several_panels_in_one_axes(make_curves):
     _, ax = plt.subplots()
     frame = alignment_frame(make_curves(("base", "target")))
-    with pytest.raises(LseError, match=r"the frame holds 2 \(base, target\). Leave out `ax`"):
+    with pytest.raises(LseError, match=r"one `model`; the frame holds 2 \(base, target\)"):
         plot_alignment(frame, ax=ax)
+    with pytest.raises(LseError, match=r"`vectors`; .* 2 \(centred, raw\). Select one, or leave"):
+        plot_alignment(alignment_frame(make_curves()), ax=ax)
 
 
 def test_plot_alignment_refuses_several_languages(make_curves):
@@ -107,7 +124,7 @@ def test_plot_alignment_refuses_several_languages(make_curves):
 
 def test_plot_layer_average_draws_a_dot_per_language_and_the_mean(make_curves):
     curves = make_curves(("base", "target"))
-    ax = plot_layer_average(layer_average_frame(alignment_frame(curves)))
+    ax = plot_layer_average(of_kind(layer_average_frame(alignment_frame(curves)), "centred"))
     dots = {line.get_label(): line for line in ax.lines if line.get_marker() == "o"}
     assert list(dots) == ["Arabic", "English", "Italian"]
     table = curves.layer_average()
@@ -120,7 +137,7 @@ def test_plot_layer_average_draws_a_dot_per_language_and_the_mean(make_curves):
 
 def test_plot_layer_average_of_several_languages_draws_a_dot_for_each(make_curves):
     parts = [alignment_frame(make_curves(language=code)) for code in ("mlt", "slk")]
-    frame = layer_average_frame(pd.concat(parts))
+    frame = of_kind(layer_average_frame(pd.concat(parts)), "raw")
     ax = plot_layer_average(frame)
     dots = {line.get_label(): line for line in ax.lines if line.get_marker() == "o"}
     assert list(dots) == ["Maltese", "Slovak"]
@@ -130,20 +147,20 @@ def test_plot_layer_average_of_several_languages_draws_a_dot_for_each(make_curve
 
 def test_plot_layer_average_draws_the_gap_on_request(make_curves):
     curves = make_curves(("base", "target"))
-    frame = layer_average_frame(alignment_frame(curves))
+    frame = of_kind(layer_average_frame(alignment_frame(curves)), "raw")
     frame.loc[frame["model"] == "target", "gap"] += 5
-    ax = plot_layer_average(frame, value="gap")
+    ax = plot_layer_average(frame, statistic="gap")
     bars = [line.get_ydata()[0] for line in ax.lines if line.get_marker() != "o"]
     np.testing.assert_allclose(bars, [30, 35])
-    assert ax.get_ylabel() == "Gap to other pairs (points)"
-    with pytest.raises(LseError, match="`value` must be cosine or gap; got 'shuffled'"):
-        plot_layer_average(frame, value="shuffled")
+    assert ax.get_ylabel() == "Gap, raw, mean over layers (%)"
+    with pytest.raises(LseError, match="`statistic` must be one of cosine, .*; got 'gpa'"):
+        plot_layer_average(frame, statistic="gpa")
 
 
-def test_plot_layer_average_panels_sets_cosine_and_gap_side_by_side(make_curves):
+def test_plot_layer_average_panels_sets_centred_left_of_raw(make_curves):
     frame = layer_average_frame(alignment_frame(make_curves(tuple(f"m{i}" for i in range(8)))))
     axes = plot_layer_average_panels(frame)
-    assert [ax.get_ylabel()[:3] for ax in axes] == ["Cos", "Gap"]
+    assert [ax.get_ylabel()[:7] for ax in axes] == ["Centred", "Raw cos"]
     assert [ax.get_legend() is None for ax in axes] == [True, False]
     assert axes[0].figure is axes[1].figure
 
@@ -153,12 +170,16 @@ def test_alignment_table_has_a_row_per_language_and_their_mean(make_curves):
     table = alignment_table(layer_average_frame(alignment_frame(curves)))
     assert list(table.index) == ["eng", "ita", "arb", "mean"]
     assert list(table.columns) == [
-        (model, value) for model in ("base", "target") for value in ("cosine", "gap", "retrieval")
+        (model, vectors, name)
+        for model in ("base", "target")
+        for vectors in VECTORS
+        for name in STATISTICS
     ]
-    for value in ("cosine", "gap", "retrieval"):
-        expected = curves.layer_average(value).T.to_numpy()
-        found = table.xs(value, axis=1, level="value").to_numpy()
-        np.testing.assert_allclose(found, expected, rtol=1e-12)
+    for vectors in VECTORS:
+        for name in STATISTICS:
+            expected = curves.layer_average(name, vectors=vectors).T.to_numpy()
+            found = table.xs((vectors, name), axis=1, level=("vectors", "statistic")).to_numpy()
+            np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_alignment_table_is_about_one_language(make_curves):
@@ -167,17 +188,30 @@ def test_alignment_table_is_about_one_language(make_curves):
         alignment_table(layer_average_frame(pd.concat(both)))
 
 
-def test_table_markdown_sets_the_gap_beside_the_cosine():
+def test_table_markdown_leads_with_the_centred_cosine():
     columns = pd.MultiIndex.from_product(
-        [["base", "target"], ["cosine", "gap", "retrieval"]], names=["model", "value"]
+        [["base"], VECTORS, STATISTICS], names=["model", "vectors", "statistic"]
     )
-    values = [[80.0, 1.25, 50.0, 90.126, -0.001, 40.0], [70.0, 2.0, 50.0, 60.0, -3.0, 40.0]]
-    table = pd.DataFrame(values, index=["eng", "mean"], columns=columns)
+    values = [
+        [-0.001, 0.0, 31.006, 38, 80, 78.75, 1.25, 20],
+        [30, -1.0, 31, 40, 80, 78, 2, 20.5],
+    ]
+    table = pd.DataFrame(values, index=["eng", "mean"], columns=columns, dtype=float)
     assert table_markdown(table, language="mlt") == (
-        "| Maltese with | base | target |\n"
-        "| --- | ---: | ---: |\n"
-        "| English | 80.00 (+1.25) | 90.13 (+0.00) |\n"
-        "| Mean | 70.00 (+2.00) | 60.00 (-3.00) |\n"
+        "| Maltese with | base |\n"
+        "| --- | ---: |\n"
+        "| English | 0.00 (80.00) |\n"
+        "| Mean | 30.00 (80.00) |\n\n"
+        "| Mean of | base |\n"
+        "| --- | ---: |\n"
+        "| centred cosine | 30.00 |\n"
+        "| centred shuffled | -1.00 |\n"
+        "| centred gap | 31.00 |\n"
+        "| centred retrieval | 40.00 |\n"
+        "| raw cosine | 80.00 |\n"
+        "| raw shuffled | 78.00 |\n"
+        "| raw gap | 2.00 |\n"
+        "| raw retrieval | 20.50 |\n"
     )
 
 
@@ -193,11 +227,13 @@ def test_write_alignment_writes_every_number_it_draws(make_curves, tmp_path, mod
     frame = pd.read_csv(tmp_path / "fig07_alignment_mlt.csv")
     pd.testing.assert_frame_equal(frame, alignment_frame(curves))
     table = pd.read_csv(written[-1]).set_index("against")
-    assert list(table)[:3] == ["base cosine", "base gap", "base retrieval"]
+    assert list(table)[:2] == ["base centred cosine", "base centred shuffled"]
     expected = curves.layer_average("gap")
-    np.testing.assert_allclose(table[f"{models[-1]} gap"], expected.loc[models[-1]])
+    np.testing.assert_allclose(table[f"{models[-1]} centred gap"], expected.loc[models[-1]])
     text = written[-2].read_text()
-    assert "test text, 7 sentences; hook_resid_post, mean pooling. `make it`" in text
+    assert (
+        "test text, 7 sentences; hook_resid_post, mean pooling, sinks left out. `make it`" in text
+    )
 
 
 def test_fig07_alignment_averages_over_languages_with_the_same_models(make_curves, draw, tmp_path):

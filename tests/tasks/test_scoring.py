@@ -226,8 +226,8 @@ def test_bleu_tokenizer_follows_the_script(language, tokenizer):
 
 
 def test_sentence_bleu_refuses_an_unknown_language():
-    with pytest.raises(LanguageError, match="unknown language 'mtl'"):
-        sentence_bleu("a", "a", language="mtl")
+    with pytest.raises(LanguageError, match="unknown language 'nlt'"):
+        sentence_bleu("a", "a", language="nlt")
 
 
 def test_scores_name_the_extra_when_sacrebleu_is_missing(monkeypatch):

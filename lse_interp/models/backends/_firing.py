@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxtyping import Float
-from torch import Tensor, cat, nn
+from torch import Tensor, cat, is_grad_enabled, nn, tensor
 
 from lse_interp.core.errors import ActivationError
+from lse_interp.models.layout import Point
 from lse_interp.models.sites import parse_site
 
 __all__ = ["Firings", "HookFn", "StopForward", "apply_hook", "in_turn", "share_tensors"]
@@ -82,44 +83,55 @@ def apply_hook(
     fn: HookFn,
     site: str,
     *,
-    part: tuple[int, int] | None = None,
+    at: Point,
     batch_pos: Sequence[int] | None = None,
 ) -> Float[Tensor, "..."] | None:
     """Show a module's value to a hook as `batch pos width`, and put its replacement back.
 
+    Some models write to their own tensors later in the pass, as Falcon adds its attention to the
+    output of its MLP. So the hook gets a copy, and the model a copy of the replacement. With
+    gradients the hook gets the model's tensor, which is the one that receives them.
+
     Args:
         value: What the module received or returned.
-        fn: The hook.
+        fn: The hook; it may also write to what it gets.
         site: Full site name, passed to `fn`.
-        part: First and last index (exclusive) of the site along the last axis; the rest is kept.
+        at: Which slice of the value the site is; the rest is kept.
         batch_pos: Sizes of batch and pos where the module folds them into one axis.
 
     Returns:
-        None where the hook returned None, else the whole new value in the layout of `value`.
+        None where the hook changed nothing, else the whole new value in the layout of `value`.
 
     Raises:
         ActivationError: The value is not three-dimensional, or the replacement has another shape.
     """
-    activation = value if part is None else value[..., slice(*part)]
+    if at.stream is not None:
+        one = apply_hook(value[at.stream], fn, site, at=Point(at.module, at.side))
+        return None if one is None else value.index_put((tensor(at.stream),), one)
+    activation = value if at.part is None else value[..., slice(*at.part)]
     if batch_pos is not None and activation.ndim == 2:
         activation = activation.view(*batch_pos, -1)
     if activation.ndim != 3:
         raise ActivationError(
             f"{site} should be [batch pos width]; this model gives {list(value.shape)}."
         )
-    replacement = fn(activation, site)
-    if replacement is None:
+    shared = is_grad_enabled() or activation.is_inference()
+    shown = activation if shared else activation.clone()
+    replacement = fn(shown, site)
+    if replacement is None and (shared or not shown._version):
         return None
+    replacement = shown if replacement is None else replacement
     if not isinstance(replacement, Tensor) or replacement.shape != activation.shape:
         found = getattr(replacement, "shape", type(replacement).__name__)
         raise ActivationError(
             f"The hook at {site} must return None or a tensor of shape {list(activation.shape)}; "
             f"got {list(found) if not isinstance(found, str) else found}."
         )
-    replacement = replacement.to(activation).view(*value.shape[:-1], -1)
-    if part is None:
+    replacement = replacement.to(activation, copy=True).view(*value.shape[:-1], -1)
+    if at.part is None:
         return replacement
-    return cat([value[..., : part[0]], replacement, value[..., part[1] :]], dim=-1)
+    start, end = at.part
+    return cat([value[..., :start], replacement, value[..., end:]], dim=-1)
 
 
 def in_turn(layers: Sequence[Mapping[str, HookFn]], *, stop_after: int | None) -> dict[str, HookFn]:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lse_interp.models.architectures import HFModel
+from lse_interp.models.architectures import HFModel, without_adapter
 from lse_interp.models.backends._firing import (
     Firings,
     HookFn,
@@ -116,17 +116,18 @@ class NNsightBackend:
         """Show a value to a hook and put its replacement back; say whether the pass may end."""
         envoy = self._envoy(point.module)
         value = envoy.input if point.side == "input" else envoy.output
-        rest = None
-        if isinstance(value, tuple):
-            value, *rest = value
+        whole = value
+        if isinstance(whole, (tuple, list)):
+            value = whole[0]
         try:
-            replacement = apply_hook(value, fn, site, part=point.part, batch_pos=batch_pos)
+            replacement = apply_hook(value, fn, site, at=point, batch_pos=batch_pos)
         except StopForward:
             return True
         if replacement is not None and point.side == "input":
             envoy.input = replacement
         elif replacement is not None:
-            envoy.output = replacement if rest is None else (replacement, *rest)
+            several = value is not whole
+            envoy.output = type(whole)([replacement, *whole[1:]]) if several else replacement
         return False
 
 
@@ -137,7 +138,9 @@ def _firing_order(hf: HFModel, layout: Layout) -> list[str]:
     One token shows it: MLPs differ in what they compute first. A site that does not fire is last.
     """
     fired: list[str] = []
-    with hooked(hf, layout, dict.fromkeys(layout.sites, lambda _, site: fired.append(site))):
+    with hooked(
+        hf.get_submodule, layout, dict.fromkeys(layout.sites, lambda _, site: fired.append(site))
+    ):
         ids = torch.zeros(1, 1, dtype=torch.int64, device=hf.get_input_embeddings().weight.device)
-        hf.base_model(input_ids=ids, use_cache=False)
+        without_adapter(hf).base_model(input_ids=ids, use_cache=False)
     return list(dict.fromkeys([*fired, *layout.sites]))

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lse_interp.models.architectures import HFModel
+from lse_interp.models.architectures import HFModel, without_adapter
 from lse_interp.models.backends._firing import Firings, HookFn, StopForward, apply_hook
 from lse_interp.models.layout import Layout, Point
 
@@ -40,51 +40,56 @@ class TorchBackend:
     ) -> Float[Tensor, "batch pos vocab"] | None:
         """Run one forward pass; without logits, the language-model head is not computed."""
         firings = Firings(hooks, stop=stop_after is not None)
-        model = self._hf if logits else self._hf.base_model
+        model = self._hf if logits else without_adapter(self._hf).base_model
         output = None
-        with firings.each_once(), hooked(self._hf, self._layout, firings.hooks) as handles:
-            if stop_after is not None:
-                block = self._hf.get_submodule(self._layout.blocks[stop_after].block)
-                handles.append(block.register_forward_hook(_stop))
+        find = self._hf.get_submodule
+        with firings.each_once(), hooked(find, self._layout, firings.hooks, stop_after=stop_after):
             output = model(**inputs, use_cache=False)
         return output.logits if logits else None
 
 
 @contextlib.contextmanager
 def hooked(
-    hf: HFModel, layout: Layout, hooks: Mapping[str, HookFn]
-) -> Iterator[list[RemovableHandle]]:
+    find: Callable[[str], nn.Module],
+    layout: Layout,
+    hooks: Mapping[str, HookFn],
+    *,
+    stop_after: int | None = None,
+) -> Iterator[None]:
     """Attach hooks to a model's sites for the length of a `with` block.
 
     Args:
-        hf: The transformers model.
-        layout: Its module paths.
+        find: Gives the module at a path of the layout.
+        layout: Module paths of the model.
         hooks: A function for each full site name.
-
-    Yields:
-        The handles; handles appended to the list are removed with the rest.
+        stop_after: The block whose end raises `StopForward`; None for none.
     """
     handles: list[RemovableHandle] = []
     try:
         for site, fn in hooks.items():
-            handles += _attach(hf, layout.locate(site), site, fn)
-        yield handles
+            handles += _attach(find, layout.locate(site), site, fn)
+        if stop_after is not None:
+            handles.append(find(layout.blocks[stop_after].block).register_forward_hook(_stop))
+        yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _attach(hf: HFModel, point: Point, site: str, fn: HookFn) -> list[RemovableHandle]:
+def _attach(
+    find: Callable[[str], nn.Module], point: Point, site: str, fn: HookFn
+) -> list[RemovableHandle]:
     handles = []
     sizes: list[Sequence[int]] = []
     if point.flat_in is not None:
-        block = hf.get_submodule(point.flat_in)
+        block = find(point.flat_in)
         handles.append(block.register_forward_pre_hook(_record_sizes(sizes), with_kwargs=True))
 
     def visit(value: Tensor) -> Tensor | None:
-        return apply_hook(value, fn, site, part=point.part, batch_pos=sizes[-1] if sizes else None)
+        batch_pos = sizes[-1] if sizes else None
+        return apply_hook(value, fn, site, at=point, batch_pos=batch_pos)
 
-    module = hf.get_submodule(point.module)
+    module = find(point.module)
     if point.side == "input":
         handles.append(module.register_forward_pre_hook(_on_input(visit)))
     else:
@@ -101,12 +106,12 @@ def _on_input(visit: Callable[[Tensor], Tensor | None]) -> Callable[..., Any]:
 
 
 def _on_output(visit: Callable[[Tensor], Tensor | None]) -> Callable[..., Any]:
-    # Some blocks return (hidden states, attention weights, ...).
+    # Some blocks return (hidden states, attention weights, ...), a tuple or a list.
     def hook(module: nn.Module, args: tuple, output: Any) -> Any:
-        if not isinstance(output, tuple):
+        if not isinstance(output, (tuple, list)):
             return visit(output)
         replacement = visit(output[0])
-        return None if replacement is None else (replacement, *output[1:])
+        return None if replacement is None else type(output)([replacement, *output[1:]])
 
     return hook
 

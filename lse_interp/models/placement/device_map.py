@@ -17,6 +17,7 @@ from torch import nn
 from lse_interp.core.errors import LseError
 from lse_interp.core.processes import Processes
 from lse_interp.models.architectures import MLPNames, find_layout
+from lse_interp.models.checkpoint import without_weights
 
 __all__ = ["device_map", "gpu_share", "is_spread", "plan"]
 
@@ -43,8 +44,6 @@ def device_map(
     Raises:
         LseError: There are fewer GPUs than processes, or the weights do not fit.
     """
-    from transformers import AutoModelForCausalLM
-
     if not torch.cuda.is_available():
         return {}
     here = Processes.find()
@@ -52,10 +51,7 @@ def device_map(
         torch.cuda.device_count(), process=here.local_rank, n_processes=here.local_world
     )
     memory = {gpu: int(_SHARE_FOR_WEIGHTS * torch.cuda.mem_get_info(gpu)[0]) for gpu in gpus}
-    dtype = dtype or getattr(config, "dtype", None) or torch.float32
-    with torch.device("meta"):
-        hf = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    hf.tie_weights()
+    hf = without_weights(config, dtype=dtype)
     return plan(hf, [at.block for at in find_layout(hf, mlp).blocks], memory=memory, name=name)
 
 

@@ -16,7 +16,7 @@ from lse_interp.artifacts.atomic import write_together
 from lse_interp.artifacts.paths import DEFAULT_SELECTOR
 from lse_interp.artifacts.registry import writer_command
 from lse_interp.core.errors import LseError
-from lse_interp.core.languages import LANGUAGES
+from lse_interp.core.languages import describe
 from lse_interp.neurons.selectors import SELECTORS, Selector, command_flags
 from lse_interp.neurons.sets import NeuronSets
 
@@ -160,14 +160,13 @@ def check_license(license: str) -> None:
 
 def _front_matter(neurons: NeuronSets, license: str) -> DatasetCardData:
     n_rows = sum(neurons.size(language) for language in neurons)
-    base = {record.code: record.iso639_1 or record.code for record in LANGUAGES.values()}
     # The hub knows languages; varieties have a field of their own.
     languages, varieties = set(), set()
     for code in neurons:
-        record = LANGUAGES.get(code)
-        languages.add(base[record.iso639_3] if record else code)
-        if record and code != record.iso639_3:
-            varieties.add(base[record.iso639_3] + code.removeprefix(record.iso639_3))
+        language, hyphen, variety = code.partition("-")
+        languages.add(short := describe(language).iso639_1 or language)
+        if variety:
+            varieties.add(short + hyphen + variety)
     about: dict[str, Any] = {
         "license": license,
         "pretty_name": f"Language neurons of {neurons.model.name}",
@@ -219,7 +218,7 @@ def _languages(neurons: NeuronSets) -> str:
     rows = [
         (
             f"`{code}`",
-            LANGUAGES[code].name if code in LANGUAGES else "",
+            describe(code).name,
             f"{n_tokens[code]:,}" if code in n_tokens else "unknown",
             f"{neurons.size(code):,}",
             f"{neurons.n_trainable(code):,}",
@@ -264,14 +263,17 @@ def _commands(neurons: NeuronSets, selector: Selector | None) -> str:
     for code in neurons:
         source = (corpora.get(code) or "<your text>", n_tokens.get(code, 0))
         together.setdefault(source, []).append(code)
+    counts = (neurons.provenance.get("config") or {}).get("counts")
     lines = [
         f"{writer_command('activation_counts')} {model} --corpus {shlex.quote(corpus)} "
         f"--n-tokens {n} --site {neurons.site} --langs {' '.join(codes)}"
         for (corpus, n), codes in together.items()
+        if counts is None
     ]
     choice = "" if selector.name == DEFAULT_SELECTOR else f" --selector {selector.name}"
     flags = command_flags({name: neurons.thresholds[name] for name in asked})
-    lines.append(f"{writer_command('neuron_sets')} {model}{choice} {flags} --parquet")
+    theirs = "" if counts is None else f" --counts {shlex.quote(counts)}"
+    lines.append(f"{writer_command('neuron_sets')} {model}{theirs}{choice} {flags} --parquet")
     return "\n".join(["```bash", *map(_wrapped, lines), "```"])
 
 

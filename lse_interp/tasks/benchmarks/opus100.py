@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lse_interp.core.errors import CorpusError
-from lse_interp.core.languages import Language, lookup
+from lse_interp.core.languages import Language, find_language, lookup
 from lse_interp.data.local_files import has_files
 from lse_interp.data.parallel import load_parallel
-from lse_interp.data.source_spec import spellings
 from lse_interp.tasks.benchmarks import BENCHMARKS, Benchmark, Reading, in_both_directions
 from lse_interp.tasks.cells import Row, nested_cell, text_cell
 from lse_interp.tasks.data_sets import DataSet
@@ -78,7 +77,7 @@ def _plain(
 def _text(row: Row, language: Language, *, where: str) -> str:
     """Return the text of a language, under any spelling of its code."""
     pair = nested_cell(row, "translation", kind=Mapping, where=where)
-    key = next((code for code in spellings(language) if code in pair), None)
+    key = next((code for code in pair if find_language(code) == language), None)
     if key is None:
         raise CorpusError(
             f"{where}: `translation` has no {language.name}; expected a key "

@@ -1,4 +1,4 @@
-"""SIB-200: the topic of a sentence of FLORES, one of seven, in 204 languages.
+"""SIB-200: the topic of a sentence of FLORES, one of seven, in 205 languages.
 
 The paper names no split; `test` is read. A configuration is a language, `est_Latn`. Source: paper,
 appendix C.2 (prompt).
@@ -15,7 +15,10 @@ from lse_interp.tasks.data_sets import DataSet, flores_codes
 from lse_interp.tasks.kinds.choice import format_options
 from lse_interp.tasks.task import Document
 
-__all__ = ["topic_question"]
+__all__ = ["SIB_200", "topic_question"]
+
+SIB_200 = FLORES_200 | {"nqo_Nkoo"}
+"""The languages of FLORES-200, and N'Ko."""
 
 _TOPICS = tuple(TOPICS.values())
 
@@ -55,7 +58,7 @@ BENCHMARKS.register("sib200")(
             "Davlan/sib200",
             split="test",
             columns=("category", "text"),
-            configs_of=functools.partial(flores_codes, codes=FLORES_200),
+            configs_of=functools.partial(flores_codes, codes=SIB_200),
             folders=("sib-200",),
             files=("annotated/{config}/test",),
         ),

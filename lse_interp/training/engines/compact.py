@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lse_interp.core.errors import UnsupportedModelError
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.layout import BlockLayout
 from lse_interp.models.placement.dtensors import whole
@@ -74,6 +75,11 @@ class CompactRows:
             self._patch(mlp, _mlp_forward(mlp, self.rows, layer))
             return
         for path in dict.fromkeys(at.projections.values()):
+            if hasattr(model.hf.get_submodule(path), "base_layer"):
+                raise UnsupportedModelError(
+                    f"{path} carries an adapter, which the engine compact does not train through. "
+                    "Merge the adapter first (merge_and_unload), or use --engine masked."
+                )
             self._patch(model.hf.get_submodule(path), _linear_forward(path, self.rows, layer))
 
     def _patch(self, module: nn.Module, forward: Callable[..., Any]) -> None:
@@ -97,13 +103,16 @@ def _gated_mlp(model: HookedModel, at: BlockLayout) -> nn.Module | None:
     # Sharded weights are gathered for as long as this takes.
     weights = {name: whole(weight.detach()) for name, weight in mlp.named_parameters()}
     gate, up, down = (weights[f"{path.rpartition('.')[2]}.weight"] for path in paths)
-    # Anything else that the module computes (a scale, a clamp, sparsity) shows in its values.
+    # Anything else that the module computes (a scale, a clamp, sparsity, and dropout while it is
+    # trained) shows in its values.
     x = torch.linspace(-2, 2, 2 * model.d_model).view(1, 2, model.d_model)
     x = x.to(gate)
-    with torch.no_grad():
+    training = mlp.training
+    with torch.no_grad(), torch.random.fork_rng([x.device] if x.is_cuda else []):
         linear, act = nn.functional.linear, model.hf.get_submodule(at.act)
         expected = linear(act(linear(x, gate)) * linear(x, up), down)
-        found = torch.func.functional_call(mlp, weights, (x,))
+        found = torch.func.functional_call(mlp.train(), weights, (x,))
+    mlp.train(training)
     return mlp if isinstance(found, Tensor) and torch.equal(found, expected) else None
 
 

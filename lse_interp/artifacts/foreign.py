@@ -1,0 +1,55 @@
+"""Files that other programs wrote with torch or numpy; no code in them is run."""
+
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lse_interp.core.errors import ArtifactError
+
+__all__ = ["read_foreign"]
+
+
+def read_foreign(path: str | Path, *, what: str) -> Any:
+    """Read lists, dicts, tensors and numbers: from `.npz`, or what `torch.save` wrote.
+
+    Args:
+        path: The file.
+        what: What it should hold, as it should read in the message.
+
+    Raises:
+        ArtifactError: Missing, truncated or altered, or it holds other objects.
+    """
+    path = Path(path)
+    if not path.is_file():
+        inside = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
+        hint = f" It is a folder; give one of its files: {', '.join(inside)}." if inside else ""
+        raise ArtifactError(f"{path} is not a file of {what}.{hint}")
+    try:
+        _check_zip(path)
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
+        with warnings.catch_warnings():
+            # The unpickler warns about the content of a damaged file before it fails.
+            warnings.simplefilter("ignore")
+            return torch.load(path, weights_only=True, map_location="cpu")
+    # A damaged pickle raises whatever its opcodes run into.
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ArtifactError(
+            f"{path} cannot be read as {what}. It is truncated or altered, or holds more than "
+            "tensors, lists, dicts and numbers: other objects may be code, which is never run. "
+            f"Take the original file, or save plain tensors. ({reason})"
+        ) from error
+
+
+def _check_zip(path: Path) -> None:
+    """Compare what is packed with its checksums, which torch itself does not."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as packed:
+            if (damaged := packed.testzip()) is not None:
+                raise zipfile.BadZipFile(f"{damaged} does not have its checksum")
