@@ -39,7 +39,8 @@ def test_wilson_interval_agrees_with_scipy_and_is_never_a_point(counts):
     low, high = wilson_interval(n_right, n)
     expected = stats.binomtest(n_right, n).proportion_ci(method="wilson")
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-6)
-    assert 0 <= low <= n_right / n <= high <= 1
+    assert 0 <= low <= n_right / n + 1e-12
+    assert n_right / n - 1e-12 <= high <= 1
     assert low < high
 
 
