@@ -171,7 +171,7 @@ def processes(model: HookedModel, config: Config) -> str:
 def training_batches(model: HookedModel, config: Config) -> str:
     """Time what lies between two training steps: taking a batch from the packed text."""
     documents = load_corpus(config.corpus, language=config.langs[0]).documents()
-    blocks = token_blocks(documents, model.tokenizer, Packing(block_size=512, bos="document"))
+    blocks = token_blocks(documents, model.tokenizer, Packing(512, model.prefix, "document"))
     loader = DataLoader(blocks, batch_size=2, shuffle=True, collate_fn=default_data_collator)
     per_batch = [_seconds(lambda: list(loader)) / len(loader) for _ in range(config.rounds)]
     return (
@@ -266,7 +266,7 @@ def _process(
 def _pack(tokenizer: Any, config: Config, language: str) -> PackedText:
     corpus = load_corpus(config.corpus, language=language)
     documents = itertools.chain.from_iterable(corpus.documents() for _ in itertools.count())
-    settings = CountSettings(n_tokens=config.clock_tokens, block_size=512, bos="document")
+    settings = CountSettings(n_tokens=config.clock_tokens, block_size=512, bos_at="document")
     return PackedText.pack(documents, tokenizer, settings)
 
 

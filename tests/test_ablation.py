@@ -66,7 +66,7 @@ def tiny_hf(family="llama", *, seed=0, dtype=torch.float32, **changes):
         "num_hidden_layers": N_LAYERS,
         "num_attention_heads": 2,
         "max_position_embeddings": 128,
-        "bos_token_id": 1,
+        "bos_token_id": None,
         "eos_token_id": 2,
         "pad_token_id": 0,
     }
@@ -514,6 +514,10 @@ def test_run_writes_reuses_and_redoes(config, caplog):
     assert torch.equal(stage.run(config).without, first.without)
     assert out.stat().st_mtime_ns == written
     assert "is finished; --overwrite makes it again" in caplog.text
+
+    bare = dataclasses.replace(config, model=dataclasses.replace(config.model, bos="none"))
+    with pytest.raises(MismatchError, match="measured .*: bos was None, now none.*--overwrite"):
+        stage.run(bare)
 
     stage.run(dataclasses.replace(config, overwrite=True))
     assert out.stat().st_mtime_ns > written

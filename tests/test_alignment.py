@@ -79,7 +79,7 @@ def tiny_hf(*, seed=0, dtype=torch.float32, n_layers=3, context=512):
         num_attention_heads=2,
         num_key_value_heads=1,
         max_position_embeddings=context,
-        bos_token_id=1,
+        bos_token_id=None,
         eos_token_id=2,
         pad_token_id=0,
     )
@@ -786,6 +786,7 @@ def test_stage_keeps_models_that_were_not_asked_for(stage, artefact, folders, tm
         (["--pooling", "last"], "pooling was mean, now last"),
         (["--sinks", "keep"], "sinks was drop, now keep"),
         (["--against", "eng", "kat"], "against was eng, now eng kat"),
+        (["--bos", "none"], "bos was None, now none"),
     ],
 )
 def test_stage_replaces_nothing_that_was_measured_otherwise(stage, artefact, capsys, change, told):

@@ -36,7 +36,7 @@ _SIZES = {
     "num_hidden_layers": N_LAYERS,
     "num_attention_heads": 2,
     "max_position_embeddings": 32,
-    "bos_token_id": 1,
+    "bos_token_id": None,
     "eos_token_id": 2,
     "pad_token_id": 0,
 }

@@ -116,6 +116,12 @@ def test_stage_asks_nothing_twice(tmp_path, monkeypatch, capsys):
     assert calls[3:] == ["embedded_endings_mlt", "embedded_endings_eng"]
     assert main(["--langs", "mlt", *ENDINGS, *root, "--overwrite"]) == 0
     assert len(calls) == 7
+    # Without BOS the model answers otherwise, so nothing is reused.
+    bare = ["--langs", "mlt", *ENDINGS, *root, "--bos", "none"]
+    assert main(bare) == 2
+    assert "bos was None, now none. Pass --overwrite" in capsys.readouterr().err
+    assert main([*bare, "--name", "bare"]) == 0
+    assert len(calls) == 9
 
 
 def test_stage_compares_runs_with_the_base_and_averages_languages(tmp_path, model, caplog):

@@ -1,5 +1,6 @@
 """The fine-tuning stage: every method, reuse, seeds, kill and resume, processes, bad input."""
 
+import dataclasses
 import logging
 import shutil
 import subprocess
@@ -492,7 +493,9 @@ def test_function_and_command_train_alike_by_name_and_by_path(tmp_path, method):
         assert main([*words, "--model", name, "--root", str(tmp_path / Path(name).name)]) == 0
         folder = RunPaths(tmp_path / Path(name).name, name).finetune("mlt", f"{method}-600")
         found.append(FinetuneRun.load(folder))
-        assert load_tuned(folder).defaults == model.defaults
+        tuned = load_tuned(folder)
+        assert dataclasses.replace(tuned.defaults, bos=model.defaults.bos) == model.defaults
+        assert tuned.prefix == model.prefix
     for name in ("embedded", str(copy)):
         by_function = finetune_language(
             load_model(name, device="cpu"),

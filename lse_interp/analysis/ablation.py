@@ -26,7 +26,7 @@ from lse_interp.analysis.constants import BATCH_SIZE, N_CONTROLS
 from lse_interp.analysis.losses import sentence_losses
 from lse_interp.analysis.neuron_edits import NEURON_SITE, ablate
 from lse_interp.artifacts.provenance import provenance
-from lse_interp.artifacts.reuse import require_same_settings
+from lse_interp.artifacts.reuse import changed_options, refusal, require_same_settings
 from lse_interp.core.cli import progress
 from lse_interp.core.errors import CorpusError, LanguageError, LseError
 from lse_interp.core.languages import family_order, lookup
@@ -119,6 +119,7 @@ def measure_ablation(
             split=parallel.split,
             backend=model.backend,
             dtype=model.dtype,
+            prefix=model.prefix,
             device=model.device,
         ),
         **setup,
@@ -211,9 +212,11 @@ def is_current(
     """
     if fingerprint is None or matrix.model.fingerprint != fingerprint:
         return False
+    before, now = matrix.provenance.get("config") or {}, config.neurons
+    if changed := changed_options(before.get("model"), config.model, ("bos",)):
+        raise refusal(path, changed)
     if matrix.setup == setup:
         return True
-    before, now = matrix.provenance.get("config") or {}, config.neurons
     if before.get("neurons") == (None if now is None else str(now)):
         setup = {**setup, "neurons": matrix.neurons}
     require_same_settings(path, matrix.setup, setup, provenance=matrix.provenance, config=config)

@@ -310,6 +310,7 @@ def _about(model: HookedModel, parallel: ParallelText) -> dict[str, Any]:
         split=parallel.split,
         backend=model.backend,
         dtype=model.dtype,
+        prefix=model.prefix,
         device=model.device,
     )
 

@@ -29,7 +29,7 @@ _TableT = TypeVar("_TableT", bound="ModelTable")
 
 _BASE = "base"
 _MEASURED = "measured"
-_OF_MODEL = ("model", "revision", "dtype")
+_OF_MODEL = ("model", "revision", "dtype", "bos")
 
 
 class ModelTable(Stored):
@@ -178,13 +178,17 @@ def of_same_base(
         config: The configuration of the command now, with `model`.
 
     Raises:
-        MismatchError: The weights differ because another model, revision or dtype was requested.
+        MismatchError: Another prefix (`bos`) was requested; or the weights differ because another
+            model, revision or dtype was.
     """
-    if earlier is None or earlier.fingerprints[0] == fingerprint:
-        return earlier
+    if earlier is None:
+        return None
+    same = earlier.fingerprints[0] == fingerprint
     before = (earlier.provenance.get("config") or {}).get("model")
-    if changed := changed_options(before, config.model, _OF_MODEL):
+    if changed := changed_options(before, config.model, ("bos",) if same else _OF_MODEL):
         raise refusal(path, changed)
+    if same:
+        return earlier
     logger.info("%s is of other weights of this model, and out of date: measured again", path)
     return None
 

@@ -44,8 +44,8 @@ class ModelArgs:
     """Which model, and how it is held."""
 
     model: str = DEFAULT_MODEL
-    """`embedded`, `gemma-3-270m`, a local folder, a GGUF file, or a model id on the Hugging Face
-    hub."""
+    """`embedded`, `gemma-3-270m`, a local folder (of a model or a peft adapter), a GGUF file, or a
+    model id on the Hugging Face hub."""
     backend: str = "torch"
     """Hooking library: `torch`, `lens` (TransformerLens) or `nnsight`."""
     device: str | None = None
@@ -55,6 +55,10 @@ class ModelArgs:
     """`float32`, `bfloat16`, `float16`; by default that of the checkpoint."""
     revision: str | None = None
     """Hub revision (branch, tag or commit)."""
+    bos: str | None = None
+    """What the model reads before text. `auto`: what its tokenizer puts there, or else the BOS that
+    both its configuration and its tokenizer name. `config`: the BOS of its configuration. `none`.
+    Or token ids: `1`, `64790,64792`. By default what the model's defaults say, usually `auto`."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ from lse_interp.counting.packed_text import FILE_NAME, PackedText, texts_ahead
 from lse_interp.counting.shard_store import Shard, ShardStore
 from lse_interp.data.corpora import Corpus
 from lse_interp.data.packing import batches
-from lse_interp.data.separators import Bos, Separator
+from lse_interp.data.separators import BosAt, Separator
 from lse_interp.models.hooked import HookedModel
 
 __all__ = ["SharedCount", "count_activations", "new_launch"]
@@ -39,7 +39,7 @@ def count_activations(
     block_size: int | None = None,
     batch_size: int = 8,
     n_shards: int = 8,
-    bos: Bos | Literal["auto"] | None = None,
+    bos_at: BosAt | None = None,
     separator: Separator = "eos",
     workdir: str | Path | None = None,
     overwrite: bool = False,
@@ -61,8 +61,7 @@ def count_activations(
         batch_size: Sequences per forward pass.
         n_shards: Pieces of the corpus that are counted apart. None is smaller than a block, so
             short text gives fewer.
-        bos: Where the model reads BOS; `auto`: before every block if the tokenizer adds BOS
-            itself, else nowhere.
+        bos_at: Where the model reads its prefix: before every block, or every document.
         separator: What the model reads between two documents.
         workdir: Folder that keeps finished shards. Called again with the same arguments, the
             function resumes from it and gives the same counts bit by bit. Processes that
@@ -87,7 +86,7 @@ def count_activations(
             f"The corpus {corpus.spec} was opened for {corpus.language}; asked for {code}. Open it "
             "with load_corpus(..., language=...) of the language to count."
         )
-    chosen = CountSettings(n_tokens, site, block_size, batch_size, n_shards, bos, separator)
+    chosen = CountSettings(n_tokens, site, block_size, batch_size, n_shards, bos_at, separator)
     settings = chosen.resolved(model, corpus=corpus.spec if isinstance(corpus, Corpus) else "")
     with contextlib.ExitStack() as stack:
         processes = Processes.find()

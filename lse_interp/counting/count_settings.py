@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from lse_interp.core.errors import ActivationError, CorpusError, LseError, near_misses
-from lse_interp.data.separators import Bos, Separator
+from lse_interp.data.separators import BosAt, Separator
 
 if TYPE_CHECKING:
     from lse_interp.models.hooked import HookedModel
@@ -39,13 +39,13 @@ class CountSettings:
     n_shards: int = 8
     """Pieces that each language is counted in, for reliability. A piece is also the unit of
     resuming and of sharing the work between processes. None is smaller than a block."""
-    bos: Annotated[
-        Bos | Literal["auto"] | None, tyro.conf.arg(metavar="{auto,block,document,none}")
-    ] = None
-    """BOS before every block, every document or nowhere. `auto`: before every block if the
-    tokenizer adds BOS itself, else nowhere. By default what the model's defaults say."""
+    bos_at: BosAt | None = None
+    """Where the model reads what `--bos` names: before every block, or every document. By default
+    what the model's defaults say, usually before every block."""
     separator: Separator = "eos"
     """Between two documents: EOS, or nothing."""
+    prefix: Annotated[tuple[int, ...] | None, tyro.conf.Suppress] = None
+    """That of the model."""
 
     def check(self) -> None:
         """Refuse values that no model can be counted with.
@@ -81,7 +81,7 @@ class CountSettings:
             LseError: See `check`; or the model has no tokenizer, or too few positions for a block.
         """
         from lse_interp.data.corpora import default_n_tokens
-        from lse_interp.models.tokenization import auto_bos, check_block_size
+        from lse_interp.models.tokenization import check_block_size
 
         self.check()
         model.layout.locate(f"blocks.0.{self.site}")
@@ -92,18 +92,19 @@ class CountSettings:
             )
         block_size = model.defaults.block_size if self.block_size is None else self.block_size
         check_block_size(model, block_size)
-        bos = self.bos or model.defaults.bos
         return replace(
             self,
             n_tokens=self.n_tokens or default_n_tokens(corpus) or model.defaults.n_tokens,
             block_size=block_size,
-            bos=auto_bos(model) if bos == "auto" else bos,
+            bos_at=self.bos_at or model.defaults.bos_at,
+            prefix=model.prefix,
         )
 
     def statistic(self, model: "HookedModel", *, language: str, corpus: str) -> dict[str, Any]:
         """Return what defines the counts: model, text, and how the text is cut and read."""
         chosen = asdict(self)
         del chosen["batch_size"]
+        chosen["prefix"] = list(self.prefix or ())
         return {
             "language": language,
             "model": model.info.fingerprint,

@@ -72,14 +72,15 @@ class PackedText:
             CorpusError: Less text than `settings.n_tokens`, or none.
         """
         assert settings.block_size is not None
-        assert settings.bos is not None and settings.bos != "auto"
+        assert settings.bos_at is not None and settings.prefix is not None
         ids, is_text, digest = [], [], hashlib.sha256()
         for block in pack(
             corpus.documents() if isinstance(corpus, Corpus) else corpus,
             tokenizer,
             block_size=settings.block_size,
             n_tokens=None if settings.n_tokens == "all" else settings.n_tokens,
-            bos=settings.bos,
+            prefix=settings.prefix,
+            bos_at=settings.bos_at,
             separator=settings.separator,
         ):
             digest.update(block.ids.numpy().tobytes())

@@ -1,22 +1,22 @@
 """Token blocks: documents joined by token id and cut to one length, without padding.
 
 The token ids of all documents, with the chosen separators, form one stream, which is cut into
-blocks. Text is never decoded and encoded again. Every position says whether it is text, so that BOS
-and separators can be left out of any statistic. The same documents and options give the same
+blocks. Text is never decoded and encoded again. Every position says whether it is text, so that the
+prefix and separators can be left out of any statistic. The same documents and options give the same
 blocks, so a run can be resumed, or split over processes.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from lse_interp.core.errors import CorpusError
-from lse_interp.data.separators import Bos, Separator
+from lse_interp.data.separators import BosAt, Separator
 
 __all__ = ["Block", "IGNORE", "batches", "pack", "require_documents"]
 
@@ -34,7 +34,7 @@ class Block:
     ids: Int64[Tensor, " pos"]
     """Token ids."""
     is_text: Bool[Tensor, " pos"]
-    """False at BOS and at separators."""
+    """False at the prefix and at separators."""
     start: int
     """Text tokens of the corpus before this block."""
 
@@ -57,7 +57,8 @@ def pack(
     *,
     block_size: int,
     n_tokens: int | None = None,
-    bos: Bos = "block",
+    prefix: Sequence[int] = (),
+    bos_at: BosAt = "block",
     separator: Separator = "eos",
 ) -> Iterator[Block]:
     """Cut documents into blocks of `block_size` positions that hold `n_tokens` of text in all.
@@ -67,9 +68,10 @@ def pack(
     Args:
         documents: texts; one without a token adds nothing, not even a separator.
         tokenizer: a transformers tokenizer.
-        block_size: positions per block, BOS included.
+        block_size: positions per block, the prefix included.
         n_tokens: text positions in all blocks together; None takes every document.
-        bos: BOS at the start of every block, of every document, or nowhere.
+        prefix: token ids that the model expects before text (`model.prefix`).
+        bos_at: the prefix at the start of every block, or of every document.
         separator: EOS between two documents, or nothing.
 
     Raises:
@@ -78,20 +80,21 @@ def pack(
             whole block).
     """
     require_documents(documents)
-    _check(block_size=block_size, n_tokens=n_tokens, bos=bos, separator=separator)
-    bos_id = None if bos == "none" else _special(tokenizer, "bos")
-    eos_id = None if separator == "none" else _special(tokenizer, "eos")
+    before_block = list(prefix) if bos_at == "block" else []
+    _check(
+        smallest=len(before_block) + 1,
+        block_size=block_size,
+        n_tokens=n_tokens,
+        bos_at=bos_at,
+        separator=separator,
+    )
     pieces = _pieces(
         documents,
         tokenizer,
-        before_document=bos_id if bos == "document" else None,
-        between=eos_id,
+        before_document=list(prefix) if bos_at == "document" else [],
+        between=[] if separator == "none" else [_eos(tokenizer)],
     )
-    return _cut(
-        _limit(pieces, n_tokens),
-        block_size=block_size,
-        before_block=bos_id if bos == "block" else None,
-    )
+    return _cut(_limit(pieces, n_tokens), block_size=block_size, before_block=before_block)
 
 
 def require_documents(documents: object, *, what: str = "documents") -> None:
@@ -132,12 +135,10 @@ def _pieces(
     documents: Iterable[str],
     tokenizer: Any,
     *,
-    before_document: int | None,
-    between: int | None,
+    before_document: list[int],
+    between: list[int],
 ) -> Iterator[_Piece]:
     """Yield the stream of ids and is_text, a few documents at a time."""
-    opening = [] if before_document is None else [before_document]
-    joint = [] if between is None else [between]
     first = True
     for texts in _chunks(documents, _DOCUMENTS_PER_CALL):
         ids: list[int] = []
@@ -145,10 +146,10 @@ def _pieces(
         for document in _token_ids(tokenizer, texts):
             if not document:
                 continue
-            prefix = opening if first else joint + opening
+            before = before_document if first else between + before_document
             first = False
-            inserted += range(len(ids), len(ids) + len(prefix))
-            ids += prefix + document
+            inserted += range(len(ids), len(ids) + len(before))
+            ids += before + document
         if ids:
             is_text = torch.ones(len(ids), dtype=torch.bool)
             is_text[inserted] = False
@@ -175,8 +176,8 @@ def _limit(pieces: Iterator[_Piece], n_tokens: int | None) -> Iterator[_Piece]:
         raise CorpusError("the corpus has no text: no document gave a token.")
 
 
-def _cut(pieces: Iterator[_Piece], *, block_size: int, before_block: int | None) -> Iterator[Block]:
-    head = torch.tensor([] if before_block is None else [before_block], dtype=torch.int64)
+def _cut(pieces: Iterator[_Piece], *, block_size: int, before_block: list[int]) -> Iterator[Block]:
+    head = torch.tensor(before_block, dtype=torch.int64)
     not_text = torch.zeros(len(head), dtype=torch.bool)
     room = block_size - len(head)
     start = 0
@@ -215,25 +216,25 @@ def _chunks(items: Iterable[str], size: int) -> Iterator[list[str]]:
         yield chunk
 
 
-def _special(tokenizer: Any, name: Literal["bos", "eos"]) -> int:
-    token_id = getattr(tokenizer, f"{name}_token_id")
-    if token_id is None:
-        option = "bos" if name == "bos" else "separator"
-        raise CorpusError(f"the tokenizer has no {name.upper()} token. Pass {option}='none'.")
-    return token_id
+def _eos(tokenizer: Any) -> int:
+    if tokenizer.eos_token_id is None:
+        raise CorpusError("the tokenizer has no EOS token. Pass separator='none'.")
+    return tokenizer.eos_token_id
 
 
-def _check(*, block_size: int, n_tokens: int | None, bos: str, separator: str) -> None:
+def _check(
+    *, smallest: int, block_size: int, n_tokens: int | None, bos_at: str, separator: str
+) -> None:
     for name, value, choices in (
-        ("bos", bos, ("block", "document", "none")),
+        ("bos_at", bos_at, ("block", "document")),
         ("separator", separator, ("eos", "none")),
     ):
         if value not in choices:
             raise CorpusError(f"`{name}` must be one of {', '.join(choices)}; got {value!r}.")
-    smallest = 2 if bos == "block" else 1
     if block_size < smallest:
         raise CorpusError(
-            f"`block_size` must be at least {smallest} with bos={bos!r}; got {block_size}."
+            f"`block_size` must be at least {smallest}, with {smallest - 1} tokens of prefix in "
+            f"every block; got {block_size}."
         )
     if n_tokens is not None and n_tokens < 1:
         raise CorpusError(f"`n_tokens` must be at least 1, or None for all text; got {n_tokens}.")

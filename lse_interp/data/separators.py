@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-__all__ = ["Bos", "Separator"]
+__all__ = ["BosAt", "Separator"]
 
-Bos = Literal["block", "document", "none"]
-"""Where the token for the beginning of a text is put."""
+BosAt = Literal["block", "document"]
+"""Where the prefix of a model is put: before every block, or before every document."""
 
 Separator = Literal["eos", "none"]
 """What is put between two documents."""

@@ -1,5 +1,6 @@
 """Reading a checkpoint in transformers format: configuration and weights."""
 
+import copy
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,14 @@ import torch
 from lse_interp.core.errors import LseError, UnsupportedModelError
 from lse_interp.models.architectures import SUPPORTED, HFModel, check_supported
 
-__all__ = ["from_pretrained", "options", "read_config", "read_weights", "without_weights"]
+__all__ = [
+    "find_file",
+    "from_pretrained",
+    "options",
+    "read_config",
+    "read_weights",
+    "without_weights",
+]
 
 
 def read_config(source: str, *, revision: str | None = None) -> Any:
@@ -52,6 +60,8 @@ def read_weights(
 ) -> HFModel:
     """Read the model itself.
 
+    A quantised checkpoint needs the package that made it, which is checked first.
+
     Args:
         source: A local folder or a hub id.
         config: Its configuration.
@@ -60,10 +70,11 @@ def read_weights(
         device_map: Module path -> GPU; None or empty loads to the CPU.
 
     Raises:
-        LseError: The weights cannot be read, or some are missing.
+        LseError: The weights cannot be read, some are missing, or a package for them is.
     """
     from transformers import AutoModelForCausalLM
 
+    _check_quantization(source, config)
     hf, report = from_pretrained(
         AutoModelForCausalLM,
         source,
@@ -81,6 +92,21 @@ def read_weights(
             f"{type(hf).__name__} needs, e.g. {missing[0]}. Give a complete checkpoint."
         )
     return hf
+
+
+def find_file(source: str, name: str, *, revision: str | None = None) -> Path | None:
+    """Find a file of a local folder or a hub id; None if there is none, or no network."""
+    from transformers.utils import cached_file
+
+    found = cached_file(
+        source,
+        name,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_connection_errors=False,
+        **options(revision),
+    )
+    return None if found is None else Path(found)
 
 
 def options(revision: str | None) -> dict[str, str]:
@@ -117,4 +143,23 @@ def from_pretrained(auto: Any, source: str, what: str, **options: Any) -> Any:
             f"Cannot read the {what} of {source!r} from the Hugging Face hub, and there is no "
             f"local folder of that name. Check the name, the network and, for gated models, "
             f"`hf auth login`. The cause: {reason}"
+        ) from error
+
+
+def _check_quantization(source: str, config: Any) -> None:
+    from transformers.quantizers.auto import AutoHfQuantizer
+
+    about = getattr(config.get_text_config(), "quantization_config", None) or getattr(
+        config, "quantization_config", None
+    )
+    if about is None:
+        return
+    try:
+        quantizer = AutoHfQuantizer.from_config(copy.deepcopy(about), pre_quantized=True)
+        quantizer.validate_environment(device_map=None, weights_only=True)
+    except (ImportError, NotImplementedError, RuntimeError, ValueError) as error:
+        method = about.get("quant_method") if isinstance(about, dict) else about.quant_method
+        raise LseError(
+            f"The weights of {source} are quantised ({method}), and cannot be read here: {error}. "
+            "Install what is missing, or give a checkpoint that is not quantised."
         ) from error

@@ -23,8 +23,10 @@ class ModelDefaults:
 
     block_size: int = 512
     """Positions per sequence, in counting and in training."""
-    bos: Literal["auto", "block", "document", "none"] = "auto"
-    """Where the model reads BOS; `auto`: before every block if the tokenizer adds BOS itself."""
+    bos: str | tuple[int, ...] = "auto"
+    """What the model reads before text: `auto`, `none`, `config` or token ids."""
+    bos_at: Literal["block", "document"] = "block"
+    """Where packed text has it."""
     n_tokens: int = 1_000_000
     """Text tokens that are counted per language."""
     lr_factor: float = 1.0

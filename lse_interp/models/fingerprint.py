@@ -1,6 +1,8 @@
 """A short hash of a model's weights, so that artefacts of different models are never mixed."""
 
+import copy
 import hashlib
+from typing import Any
 
 import torch
 from jaxtyping import Shaped
@@ -54,7 +56,12 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def n_parameters(model: nn.Module) -> int:
-    """Count the parameters of a model, tied ones once."""
+    """Count the parameters of a model, tied ones once; of a quantised one, before it was packed."""
+    if getattr(model, "is_quantized", False):
+        config: Any = copy.deepcopy(model.config)
+        del config.quantization_config
+        with torch.device("meta"):
+            model = type(model)(config)
     return sum(weight.numel() for weight in model.parameters())
 
 

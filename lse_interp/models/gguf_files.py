@@ -6,6 +6,7 @@ disk. `LSE_CACHE` names the folder of the cache (by default `~/.cache/lse_interp
 
 import hashlib
 import importlib.util
+import json
 import logging
 import os
 import shutil
@@ -131,6 +132,11 @@ def _unpack(file: Path, folder: Path) -> None:
         raise LseError(f"{file.name} lacks {len(missing)} tensors of its model, e.g. {missing[0]}.")
     as_plain_model(hf).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    # transformers adds tokens to some vocabularies, for which the model has no embedding.
+    path, n_rows = folder / "tokenizer.json", hf.get_input_embeddings().weight.shape[0]
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    saved["added_tokens"] = [token for token in saved["added_tokens"] if token["id"] < n_rows]
+    path.write_text(json.dumps(saved, ensure_ascii=False), encoding="utf-8")
 
 
 def _check_room(file: Path, folder: Path) -> None:

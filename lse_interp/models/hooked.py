@@ -1,8 +1,9 @@
 """HookedModel: an ordinary transformers model whose activation sites can be read and edited."""
 
 import contextlib
-import functools
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,6 +47,7 @@ class HookedModel:
         tokenizer: Its tokenizer.
         defaults: How it is read and trained where nobody says otherwise.
         mlp: The names of its MLPs' parts that were given.
+        prefix: The token ids that the model expects before text; see `find_prefix`.
         layout: Where the model keeps its blocks and projections.
 
     Raises:
@@ -69,6 +71,12 @@ class HookedModel:
         self.mlp = mlp
         self.layout: Layout = find_layout(hf, mlp)
         self.name = name or hf.config.name_or_path or type(hf).__name__
+        self.prefix = find_prefix(tokenizer, hf.config, bos=self.defaults.bos, name=self.name)
+        n_ids = hf.get_input_embeddings().weight.shape[0]
+        if beyond := [i for i in self.prefix if i >= n_ids]:
+            raise LseError(
+                f"{self.name} has {n_ids} token ids, 0 to {n_ids - 1}; got bos={beyond[0]}."
+            )
         self._backends: dict[str, Backend] = {}
         self._edits: list[Mapping[str, HookFn]] = []
         self._info: tuple[Any, ModelInfo] | None = None
@@ -118,14 +126,6 @@ class HookedModel:
     def sites(self) -> tuple[str, ...]:
         """The full names of all sites, layer by layer."""
         return self.layout.sites
-
-    @functools.cached_property
-    def prefix(self) -> tuple[int, ...]:
-        """The token ids that the model expects before text: one, several or none.
-
-        Found once, in the tokenizer, then in the model's configuration.
-        """
-        return () if self.tokenizer is None else find_prefix(self.tokenizer, self.hf.config)
 
     @property
     def device(self) -> torch.device:
@@ -305,6 +305,10 @@ class HookedModel:
         """
         ids = token_ids(self, [text] if isinstance(text, str) else text)
         return pad(ids, prefix=self.prefix, left=self.tokenizer.padding_side == "left")[0]
+
+    def write_defaults(self, folder: str | Path) -> None:
+        """Write the defaults next to saved weights, with the prefix, which a tokenizer may lose."""
+        dataclasses.replace(self.defaults, bos=self.prefix or "none").write(folder)
 
     def generate(self, text: str | Sequence[str], **options: Any) -> str | list[str]:
         """Continue text; open edits apply.

@@ -1,7 +1,9 @@
 """Text as token ids: what a model expects before it, padding, and whether it fits."""
 
+import functools
+import logging
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Int64
@@ -9,7 +11,9 @@ from torch import Tensor
 
 from lse_interp.core.errors import CorpusError, LseError
 
-__all__ = ["TextModel", "auto_bos", "check_block_size", "find_prefix", "pad", "token_ids"]
+__all__ = ["TextModel", "check_block_size", "find_prefix", "pad", "parse_bos", "token_ids"]
+
+_log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -33,25 +37,79 @@ class TextModel(Protocol):
         """The token ids that it expects before text."""
 
 
-def find_prefix(tokenizer: Any, config: Any) -> tuple[int, ...]:
+def find_prefix(
+    tokenizer: Any, config: Any, *, bos: str | Sequence[int] = "auto", name: str = "The model"
+) -> tuple[int, ...]:
     """Find the token ids that a model expects before text: one, several or none.
 
-    They are what the tokenizer itself puts there. Where its settings ask for BOS
-    (`add_bos_token`) and it puts none, they are the BOS of the model's configuration.
+    `auto` takes what the tokenizer itself puts before text. Where it puts nothing and its settings
+    (`add_bos_token`) do not say whether to, it takes the BOS that tokenizer and configuration both
+    name, unless it is also EOS: such a model was trained with it, and may be lost without it
+    (Gemma's loss doubles). The log says so. A token that is both BOS and EOS separates documents.
 
     Args:
-        tokenizer: A transformers tokenizer.
+        tokenizer: A transformers tokenizer; None for none, which gives no prefix.
         config: The configuration of the model.
+        bos: `auto`, `none`, `config` (the BOS that the configuration names), or token ids, as
+            numbers or in one string: `"64790,64792"`.
+        name: Of the model, for messages.
+
+    Raises:
+        LseError: `bos` is none of these, or the configuration names no BOS.
     """
-    ids = tokenizer("a")["input_ids"]
-    text = tokenizer("a", add_special_tokens=False)["input_ids"]
-    before = ids[: _start(ids, text)] if text else ids[: ids[:1] == [tokenizer.bos_token_id]]
-    if before:
-        return tuple(before)
-    if not tokenizer.init_kwargs.get("add_bos_token"):
+    bos = parse_bos(bos)
+    if tokenizer is None or bos == "none":
         return ()
-    bos = getattr(config.get_text_config(), "bos_token_id", None)
-    return () if bos is None else (bos,)
+    if not isinstance(bos, str):
+        return bos
+    text_config = config.get_text_config()
+    named = getattr(text_config, "bos_token_id", None)
+    if bos == "config":
+        if named is None:
+            raise LseError(f"The configuration of {name} names no BOS. Give token ids, or none.")
+        return (named,)
+    if before := _put_before(tokenizer):
+        return before
+    asked, own = tokenizer.init_kwargs.get("add_bos_token"), tokenizer.bos_token_id
+    if asked and own is not None:
+        return (own,)
+    ends = text_config.eos_token_id
+    if asked is False or named is None or named in (ends if isinstance(ends, list) else [ends]):
+        return ()
+    if asked:
+        return (named,)
+    _warn_once(
+        f"{name}: the configuration names a BOS, {named}, which the tokenizer does not put before "
+        + (
+            "text. It is put there, as such a model may be lost without; --bos none leaves it out."
+            if named == own
+            else f"text, and does not call BOS (its own is {own}). Nothing is put there; --bos "
+            "config puts it."
+        )
+    )
+    return (named,) if named == own else ()
+
+
+def parse_bos(bos: str | Sequence[int]) -> str | tuple[int, ...]:
+    """Read what `--bos` says: `auto`, `none`, `config`, or token ids.
+
+    >>> parse_bos("64790,64792")
+    (64790, 64792)
+
+    Raises:
+        LseError: Anything else.
+    """
+    if bos in ("auto", "none", "config"):
+        return str(bos)
+    try:
+        ids = tuple(int(i) for i in (bos.split(",") if isinstance(bos, str) else bos))
+    except (TypeError, ValueError):
+        ids = ()
+    if not ids or min(ids) < 0:
+        raise LseError(
+            f"`bos` must be auto, none, config, or token ids such as 1 or 64790,64792; got {bos!r}."
+        )
+    return ids
 
 
 def token_ids(model: TextModel, sentences: Sequence[str]) -> list[list[int]]:
@@ -110,19 +168,23 @@ def check_block_size(model: TextModel, block_size: int) -> None:
         )
 
 
-def auto_bos(model: TextModel) -> Literal["block", "none"]:
-    """Return where packed text has BOS by `auto`: before every block if the model expects BOS.
-
-    Raises:
-        LseError: The model has no tokenizer.
-    """
-    return "block" if _tokenizer(model).bos_token_id in model.prefix else "none"
-
-
 def _tokenizer(model: TextModel) -> Any:
     if model.tokenizer is None:
         raise LseError(f"{model.name} has no tokenizer. Give HookedModel one with the model.")
     return model.tokenizer
+
+
+def _put_before(tokenizer: Any) -> tuple[int, ...]:
+    if not tokenizer.num_special_tokens_to_add():
+        return ()
+    ids = tokenizer("a")["input_ids"]
+    text = tokenizer("a", add_special_tokens=False)["input_ids"]
+    return tuple(ids[: _start(ids, text)] if text else ids[: ids[:1] == [tokenizer.bos_token_id]])
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    _log.warning("%s", message)
 
 
 def _start(ids: list[int], text: list[int]) -> int:

@@ -6,10 +6,11 @@ tokens, without a word. So what transformers loads is compared with the file.
 """
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from lse_interp.core.errors import LseError
-from lse_interp.models.checkpoint import from_pretrained, options
+from lse_interp.models.checkpoint import find_file, from_pretrained, options
 
 __all__ = ["PROBE", "read_tokenizer"]
 
@@ -35,18 +36,15 @@ def read_tokenizer(source: str, *, revision: str | None = None) -> Any:
         LseError: There is no tokenizer, or it cannot be read.
     """
     from transformers import AutoTokenizer
-    from transformers.utils import cached_file
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-    path = cached_file(
-        source,
-        _FILE,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_connection_errors=False,
-        **options(revision),
-    )
+    path = find_file(source, _FILE, revision=revision)
     if path is not None:
-        return _like_its_file(source, path, revision=revision)
+        tokenizer = _like_its_file(source, path, revision=revision)
+        # With a tokenizer.json, transformers drops what tokenizer_config.json says about BOS.
+        settings = get_tokenizer_config(source, revision=revision)
+        tokenizer.init_kwargs["add_bos_token"] = settings.get("add_bos_token")
+        return tokenizer
     tokenizer = from_pretrained(AutoTokenizer, source, "tokenizer", **options(revision))
     # Where the files are absent, transformers makes a tokenizer of special tokens alone.
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
@@ -57,7 +55,7 @@ def read_tokenizer(source: str, *, revision: str | None = None) -> Any:
     return tokenizer
 
 
-def _like_its_file(source: str, path: str, *, revision: str | None) -> Any:
+def _like_its_file(source: str, path: Path, *, revision: str | None) -> Any:
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -70,7 +68,7 @@ def _like_its_file(source: str, path: str, *, revision: str | None) -> Any:
     if type(tokenizer) is PreTrainedTokenizerFast:
         return tokenizer  # The one class that takes the file as it is.
     try:
-        file = Tokenizer.from_file(path)
+        file = Tokenizer.from_file(str(path))
     except Exception as error:  # All that tokenizers raises.
         raise LseError(f"{path} is no tokenizer: {error}. Save it again, or copy it.") from error
     file.no_truncation()

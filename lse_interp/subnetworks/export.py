@@ -80,7 +80,7 @@ def export_hf(model: HookedModel, run: FinetuneRun, folder: str | Path) -> Path:
         with with_subnetworks(model, run):
             model.hf.save_pretrained(path)
         model.tokenizer.save_pretrained(path)
-        model.defaults.write(path)
+        model.write_defaults(path)
 
     return _write_new_folder(Path(folder), write)
 

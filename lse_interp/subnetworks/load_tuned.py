@@ -1,5 +1,6 @@
 """The tuned model of a fine-tuning run, whatever its method."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from lse_interp.core.cli import ModelArgs
@@ -21,7 +22,7 @@ def load_tuned(
     Args:
         run_or_folder: The run, or the folder it was saved in.
         args: How to load the base model; by default by the name in the run, in the dtype of its
-            rows.
+            rows. Without `bos`, it reads before text what it read in training.
 
     Returns:
         The tuned model, named after base, language and method: `embedded+mlt:target`.
@@ -35,7 +36,11 @@ def load_tuned(
     run = run_or_folder
     if not isinstance(run, FinetuneRun):
         run = FinetuneRun.load(run)
-    return method_of(run.method).load(run, args or _default_args(run))
+    args = args or _default_args(run)
+    if args.bos is None and "prefix" in run.settings:
+        # The model reads before text what it read in training.
+        args = replace(args, bos=",".join(map(str, run.settings["prefix"])) or "none")
+    return method_of(run.method).load(run, args)
 
 
 def _default_args(run: FinetuneRun) -> ModelArgs:

@@ -55,7 +55,7 @@ class GreedyLM(HFLM):
             batch_size=batch_size,
             softmax_dtype=torch.promote_types(model.dtype, torch.float32),
         )
-        self.name = model.name
+        self.name, self.prefix = model.name, model.prefix
         self.progress = progress
         self.eos_ids = _eos_ids(model)
         # Padding is masked everywhere, so that any id the model knows will do.
@@ -67,6 +67,11 @@ class GreedyLM(HFLM):
                 model.name,
             )
 
+    @property
+    def prefix_token_id(self) -> int | None:
+        """The token before a text without a prompt."""
+        return self.prefix[-1] if self.prefix else super().prefix_token_id
+
     def tok_encode(
         self,
         string: str,
@@ -74,12 +79,14 @@ class GreedyLM(HFLM):
         left_truncate_len: int | None = None,
         **kwargs: Any,
     ) -> list[int]:
-        """Tokenise a text as HFLM does, also without BOS and EOS."""
-        if add_special_tokens is None and self.prefix_token_id is None:
-            add_special_tokens = False
-        return super().tok_encode(
-            string, add_special_tokens=add_special_tokens, left_truncate_len=left_truncate_len
-        )
+        """Tokenise a text, after the prefix of the model unless the text begins with it."""
+        ids = self.tokenizer.encode(string, add_special_tokens=False)
+        before = [] if add_special_tokens is False else [*self.prefix]
+        if ids[: len(before)] == before:
+            ids = ids[len(before) :]
+        if left_truncate_len is not None:
+            ids = ids[max(0, len(before) + len(ids) - left_truncate_len) :]
+        return before + ids
 
     def tok_batch_encode(
         self,

@@ -23,6 +23,7 @@ from lse_interp.core.errors import CorpusError, MismatchError
 from lse_interp.core.languages import lookup
 from lse_interp.data.parallel import ParallelText
 from lse_interp.models.hooked import HookedModel
+from lse_interp.models.tokenization import find_prefix
 from lse_interp.subnetworks.find import (
     ModelChoice,
     finished_runs,
@@ -160,7 +161,10 @@ def choose_models(
 
 def _ask_one(model: HookedModel, asking: Asking, choice: ModelChoice) -> EvaluationTable:
     """Ask one model the questions it has not answered yet, and keep the answers."""
-    cache = AnswerCache(asking.answers, str(model.info.fingerprint), fresh=asking.overwrite)
+    folder = asking.answers
+    if model.prefix != find_prefix(model.tokenizer, model.hf.config, name=model.name):
+        folder /= f"bos-{'-'.join(map(str, model.prefix)) or 'none'}"
+    cache = AnswerCache(folder, str(model.info.fingerprint), fresh=asking.overwrite)
     about: dict[str, Any] = {
         "label": choice.label,
         "method": (choice.method, choice.seed),

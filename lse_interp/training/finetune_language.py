@@ -217,6 +217,7 @@ class _Run:
             "method": self.label,
             "model": self.info.fingerprint,
             "dtype": str(self.model.dtype),
+            "prefix": list(self.model.prefix),
             "neurons": None if self.neurons is None else hash_indices(self.neurons),
             "training_text": self.text.training.digest,
             "validation_text": {c: blocks.digest for c, blocks in self.text.validation.items()},

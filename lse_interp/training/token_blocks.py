@@ -1,7 +1,7 @@
 """Text for training: blocks of token ids with labels, and no sentence on both sides.
 
 Blocks come from `data.packing.pack`: documents are joined by token id and cut, so that nothing is
-padded but the end of the last block. Labels leave out BOS and padding.
+padded but the end of the last block. Labels leave out the prefix and padding.
 
 `authors` repeats the released code instead: every block is decoded to text, encoded again, cut
 or padded to the block size, and padding counts as a label.
@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Int32
+from jaxtyping import Bool, Int32
 from torch import Tensor
 
 from lse_interp.core.errors import CorpusError, LseError
 from lse_interp.data.packing import IGNORE, Block, pack
-from lse_interp.data.separators import Bos, Separator
+from lse_interp.data.separators import BosAt, Separator
 from lse_interp.models.hooked import HookedModel
-from lse_interp.models.tokenization import auto_bos, check_block_size
+from lse_interp.models.tokenization import check_block_size
 from lse_interp.training.hyperparameters import Hyperparameters
 
 __all__ = [
@@ -48,7 +48,8 @@ class Packing:
     """How documents become blocks; see `data.packing.pack`."""
 
     block_size: int
-    bos: Bos
+    prefix: tuple[int, ...] = ()
+    bos_at: BosAt = "block"
     separator: Separator = "eos"
 
 
@@ -58,8 +59,8 @@ class TokenBlocks:
 
     Attributes:
         ids: Token ids; 0 where `labels` pads.
-        labels: The ids, `IGNORE` at positions that are not predicted: BOS, padding, and the first
-            position of a block, which follows nothing.
+        labels: The ids, `IGNORE` at positions that are not predicted: the prefix, padding, and the
+            first position of a block, which follows nothing.
     """
 
     ids: Int32[Tensor, "batch pos"]
@@ -163,14 +164,12 @@ def token_blocks(
         CorpusError: No text, less than `n_tokens`, or too little to predict any of it.
     """
     blocks = _blocks(documents, tokenizer, packing, n_tokens=n_tokens, at_most=at_most)
-    bos = tokenizer.bos_token_id
     rows, targets = [], []
     for block in blocks:
         spare = packing.block_size - len(block.ids)
         label = block.ids.clone()
         label[0] = IGNORE
-        if packing.bos != "none":
-            label[(block.ids == bos) & ~block.is_text] = IGNORE
+        label[_is_prefix(block, packing)] = IGNORE
         rows.append(torch.nn.functional.pad(block.ids, (0, spare)).int())
         targets.append(torch.nn.functional.pad(label, (0, spare), value=IGNORE).int())
     return _with_labels(torch.stack(rows), torch.stack(targets))
@@ -208,14 +207,14 @@ def authors_blocks(
     rows, targets = [], []
     for block in _blocks(documents, tokenizer, packing, n_tokens=n_tokens, at_most=at_most):
         text = tokenizer.decode(block.ids, skip_special_tokens=True)
-        ids = tokenizer(text, truncation=True, max_length=packing.block_size)["input_ids"]
-        row = torch.tensor(ids, dtype=torch.int32)
+        ids = [*packing.prefix, *tokenizer(text, add_special_tokens=False)["input_ids"]]
+        row = torch.tensor(ids[: packing.block_size], dtype=torch.int32)
         spare = packing.block_size - len(row)
         rows.append(torch.nn.functional.pad(row, (0, spare), value=pad))
         of_padding = pad if padding_is_label else IGNORE
         targets.append(torch.nn.functional.pad(row, (0, spare), value=of_padding))
     labels = torch.stack(targets)
-    labels[:, 0] = IGNORE
+    labels[:, : max(1, len(packing.prefix))] = IGNORE
     return _with_labels(torch.stack(rows), labels)
 
 
@@ -247,9 +246,23 @@ def _packing(model: HookedModel, options: Hyperparameters) -> Packing:
         )
     assert options.block_size is not None
     check_block_size(model, options.block_size)
-    bos = model.defaults.bos if model.defaults.bos != "auto" else auto_bos(model)
     separator: Separator = "none" if model.tokenizer.eos_token_id is None else "eos"
-    return Packing(block_size=options.block_size, bos=bos, separator=separator)
+    return Packing(
+        block_size=options.block_size,
+        prefix=model.prefix,
+        bos_at=model.defaults.bos_at,
+        separator=separator,
+    )
+
+
+def _is_prefix(block: Block, packing: Packing) -> Bool[Tensor, " pos"]:
+    """Find the prefix in a block; a separator is predicted, and may have the same id."""
+    if packing.bos_at == "block":
+        return torch.arange(len(block.ids)) < len(packing.prefix)
+    if packing.separator == "none":
+        return ~block.is_text
+    # A separator follows text, or is the first of its block, which is not predicted anyway.
+    return ~block.is_text & ~block.is_text.roll(1).index_fill(0, torch.tensor(0), False)
 
 
 def _with_labels(
@@ -286,7 +299,8 @@ def _blocks(
         tokenizer,
         block_size=packing.block_size,
         n_tokens=n_tokens,
-        bos=packing.bos,
+        prefix=packing.prefix,
+        bos_at=packing.bos_at,
         separator=packing.separator,
     )
     if n_tokens is None and at_most is not None:

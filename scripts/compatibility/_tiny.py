@@ -18,7 +18,7 @@ _SIZES: dict[str, Any] = {
     **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len"), 64),
     "num_key_value_heads": 1,
     "hidden_size_per_layer_input": 4,
-    "bos_token_id": 1,
+    "bos_token_id": None,
     "eos_token_id": 2,
     "pad_token_id": 0,
 }

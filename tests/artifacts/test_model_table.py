@@ -154,3 +154,10 @@ def test_of_same_base_drops_results_of_retrained_weights(tmp_path):
     assert of_same_base(None, "OTHER", path=tmp_path, config=Config()) is None
     with pytest.raises(MismatchError, match="model was embedded, now other. Pass --overwrite"):
         of_same_base(earlier, "OTHER", path=tmp_path, config=Config(ModelArgs(model="other")))
+
+
+def test_of_same_base_refuses_results_of_another_prefix(tmp_path):
+    earlier = table("base", provenance={"config": {"model": {"model": "embedded", "bos": None}}})
+    assert of_same_base(earlier, "BASE", path=tmp_path, config=Config()) is earlier
+    with pytest.raises(MismatchError, match="bos was None, now none. Pass --overwrite"):
+        of_same_base(earlier, "BASE", path=tmp_path, config=Config(ModelArgs(bos="none")))

@@ -6,6 +6,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from lse_interp.models.defaults import ModelDefaults
 from lse_interp.models.hooked import HookedModel
 
 N_LAYERS, D_MODEL, D_MLP, N_WORDS = 3, 16, 24, 40
@@ -37,7 +38,7 @@ def tiny_hf(seed=0, **changes):
             num_attention_heads=2,
             num_key_value_heads=1,
             max_position_embeddings=64,
-            bos_token_id=1,
+            bos_token_id=None,
             eos_token_id=2,
             pad_token_id=0,
             **changes,
@@ -58,9 +59,10 @@ def model():
 def make_model():
     """Return a function that builds a model of its own: seed, dtype, weights to edit."""
 
-    def make(*, seed=0, dtype=torch.float32, tokenizer=True):
+    def make(*, seed=0, dtype=torch.float32, tokenizer=True, bos="none"):
         tiny = tiny_tokenizer() if tokenizer else None
-        return HookedModel(tiny_hf(seed).to(dtype), tiny, name="tiny")
+        defaults = ModelDefaults(bos=bos)
+        return HookedModel(tiny_hf(seed).to(dtype), tiny, name="tiny", defaults=defaults)
 
     return make
 

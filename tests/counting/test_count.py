@@ -22,19 +22,19 @@ BOS, EOS = 1, 2
 OPTIONS = {"language": "mlt", "n_tokens": 300, "block_size": 16, "batch_size": 4, "n_shards": 5}
 
 
-def sequences(documents, *, n_tokens, block_size, bos, separator):
+def sequences(documents, *, n_tokens, block_size, bos_at, separator):
     """Build blocks word by word: lists of (token id, is text)."""
     stream, n_text = [], 0
     for i, document in enumerate(documents):
         if i and separator == "eos":
             stream.append((EOS, False))
-        if bos == "document":
+        if bos_at == "document":
             stream.append((BOS, False))
         for word in document.split():
             stream.append((int(word[1:]) + 4, True))
             n_text += 1
             if n_text == n_tokens:
-                head = [(BOS, False)] if bos == "block" else []
+                head = [(BOS, False)] if bos_at == "block" else []
                 room = block_size - len(head)
                 return [head + stream[j : j + room] for j in range(0, len(stream), room)]
     raise AssertionError("too few documents")
@@ -72,19 +72,20 @@ def reference(model, blocks, site):
 
 
 @pytest.mark.parametrize(
-    ("site", "bos", "separator", "dtype"),
+    ("site", "bos_at", "separator", "dtype"),
     [
-        ("mlp.hook_act", "none", "none", torch.float32),
+        ("mlp.hook_act", None, "none", torch.float32),
         ("mlp.hook_act", "document", "eos", torch.float32),
         ("mlp.hook_act", "block", "eos", torch.float64),
         ("mlp.hook_pre", "block", "none", torch.float32),
         ("mlp.hook_post", "document", "eos", torch.float64),
     ],
 )
-def test_count_activations_matches_numpy(make_model, documents, site, bos, separator, dtype):
-    model = make_model(dtype=dtype)
-    found = count_activations(model, documents, site=site, bos=bos, separator=separator, **OPTIONS)
-    blocks = sequences(documents, n_tokens=300, block_size=16, bos=bos, separator=separator)
+def test_count_activations_matches_numpy(make_model, documents, site, bos_at, separator, dtype):
+    model = make_model(dtype=dtype, bos="none" if bos_at is None else "1")
+    options = {"bos_at": bos_at, "separator": separator}
+    found = count_activations(model, documents, site=site, **options, **OPTIONS)
+    blocks = sequences(documents, n_tokens=300, block_size=16, **options)
     n_positive, total, n_tokens = reference(model, blocks, site)
     assert found.n_tokens == n_tokens == 300
     assert np.array_equal(found.n_positive.numpy(), n_positive)
@@ -92,7 +93,7 @@ def test_count_activations_matches_numpy(make_model, documents, site, bos, separ
 
 
 def test_count_activations_by_hand(make_model):
-    model = make_model()
+    model = make_model(bos="1")
     with torch.no_grad():
         # The stream carries the embedding unchanged. Its axis 0 is -1 for w7 and +1 for all else;
         # neuron 0 reads it, neuron 1 its negative, the others read nothing.
@@ -106,7 +107,7 @@ def test_count_activations_by_hand(make_model):
         model.hf.model.embed_tokens.weight[:, 0] = 1
         model.hf.model.embed_tokens.weight[4 + 7, 0] = -1
     found = count_activations(
-        model, ["w7 w1 w2", "w7 w3"], language="mlt", n_tokens=5, block_size=8, bos="document"
+        model, ["w7 w1 w2", "w7 w3"], language="mlt", n_tokens=5, block_size=8, bos_at="document"
     )
     expected = torch.zeros(model.n_layers, model.d_mlp, dtype=torch.int64)
     expected[:, 0], expected[:, 1] = 3, 2
@@ -150,7 +151,7 @@ def test_counts_depend_on_neither_batch_size_nor_shards(model, documents):
 
 def test_separators_are_read_but_not_counted(model):
     """The same five tokens in a row, the fourth as a separator and as text."""
-    options = {"language": "mlt", "block_size": 8, "bos": "none"}
+    options = {"language": "mlt", "block_size": 8}
     parted = count_activations(model, ["w1 w2 w3", "w4"], n_tokens=4, **options)
     whole = count_activations(model, ["w1 w2 w3 </s> w4"], n_tokens=5, **options)
     at_separator = whole.n_positive - parted.n_positive

@@ -28,7 +28,8 @@ def test_function_and_command_count_the_same_by_name_and_by_path(tmp_path):
     first, *others = found.values()
     assert (first.n_tokens, first.n_shards) == (20_000, 8)
     settings = first.provenance["settings"]
-    assert (settings["block_size"], settings["bos"]) == (128, "document")
+    assert (settings["block_size"], settings["bos_at"]) == (128, "document")
+    assert settings["prefix"] == [0]
     for other in others:
         assert torch.equal(other.shard_n_positive, first.shard_n_positive)
         assert torch.equal(other.shard_activation_sum, first.shard_activation_sum)
@@ -41,10 +42,10 @@ def with_defaults(model, **defaults):
 
 
 def test_resolved_takes_the_defaults_of_the_model(model):
-    tiny = with_defaults(model, block_size=24, bos="document", n_tokens=70)
+    tiny = with_defaults(model, block_size=24, bos="2,1", bos_at="document", n_tokens=70)
     found = CountSettings().resolved(tiny, corpus="some.txt")
-    assert found == CountSettings(n_tokens=70, block_size=24, bos="document")
-    chosen = CountSettings(n_tokens="all", block_size=8, bos="none")
+    assert found == CountSettings(n_tokens=70, block_size=24, bos_at="document", prefix=(2, 1))
+    chosen = CountSettings(n_tokens="all", block_size=8, bos_at="block", prefix=(2, 1))
     assert chosen.resolved(tiny, corpus="some.txt") == chosen
 
 
@@ -54,22 +55,15 @@ def test_resolved_takes_the_number_of_tokens_of_the_corpus_first(model):
     assert CountSettings(n_tokens=5).resolved(tiny, corpus="embedded").n_tokens == 5
 
 
-def test_resolved_asks_the_tokenizer_about_bos(model):
-    tiny = with_defaults(model, block_size=24)
-    # It does not add BOS itself.
-    for bos in (None, "auto"):
-        assert CountSettings(bos=bos).resolved(tiny, corpus="some.txt").bos == "none"
-
-
 def test_statistic_and_numerics_name_every_setting(model):
-    settings = CountSettings(n_tokens=9, block_size=24, bos="none")
+    settings = CountSettings(n_tokens=9, block_size=24)
     named = settings.statistic(model, language="mlt", corpus="some.txt")
     named |= settings.numerics(model)
     assert {field.name for field in dataclasses.fields(CountSettings)} <= set(named)
 
 
 @pytest.mark.parametrize(
-    "words", [["--n-tokens", "all"], ["--bos", "auto"], ["--bos", "document"], ["--n-tokens", "5"]]
+    "words", [["--n-tokens", "all"], ["--bos-at", "document"], ["--n-tokens", "5"]]
 )
 def test_flags_are_the_fields(words):
     import tyro

@@ -16,7 +16,9 @@ from lse_interp.data.corpora import load_corpus
 from lse_interp.data.packing import pack
 
 LANGUAGES = ("mlt", "isl", "cym", "kat", "lit")
-SETTINGS = CountSettings(n_tokens=90, block_size=16, batch_size=2, n_shards=5, bos="document")
+SETTINGS = CountSettings(
+    n_tokens=90, block_size=16, batch_size=2, n_shards=5, bos_at="document", prefix=(1,)
+)
 PATIENCE = 20.0
 
 
@@ -41,7 +43,13 @@ def assert_same(found, expected):
 
 
 def test_blocks_are_those_of_pack(model, documents):
-    options = {"block_size": 16, "n_tokens": 90, "bos": "block", "separator": "eos"}
+    options = {
+        "block_size": 16,
+        "n_tokens": 90,
+        "prefix": (1,),
+        "bos_at": "block",
+        "separator": "eos",
+    }
     text = PackedText.pack(documents, model.tokenizer, CountSettings(**options))
     expected = list(pack(documents, model.tokenizer, **options))
     found = list(text.blocks(range(len(expected))))

@@ -21,7 +21,7 @@ from lse_interp.counting.packed_text import PackedText
 
 N_TOKENS, N_SHARDS = 300, 5
 SETTINGS = CountSettings(
-    n_tokens=N_TOKENS, block_size=16, batch_size=2, n_shards=N_SHARDS, bos="none"
+    n_tokens=N_TOKENS, block_size=16, batch_size=2, n_shards=N_SHARDS, bos_at="block", prefix=()
 )
 
 
@@ -41,7 +41,6 @@ def alone(model, documents):
         block_size=16,
         batch_size=2,
         n_shards=N_SHARDS,
-        bos="none",
     )
 
 

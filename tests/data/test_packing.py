@@ -3,7 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from lse_interp.core.errors import CorpusError
@@ -14,16 +14,12 @@ BOS, EOS = 0, 1
 LETTERS = {letter: 2 + i for i, letter in enumerate("abcdefgh")}
 
 
-def word_tokenizer(*, bos="<s>", eos="</s>", adds_bos=False):
+def word_tokenizer(*, eos="</s>"):
     vocabulary = {"<s>": BOS, "</s>": EOS, **LETTERS}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="</s>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    if adds_bos:
-        core.post_processor = processors.TemplateProcessing(
-            single="<s> $A", special_tokens=[("<s>", BOS)]
-        )
     return PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token=bos, eos_token=eos, model_max_length=4
+        tokenizer_object=core, bos_token="<s>", eos_token=eos, model_max_length=4
     )
 
 
@@ -54,7 +50,7 @@ def ids(text):
     return [{"^": BOS, "|": EOS, **LETTERS}[letter] for letter in text]
 
 
-def slow_reference(documents, *, block_size, n_tokens, bos, separator):
+def slow_reference(documents, *, block_size, n_tokens, prefix, bos_at, separator):
     """Walk position by position, one document and one token at a time."""
     stream = []
     for document in documents:
@@ -63,16 +59,16 @@ def slow_reference(documents, *, block_size, n_tokens, bos, separator):
             continue
         if stream and separator == "eos":
             stream.append((EOS, 0))
-        if bos == "document":
-            stream.append((BOS, 0))
+        if bos_at == "document":
+            stream.extend((token, 0) for token in prefix)
         stream.extend((token, 1) for token in tokens)
     if n_tokens is not None:
         ends = np.flatnonzero(np.cumsum([flag for _, flag in stream]) == n_tokens)
         stream = stream[: ends[0] + 1]
     blocks, block = [], []
     for position in stream:
-        if not block and bos == "block":
-            block.append((BOS, 0))
+        if not block and bos_at == "block":
+            block.extend((token, 0) for token in prefix)
         block.append(position)
         if len(block) == block_size:
             blocks.append(block)
@@ -83,18 +79,21 @@ def slow_reference(documents, *, block_size, n_tokens, bos, separator):
 
 
 @pytest.mark.parametrize(
-    ("bos", "separator", "expected"),
+    ("prefix", "bos_at", "separator", "expected"),
     [
-        ("block", "eos", ["^abc", "^|de", "^|fg", "^ha"]),
-        ("block", "none", ["^abc", "^def", "^gha"]),
-        ("document", "eos", ["^abc", "|^de", "|^fg", "ha"]),
-        ("document", "none", ["^abc", "^de^", "fgha"]),
-        ("none", "eos", ["abc|", "de|f", "gha"]),
-        ("none", "none", ["abcd", "efgh", "a"]),
+        ("^", "block", "eos", ["^abc", "^|de", "^|fg", "^ha"]),
+        ("^", "block", "none", ["^abc", "^def", "^gha"]),
+        ("^", "document", "eos", ["^abc", "|^de", "|^fg", "ha"]),
+        ("^", "document", "none", ["^abc", "^de^", "fgha"]),
+        ("|^", "block", "none", ["|^ab", "|^cd", "|^ef", "|^gh", "|^a"]),
+        ("|^", "document", "eos", ["|^ab", "c||^", "de||", "^fgh", "a"]),
+        ("", "block", "eos", ["abc|", "de|f", "gha"]),
+        ("", "document", "none", ["abcd", "efgh", "a"]),
     ],
 )
-def test_pack_puts_bos_and_separators_where_asked(bos, separator, expected):
-    blocks = list(pack(DOCUMENTS, TOKENIZER, block_size=4, bos=bos, separator=separator))
+def test_pack_puts_prefix_and_separators_where_asked(prefix, bos_at, separator, expected):
+    options = {"prefix": ids(prefix), "bos_at": bos_at, "separator": separator}
+    blocks = list(pack(DOCUMENTS, TOKENIZER, block_size=4, **options))
 
     assert [block.ids.tolist() for block in blocks] == [ids(text) for text in expected]
     for block in blocks:
@@ -103,7 +102,7 @@ def test_pack_puts_bos_and_separators_where_asked(bos, separator, expected):
 
 
 def test_pack_stops_at_the_last_text_token_asked_for():
-    blocks = list(pack(DOCUMENTS, TOKENIZER, block_size=4, n_tokens=6))
+    blocks = list(pack(DOCUMENTS, TOKENIZER, block_size=4, n_tokens=6, prefix=[BOS]))
 
     assert as_lists(blocks) == [
         (ids("^abc"), [0, 1, 1, 1]),
@@ -143,15 +142,22 @@ def test_pack_reads_no_further_than_it_needs():
     documents=st.lists(
         st.lists(st.sampled_from("abcdefgh"), max_size=9).map(" ".join), min_size=1, max_size=300
     ).filter(lambda documents: any(documents)),
-    block_size=st.integers(2, 11),
-    bos=st.sampled_from(["block", "document", "none"]),
+    block_size=st.integers(3, 11),
+    prefix=st.sampled_from([[], [BOS], [EOS], [EOS, BOS]]),
+    bos_at=st.sampled_from(["block", "document"]),
     separator=st.sampled_from(["eos", "none"]),
     data=st.data(),
 )
-def test_pack_agrees_with_a_slow_reference(documents, block_size, bos, separator, data):
+def test_pack_agrees_with_a_slow_reference(documents, block_size, prefix, bos_at, separator, data):
     available = sum(len(document.split()) for document in documents)
     n_tokens = data.draw(st.none() | st.integers(1, available))
-    options = {"block_size": block_size, "n_tokens": n_tokens, "bos": bos, "separator": separator}
+    options = {
+        "block_size": block_size,
+        "n_tokens": n_tokens,
+        "prefix": prefix,
+        "bos_at": bos_at,
+        "separator": separator,
+    }
 
     blocks = list(pack(documents, TOKENIZER, **options))
 
@@ -201,8 +207,11 @@ def test_pack_reports_a_corpus_without_tokens():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"block_size": 1}, r"`block_size` must be at least 2 with bos='block'; got 1"),
-        ({"block_size": 0, "bos": "none"}, r"`block_size` must be at least 1 with bos='none'"),
+        (
+            {"block_size": 2, "prefix": [EOS, BOS]},
+            "`block_size` must be at least 3, with 2 tokens of prefix in every block; got 2",
+        ),
+        ({"block_size": 0}, "`block_size` must be at least 1, with 0 tokens"),
         ({"block_size": 4, "n_tokens": 0}, r"`n_tokens` must be at least 1, or None"),
     ],
 )
@@ -212,14 +221,12 @@ def test_pack_refuses_sizes_out_of_range(options, message):
 
 
 def test_pack_refuses_a_special_token_the_tokenizer_lacks():
-    with pytest.raises(CorpusError, match=r"no BOS token\. Pass bos='none'"):
-        pack(DOCUMENTS, word_tokenizer(bos=None), block_size=4)
     with pytest.raises(CorpusError, match=r"no EOS token\. Pass separator='none'"):
         pack(DOCUMENTS, word_tokenizer(eos=None), block_size=4)
 
 
 def test_batches_keeps_order_and_gives_a_short_block_its_own_batch():
-    blocks = list(pack(DOCUMENTS, TOKENIZER, block_size=4))
+    blocks = list(pack(DOCUMENTS, TOKENIZER, block_size=4, prefix=[BOS]))
 
     stacked = list(batches(blocks, 2))
 

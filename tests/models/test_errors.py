@@ -1,5 +1,7 @@
 """Bad input to models: each refusal names what was expected, what was found and what to do."""
 
+import importlib.util
+import json
 import shutil
 
 import pytest
@@ -162,6 +164,47 @@ def test_folder_without_tokenizer_is_named(tmp_path):
     tiny_hf("gpt2").save_pretrained(tmp_path)
     with pytest.raises(LseError, match="holds no tokenizer.*save_pretrained"):
         load_model(tmp_path)
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused(folders, tmp_path):
+    folder = shutil.copytree(folders("llama"), tmp_path / "grown")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    # No text is read as padding, so it needs no embedding.
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(folder)
+    assert load_model(folder, device="cpu").tokenizer.pad_token_id == 40
+    tokenizer.add_tokens(["ħobż"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(
+        LseError,
+        match=r"grown has 42 token ids, and its embedding 40 rows.*resize_token_embeddings\(len",
+    ):
+        load_model(folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "pip install -U bitsandbytes"),
+        ({"quant_method": "gptq", "bits": 4}, "pip install optimum"),
+        ({"quant_method": "awq", "bits": 4}, "pip install gptqmodel"),
+        ({"quant_method": "compressed-tensors", "config_groups": {}}, "install compressed-tensors"),
+        ({"quant_method": "torchao", "quant_type": "int4_weight_only"}, "torchao"),
+        ({"quant_method": "newest"}, "Unknown quantization type, got newest"),
+    ],
+    ids=lambda value: value["quant_method"] if isinstance(value, dict) else None,
+)
+def test_quantised_weights_whose_package_is_missing_say_which(about, message, folders, tmp_path):
+    package = {"compressed-tensors": "compressed_tensors", "awq": "gptqmodel", "gptq": "optimum"}
+    if importlib.util.find_spec(package.get(about["quant_method"], about["quant_method"])):
+        pytest.skip("the package is installed")
+    config = json.loads((folders("llama") / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"quantization_config": about}))
+    # There are no weights in this folder.
+    with pytest.raises(
+        LseError, match=rf"quantised \({about['quant_method']}\), and cannot be read.*{message}"
+    ):
+        load_model(tmp_path, device="cpu")
 
 
 def test_incomplete_embedded_model_is_named(tmp_path, monkeypatch):

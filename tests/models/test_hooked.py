@@ -4,6 +4,7 @@ import transformers
 
 from lse_interp.core.errors import ActivationError, CorpusError, LseError
 from lse_interp.models.backends import BACKENDS
+from lse_interp.models.fingerprint import n_parameters
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.loading import load_model
 from lse_interp.models.sites import SITES, site_name
@@ -48,6 +49,17 @@ def test_n_parameters_counts_tied_weights_once():
     assert gemma.hf.lm_head.weight is gemma.hf.model.embed_tokens.weight
     assert gemma.info.n_parameters == sum(t.numel() for t in set(gemma.hf.parameters()))
     assert llama.info.n_parameters == sum(t.numel() for t in llama.hf.state_dict().values())
+
+
+def test_n_parameters_of_a_quantised_model_are_those_before_it_was_packed():
+    hf = tiny_hf("gemma")
+    expected = HookedModel(hf).info.n_parameters
+    weight = hf.model.layers[0].mlp.up_proj.weight
+    packed = torch.zeros(weight.numel() // 2, 1, dtype=torch.uint8)
+    hf.model.layers[0].mlp.up_proj.weight = torch.nn.Parameter(packed, requires_grad=False)
+    hf.config.quantization_config, hf.is_quantized = {"quant_method": "bitsandbytes"}, True
+    assert n_parameters(hf) == expected
+    assert hf.config.quantization_config == {"quant_method": "bitsandbytes"}
 
 
 def test_info_follows_the_weights():

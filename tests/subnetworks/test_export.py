@@ -143,11 +143,11 @@ def test_export_leaves_nothing_behind_when_it_fails(tmp_path):
     model = hooked()
     run, before = make_run(model), weights(model.hf)
 
-    class Broken:
-        def save_pretrained(self, path):
-            raise OSError("disk full")
+    def fail(path):
+        raise OSError("disk full")
 
-    broken = HookedModel(model.hf, Broken(), name="tiny")
+    broken = HookedModel(model.hf, tiny_tokenizer(), name="tiny")
+    broken.tokenizer.save_pretrained = fail
     with pytest.raises(WriteError, match="disk full"):
         export_hf(broken, run, tmp_path / "out")
     assert not any(tmp_path.iterdir())

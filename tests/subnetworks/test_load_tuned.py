@@ -49,6 +49,16 @@ def test_load_tuned_takes_a_run_in_memory_and_model_flags(folders, ids):
     assert torch.equal(logits(tuned, ids), logits(load_tuned(run), ids))
 
 
+def test_load_tuned_reads_before_text_what_the_run_did(folders):
+    base = load_model(folders("llama"), device="cpu")
+    run = make_run(base)
+    run = dataclasses.replace(run, settings={**run.settings, "prefix": [3, 1]})
+    assert base.prefix == ()
+    assert load_tuned(run).prefix == (3, 1)
+    args = ModelArgs(model=str(folders("llama")), bos="none")
+    assert load_tuned(run, args).prefix == ()
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_load_tuned_merges_an_adapter(family, folders, tmp_path, ids):
     base = load_model(folders(family), device="cpu")

@@ -10,11 +10,13 @@ pytest.importorskip("sacrebleu")
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers import RepetitionPenaltyLogitsProcessor as PenaltyOfTransformers
 
+from lse_interp.analysis.losses import sentence_losses
 from lse_interp.core.errors import CorpusError, LseError
+from lse_interp.models.defaults import ModelDefaults
 from lse_interp.models.hooked import HookedModel
 from lse_interp.tasks.greedy_lm import GreedyLM, RepetitionPenalty
 from lse_interp.tasks.harness import as_lm, require_harness, run_tasks
@@ -195,6 +197,31 @@ def test_run_tasks_takes_any_language_model_of_the_harness():
     # Equally likely letters: the first is taken.
     assert _mean(outcomes["letters"], "loglikelihood_accuracy") == pytest.approx(100 / 3)
     assert _mean(outcomes["endings"], "loglikelihood_accuracy") == 50
+
+
+def test_prompts_begin_with_the_prefix_of_the_model_and_end_in_text():
+    """Not with what the tokenizer puts there, nor in the EOS that it appends."""
+    plain = _random(special=("eos", "unk"))
+    plain.tokenizer._tokenizer.model.unk_token = "w9"
+    plain.tokenizer._tokenizer.post_processor = processors.TemplateProcessing(
+        single="\n $A </s>", special_tokens=[("\n", 1), ("</s>", 0)]
+    )
+    assert plain.tokenizer("w0")["input_ids"] == [1, 2, 0]
+    for bos, prefix in (("auto", [1]), ("none", []), ("0", [0]), ("3,1", [3, 1])):
+        model = HookedModel(plain.hf, plain.tokenizer, defaults=ModelDefaults(bos=bos))
+        lm = as_lm(model)
+        n = len(prefix)
+        assert lm.tok_encode("w5 w6 w7") == [*prefix, 7, 8, 9]
+        assert lm.tok_encode("w5 w6 w7", left_truncate_len=n + 2) == [*prefix, 8, 9]
+        assert lm._encode_pair("w5 w6", " w7") == ([*prefix, 7, 8], [9])
+        ids, attended = lm.tok_batch_encode(["w5 w6", "w7"])
+        assert ids[attended.bool()].tolist() == [*prefix, 7, 8, *prefix, 9]
+        request = Instance("loglikelihood", {}, ("w5 w6", " w7"), 0, metadata=("task", 0, 1))
+        ((found, _),) = lm.loglikelihood([request])
+        nats = sentence_losses(model, ["w5 w6 w7"]) - sentence_losses(model, ["w5 w6"])
+        assert found == pytest.approx(-float(nats))
+    # A text that holds the prefix itself, as chat templates write it, has it once.
+    assert as_lm(HookedModel(plain.hf, plain.tokenizer)).tok_encode("\n w5") == [1, 7]
 
 
 def test_run_tasks_of_nothing_is_nothing():

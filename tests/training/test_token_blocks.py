@@ -53,10 +53,10 @@ def blocks_by_hand(documents, tokenizer, packing):
         ids = tokenizer(document, add_special_tokens=False)["input_ids"]
         if stream and ids and packing.separator == "eos":
             stream.append((EOS, EOS))
-        if ids and packing.bos == "document":
-            stream.append((BOS, IGNORE))
+        if ids and packing.bos_at == "document":
+            stream += [(token, IGNORE) for token in packing.prefix]
         stream += [(token, token) for token in ids]
-    head = [(BOS, IGNORE)] if packing.bos == "block" else []
+    head = [(token, IGNORE) for token in packing.prefix if packing.bos_at == "block"]
     room = packing.block_size - len(head)
     rows = [head + stream[start : start + room] for start in range(0, len(stream), room)]
     ids, labels = [], []
@@ -71,7 +71,9 @@ def blocks_by_hand(documents, tokenizer, packing):
 
 def test_token_blocks_label_text_and_separators_alone():
     found = token_blocks(
-        ["w0 w1 w2", "w3 w4 w5"], tiny_tokenizer(), Packing(block_size=6, bos="document")
+        ["w0 w1 w2", "w3 w4 w5"],
+        tiny_tokenizer(),
+        Packing(block_size=6, prefix=(BOS,), bos_at="document"),
     )
     assert found.ids.tolist() == [[1, 4, 5, 6, 2, 1], [7, 8, 9, 0, 0, 0]]
     assert found.labels.tolist() == [[-100, 4, 5, 6, 2, -100], [-100, 8, 9, -100, -100, -100]]
@@ -85,12 +87,13 @@ def test_token_blocks_label_text_and_separators_alone():
         min_size=1,
         max_size=8,
     ).filter(any),
-    block_size=st.integers(2, 11),
-    bos=st.sampled_from(["block", "document", "none"]),
+    block_size=st.integers(3, 11),
+    prefix=st.sampled_from([(), (BOS,), (EOS,), (EOS, BOS)]),
+    bos_at=st.sampled_from(["block", "document"]),
     separator=st.sampled_from(["eos", "none"]),
 )
-def test_token_blocks_agree_with_packing_by_hand(documents, block_size, bos, separator):
-    packing = Packing(block_size=block_size, bos=bos, separator=separator)
+def test_token_blocks_agree_with_packing_by_hand(documents, block_size, prefix, bos_at, separator):
+    packing = Packing(block_size, prefix, bos_at, separator)
     ids, labels = blocks_by_hand(documents, tiny_tokenizer(), packing)
     if not ids:
         with pytest.raises(CorpusError, match="too short to predict any token of it"):
@@ -108,7 +111,7 @@ def test_token_blocks_agree_with_packing_by_hand(documents, block_size, bos, sep
 def test_blocks_with_nothing_to_predict_are_left_out(pack):
     """The mean loss over a step of such a block alone would be 0 / 0."""
     words = {"padding_is_label": False} if pack is authors_blocks else {}
-    packing = Packing(block_size=3, bos="none", separator="none")
+    packing = Packing(block_size=3, separator="none")
     found = pack(["w0 w1 w2 w3"], tiny_tokenizer(), packing, **words)
     assert found.ids.tolist() == [[4, 5, 6]]
     with pytest.raises(CorpusError, match="too short to predict any token of it"):
@@ -117,12 +120,12 @@ def test_blocks_with_nothing_to_predict_are_left_out(pack):
 
 def test_token_blocks_read_an_ordinary_token_that_bos_looks_like():
     """A BOS that the text itself holds is text."""
-    found = token_blocks(["w0 <s> w1"], tiny_tokenizer(), Packing(block_size=4, bos="none"))
+    found = token_blocks(["w0 <s> w1"], tiny_tokenizer(), Packing(block_size=4))
     assert found.labels.tolist() == [[-100, 1, 5, -100]]
 
 
 def test_token_blocks_take_exactly_the_tokens_asked_for():
-    packing = Packing(block_size=7, bos="block")
+    packing = Packing(block_size=7, prefix=(BOS,))
     found = token_blocks(TRAINING, tiny_tokenizer(), packing, n_tokens=50)
     text = (found.ids != BOS) & (found.ids != EOS) & (found.ids != PAD)
     assert text.sum() == 50
@@ -131,7 +134,7 @@ def test_token_blocks_take_exactly_the_tokens_asked_for():
 
 
 def test_token_blocks_stop_with_the_block_that_reaches_the_most():
-    packing = Packing(block_size=7, bos="none", separator="none")
+    packing = Packing(block_size=7, separator="none")
     every = token_blocks(TRAINING, tiny_tokenizer(), packing)
     found = token_blocks(TRAINING, tiny_tokenizer(), packing, at_most=50)
     assert len(found) == 8  # ceil(50 / 7)
@@ -140,7 +143,7 @@ def test_token_blocks_stop_with_the_block_that_reaches_the_most():
 
 def test_digest_tells_texts_and_labels_apart():
     def digest(documents, **changes):
-        packing = Packing(**{"block_size": 6, "bos": "none"} | changes)
+        packing = Packing(**{"block_size": 6} | changes)
         return token_blocks(documents, tiny_tokenizer(), packing).digest
 
     text = ["w0 w1 w2 w3", "w4 w5"]
@@ -160,19 +163,19 @@ def test_digest_tells_texts_and_labels_apart():
 def test_characters_split_over_blocks_survive(text, block_size):
     tokenizer = byte_tokenizer()
     documents = [text, text[::-1]]
-    found = token_blocks(documents, tokenizer, Packing(block_size=block_size, bos="none"))
+    found = token_blocks(documents, tokenizer, Packing(block_size=block_size))
     ids = found.ids[found.ids != PAD]
     split = (ids == EOS).nonzero().item()
     assert [tokenizer.decode(ids[:split]), tokenizer.decode(ids[split + 1 :])] == documents
 
-    again = authors_blocks(documents, tokenizer, Packing(block_size=block_size, bos="none"))
+    again = authors_blocks(documents, tokenizer, Packing(block_size=block_size))
     assert "\ufffd" in tokenizer.decode(again.ids[0], skip_special_tokens=True)
 
 
 @pytest.mark.parametrize("bos", [False, True])
 def test_authors_blocks_decode_encode_cut_and_pad(bos):
     tokenizer = byte_tokenizer(bos=bos)
-    packing = Packing(block_size=16, bos="block" if bos else "none")
+    packing = Packing(block_size=16, prefix=(BOS,) if bos else ())
     plain = token_blocks([GEORGIAN, "abc"], tokenizer, packing)
     found = authors_blocks([GEORGIAN, "abc"], tokenizer, packing)
     for row, before in zip(found.ids.tolist(), plain.ids.tolist(), strict=True):
@@ -183,7 +186,7 @@ def test_authors_blocks_decode_encode_cut_and_pad(bos):
 
 
 def test_authors_blocks_label_padding():
-    packing = Packing(block_size=8, bos="none", separator="none")
+    packing = Packing(block_size=8, separator="none")
     documents = ["w0 w1 w2", "w3 w4 w5 w6 w7 w8 w9"]
     found = authors_blocks(documents, tiny_tokenizer(), packing)
     plain = token_blocks(documents, tiny_tokenizer(), packing)
@@ -195,12 +198,12 @@ def test_authors_blocks_label_padding():
 
 
 def test_authors_blocks_pad_with_eos_where_there_is_no_padding_token():
-    found = authors_blocks(["ab"], byte_tokenizer(pad=False), Packing(block_size=4, bos="none"))
+    found = authors_blocks(["ab"], byte_tokenizer(pad=False), Packing(block_size=4))
     assert found.labels[0, 2:].tolist() == [EOS, EOS]
     bare = byte_tokenizer(pad=False)
     bare.eos_token = None
     with pytest.raises(LseError, match="pads, and the tokenizer has neither PAD nor EOS"):
-        authors_blocks(["ab"], bare, Packing(block_size=4, bos="none", separator="none"))
+        authors_blocks(["ab"], bare, Packing(block_size=4, separator="none"))
 
 
 HELD_OUT = "The first sentence is here. Then comes another sentence! Is this the third one?"
@@ -267,7 +270,7 @@ def test_pack_text_puts_the_trained_language_first():
     swapped = dict(reversed(VALIDATION.items()))
     text = packed(tiny_model(), validation=swapped)
     assert list(text.validation) == ["mlt", "eng"]
-    by_hand = token_blocks(VALIDATION["eng"], tiny_tokenizer(), Packing(block_size=16, bos="none"))
+    by_hand = token_blocks(VALIDATION["eng"], tiny_tokenizer(), Packing(block_size=16))
     assert text.validation["eng"].digest == by_hand.digest
 
 

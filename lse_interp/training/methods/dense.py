@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lse_interp.artifacts.atomic import write_folder
 from lse_interp.artifacts.folder_checksums import write_sums
 from lse_interp.core.cli import ModelArgs
+from lse_interp.core.errors import UnsupportedModelError
 from lse_interp.models.architectures import HFModel
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.loading import load_from_args
@@ -98,6 +99,11 @@ def _train_whole(
 ) -> Iterator[Trainable]:
     """Make whole parameters ready to train; meanwhile the host keeps a copy of them."""
     weights = weights_of(model)
+    if packed := next((n for n, w in weights.items() if not w.is_floating_point()), None):
+        raise UnsupportedModelError(
+            f"{model.name} is quantised, and packed weights ({packed}) cannot be trained. Use "
+            "--method lora, or load weights that are not quantised."
+        )
     before = {name: local_part(w.detach())[0].cpu().clone() for name, w in weights.items()}
     engine = DenseMasters(model.hf, weights)
     try:
@@ -116,7 +122,7 @@ def _keep(model: HookedModel, trainable: Trainable, folder: Path, *, is_main: bo
     def write(path: Path) -> None:
         model.hf.save_pretrained(path, state_dict=weights)
         model.tokenizer.save_pretrained(path)
-        model.defaults.write(path)
+        model.write_defaults(path)
         write_sums(path)
 
     if is_main:

@@ -15,6 +15,7 @@ from torch import nn
 from lse_interp.artifacts.atomic import write_folder
 from lse_interp.artifacts.folder_checksums import write_sums
 from lse_interp.core.cli import ModelArgs
+from lse_interp.models.adapter_folders import merge_adapter
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.placement.dtensors import stand_ins
 from lse_interp.subnetworks.finetune_run import FinetuneRun
@@ -100,13 +101,9 @@ def _keep(model: HookedModel, trainable: Trainable, folder: Path, *, is_main: bo
 
 def _load(run: FinetuneRun, args: ModelArgs) -> HookedModel:
     """Merge the adapter of a run into its base model."""
-    from peft import PeftModel
-
     adapter = kept_folder(run, _FOLDER)
     model = base_of(run, args)
-    with _quiet():
-        merged = PeftModel.from_pretrained(model.hf, adapter).merge_and_unload()
-    return tuned(run, merged, model, backend=args.backend)
+    return tuned(run, merge_adapter(model.hf, adapter), model, backend=args.backend)
 
 
 @contextlib.contextmanager
