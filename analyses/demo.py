@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analyses.drawing import draw_all
+from analyses.finetune_runs import finetune_config
 from analyses.gallery import write_gallery
 from analyses.registry import Request
 from lse_interp import (
@@ -93,7 +94,8 @@ def run(config: Config) -> list[Path]:
     methods = config.methods or (compared if small else compared[:2])
     _say(5, f"train {config.lang}: {', '.join(methods)}")
     for method in methods:
-        _finetune(config, method)
+        settings = {"lang": config.lang, "model": config.model, "text": config.text}
+        finetune.run(finetune_config(method, **settings, **where))
     _say(6, "compare what they gained and what they forgot")
     comparison.run(
         comparison.Config(lang=config.lang, model=config.model, parallel=config.parallel, **where)
@@ -124,20 +126,6 @@ def run(config: Config) -> list[Path]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo from the command line."""
     return main_for(Config, run, argv, description=__doc__)
-
-
-def _finetune(config: Config, method: str) -> None:
-    kind, _, match = method.partition(":")
-    finetune.run(
-        finetune.Config(
-            lang=config.lang,
-            method=kind,
-            random_match=match or None,
-            model=config.model,
-            text=config.text,
-            root=config.root,
-        )
-    )
 
 
 def _evaluate(config: Config) -> None:

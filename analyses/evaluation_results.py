@@ -28,16 +28,16 @@ from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.cli import main_for
 from lse_interp.core.errors import ArtifactError
 from lse_interp.core.languages import PAPER_TARGETS
+from lse_interp.plotting.picture import markdown_table
 from lse_interp.plotting.style import method_label, method_order
 from lse_interp.subnetworks.finetune_run import FinetuneRun
 from lse_interp.tasks.results import EvaluationTable
 
-__all__ = ["Config", "main", "run"]
+__all__ = ["Config", "main", "read_tables", "run"]
 
 logger = logging.getLogger(__name__)
 
 _SIZES = "sizes"
-_MARKER = "<!-- scores -->"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +71,13 @@ def run(config: Config) -> pd.DataFrame:
         for language in config.langs:
             _evaluate(config, language, methods, name="")
             _evaluate(config, language, sizes, name=_SIZES)
-    table = _collect(paths.evaluation("").parent)
+    folder = paths.evaluation("").parent
+    table = _stacked(folder)
     write_atomic(config.results, lambda path: table.to_csv(path, index=False))
-    by_size = _with_tokens(_collect(paths.evaluation("").parent / _SIZES), sizes)
+    by_size = _with_tokens(_stacked(folder / _SIZES), sizes)
     write_atomic(config.sizes, lambda path: by_size.to_csv(path, index=False))
     if config.page.is_file():
-        put_between(config.page, _MARKER, _tables(table, config.results))
+        put_between(config.page, {"scores": _tables(table, config.results)})
     logger.info("wrote %s (%d rows) and %s", config.results, len(table), config.sizes)
     return table
 
@@ -94,12 +95,24 @@ def _evaluate(config: Config, language: str, runs: dict[str, FinetuneRun], *, na
         )
 
 
-def _collect(folder: Path) -> pd.DataFrame:
+def read_tables(folder: Path) -> list[EvaluationTable]:
+    """Read what was evaluated in every language of the paper.
+
+    Raises:
+        ArtifactError: nothing was evaluated yet.
+    """
     found = [folder / f"{code}.safetensors" for code in PAPER_TARGETS]
     tables = [EvaluationTable.load(path) for path in found if path.is_file()]
     if not tables:
-        raise ArtifactError(f"{folder} holds no scores; leave out --collect to make some.")
-    return pd.concat([table.to_frame() for table in tables], ignore_index=True)
+        raise ArtifactError(
+            f"{folder} holds no scores; `python -m analyses.evaluation_results` without --collect "
+            "makes some."
+        )
+    return tables
+
+
+def _stacked(folder: Path) -> pd.DataFrame:
+    return pd.concat([table.to_frame() for table in read_tables(folder)], ignore_index=True)
 
 
 def _tables(table: pd.DataFrame, results: Path) -> str:
@@ -121,17 +134,15 @@ def _changes(table: pd.DataFrame) -> str:
     heads = [method_label(method) for method in methods]
     heads += [f"Target less {method_label(method)}" for method in against]
     n = own["language"].nunique()
-    lines = [
-        f"Change against the base, mean over {n} languages (each the mean of its seeds) with 95 % "
-        "t-intervals over languages\n",
-        f"| | {' | '.join(heads)} |",
-        "| --- |" + " ---: |" * len(heads),
-    ]
+    lines = []
     for (_, row), part in means.groupby(["group", "row"], sort=False):
         cells = [interval(part[method]) for method in methods]
         cells += [interval(part["target"] - part[method]) for method in against]
-        lines.append(f"| {row} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        lines.append([str(row), *cells])
+    return (
+        f"Change against the base, mean over {n} languages (each the mean of its seeds) with 95 % "
+        f"t-intervals over languages\n\n{markdown_table(['', *heads], lines)}"
+    )
 
 
 def _with_tokens(table: pd.DataFrame, runs: dict[str, FinetuneRun]) -> pd.DataFrame:

@@ -5,7 +5,6 @@ python -m analyses fig02 --masks released_masks/llama-3.1-5
 python -m analyses fig10 --masks released_masks/nemo-5
 """
 
-import functools
 from collections.abc import Iterator
 
 from analyses.neuron_source import describe_neurons
@@ -15,13 +14,11 @@ from lse_interp.plotting.neuron_layers import describe_layers, layer_frame, plot
 from lse_interp.plotting.picture import Picture
 
 
-def draw(
-    neurons: NeuronSets, _: Request, *, name: str = "fig02_neurons_by_layer"
-) -> Iterator[Picture]:
+def draw(neurons: NeuronSets, request: Request) -> Iterator[Picture]:
     """Draw all languages in one picture."""
     frame = layer_frame(neurons)
     yield Picture(
-        name=name,
+        name=f"{request.figure}_neurons_by_layer",
         axes=plot_layers(frame),
         frame=frame,
         source=describe_neurons(neurons),
@@ -34,11 +31,5 @@ def draw(
 FIGURES.register("fig02")(Figure("Figure 2", "neurons over the layers", draw, needs="neuron_sets"))
 
 FIGURES.register("fig10")(
-    Figure(
-        "Figure 10",
-        "Figure 2 of a second model",
-        functools.partial(draw, name="fig10_neurons_by_layer"),
-        needs="neuron_sets",
-        model="second",
-    )
+    Figure("Figure 10", "Figure 2 of a second model", draw, needs="neuron_sets", model="second")
 )

@@ -34,16 +34,12 @@ _MEASURED = (
 
 def draw(scores: Scores, _: Request) -> Iterator[Picture]:
     """Draw the average improvement that was measured."""
-    frame, single = improvements_frame(scores.single), scores.single
-    seeds = single.loc[single["method"] != "base", "seed"].nunique()
+    frame = improvements_frame(scores.single)
     yield Picture(
         name=f"fig03_improvements{scores.suffix}",
         axes=plot_improvements_panels(frame, others=frame["method"].nunique() > 1)[0],
         frame=frame,
-        source=(
-            f"{scores.path}; {frame['language'].nunique()} "
-            f"languages; {seeds} seed{'s' * (seeds > 1)}"
-        ),
+        source=scores.about,
         title="What target fine-tuning gains in every language",
         caption=_MEASURED,
     )

@@ -17,7 +17,6 @@ from lse_interp.plotting.data_size import (
     data_size_frame,
     data_size_scores_frame,
     plot_data_size_panels,
-    plot_data_size_scores_panels,
 )
 from lse_interp.plotting.picture import Picture
 from lse_interp.plotting.style import method_label
@@ -67,7 +66,7 @@ def draw_scores(scores: Table, request: Request) -> Iterator[Picture]:
     frame, n_seeds = data_size_scores_frame(own), own["seed"].nunique()
     yield Picture(
         name=_name("fig05_data_size_scores", request),
-        axes=plot_data_size_scores_panels(frame)[0],
+        axes=plot_data_size_panels(frame)[0],
         frame=frame,
         source=(
             f"{scores.path}; {frame['language'].nunique()} languages; "

@@ -5,7 +5,6 @@ python -m analyses fig08 --masks released_masks/llama-3.1-5
 python -m analyses fig09 --masks released_masks/nemo-5
 """
 
-import functools
 from collections.abc import Iterator
 
 from analyses.neuron_source import describe_neurons
@@ -16,11 +15,11 @@ from lse_interp.plotting.overlap_heatmap import overlap_frame, plot_overlap_pane
 from lse_interp.plotting.picture import Picture
 
 
-def draw(neurons: NeuronSets, _: Request, *, name: str = "fig08_overlap") -> Iterator[Picture]:
+def draw(neurons: NeuronSets, request: Request) -> Iterator[Picture]:
     """Draw the three heat maps."""
     frame = overlap_frame(measure_overlap(neurons))
     yield Picture(
-        name=name,
+        name=f"{request.figure}_overlap",
         axes=plot_overlap_panels(frame)[0],
         frame=frame,
         source=describe_neurons(neurons),
@@ -38,11 +37,5 @@ def draw(neurons: NeuronSets, _: Request, *, name: str = "fig08_overlap") -> Ite
 FIGURES.register("fig08")(Figure("Figure 8", "overlap of languages", draw, needs="neuron_sets"))
 
 FIGURES.register("fig09")(
-    Figure(
-        "Figure 9",
-        "Figure 8 of a second model",
-        functools.partial(draw, name="fig09_overlap"),
-        needs="neuron_sets",
-        model="second",
-    )
+    Figure("Figure 9", "Figure 8 of a second model", draw, needs="neuron_sets", model="second")
 )

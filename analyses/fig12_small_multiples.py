@@ -5,7 +5,6 @@ python -m analyses fig12 --masks released_masks/llama-3.1-5
 python -m analyses fig13 --masks released_masks/nemo-5
 """
 
-import functools
 from collections.abc import Iterator
 
 from analyses.neuron_source import describe_neurons
@@ -15,13 +14,11 @@ from lse_interp.plotting.neuron_layers import layer_frame, plot_small_multiples
 from lse_interp.plotting.picture import Picture
 
 
-def draw(
-    neurons: NeuronSets, _: Request, *, name: str = "fig12_small_multiples"
-) -> Iterator[Picture]:
+def draw(neurons: NeuronSets, request: Request) -> Iterator[Picture]:
     """Draw one panel per language."""
     frame = layer_frame(neurons)
     yield Picture(
-        name=name,
+        name=f"{request.figure}_small_multiples",
         axes=plot_small_multiples(frame)[0],
         frame=frame,
         source=describe_neurons(neurons),
@@ -34,11 +31,5 @@ def draw(
 FIGURES.register("fig12")(Figure("Figure 12", "neurons by language", draw, needs="neuron_sets"))
 
 FIGURES.register("fig13")(
-    Figure(
-        "Figure 13",
-        "Figure 12 of a second model",
-        functools.partial(draw, name="fig13_small_multiples"),
-        needs="neuron_sets",
-        model="second",
-    )
+    Figure("Figure 13", "Figure 12 of a second model", draw, needs="neuron_sets", model="second")
 )

@@ -13,8 +13,6 @@ from analyses.scores import Scores, published_scores
 from lse_interp.plotting.picture import Picture
 from lse_interp.plotting.scores import plot_scores_panels, scores_frame
 
-_TABLES = {"llama": "Tables 3 to 14", "nemo": "Tables 15 to 26"}
-
 
 def draw(scores: Scores, _: Request) -> Iterator[Picture]:
     """Draw the scores that were measured."""
@@ -23,7 +21,7 @@ def draw(scores: Scores, _: Request) -> Iterator[Picture]:
         name=f"fig_scores{scores.suffix}",
         axes=plot_scores_panels(frame)[0],
         frame=frame,
-        source=f"{scores.path}; {scores.single['language'].nunique()} languages",
+        source=scores.about,
         title="Every method on every task",
         caption=(
             "Means over languages and seeds; light lines are one standard error to each side, by "
@@ -35,12 +33,13 @@ def draw(scores: Scores, _: Request) -> Iterator[Picture]:
 def draw_published() -> Iterator[Picture]:
     """Draw one picture per model of the paper."""
     for model, name in MODELS.items():
-        frame = scores_frame(published_scores(model).single).drop(columns="n_seeds")
+        scores = published_scores(model)
+        frame = scores_frame(scores.single).drop(columns="n_seeds")
         yield Picture(
             name="fig_scores_published" + ("_nemo" if model == "nemo" else ""),
             axes=plot_scores_panels(frame)[0],
             frame=frame,
-            source=f"published numbers: paper, {_TABLES[model]} ({name})",
+            source=scores.about,
             title=f"Every method on every task, as published for {name}",
             caption=(
                 "Means over the languages; the line is the base model. The numbers of Table 2, "

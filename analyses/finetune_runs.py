@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+from lse_interp import finetune
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import ArtifactError
-from lse_interp.subnetworks.find import finished_runs
-from lse_interp.subnetworks.finetune_run import FinetuneRun
-from lse_interp.training.run_name import RunName
+from lse_interp.subnetworks.find import default_name, finished_runs
+from lse_interp.subnetworks.finetune_run import FinetuneRun, RunRecord
 
-__all__ = ["default_runs", "describe_runs", "read_runs"]
+__all__ = ["default_runs", "describe_runs", "finetune_config", "read_runs"]
 
 
 def default_runs(paths: RunPaths, *, swept: bool) -> dict[str, FinetuneRun]:
@@ -28,10 +29,10 @@ def default_runs(paths: RunPaths, *, swept: bool) -> dict[str, FinetuneRun]:
     chosen = []
     for language in sorted(path.name for path in root.glob("*")):
         for name, folder in finished_runs(paths, language).items():
-            parsed = RunName.parse(name)
-            if parsed is None or parsed.profile != "fixed":
-                continue
-            if (parsed.n_tokens is not None) == swept:
+            run = RunRecord.read(folder)
+            n_tokens = run.settings["tokens"]
+            default = default_name(run.method, profile="fixed", n_tokens=n_tokens, seed=run.seed)
+            if name == default and (n_tokens is not None) == swept:
                 chosen.append(folder)
     if not chosen:
         flags = "--lang mlt --n-tokens 10000 20000 40000" if swept else "--lang mlt"
@@ -49,6 +50,17 @@ def read_runs(folders: Iterable[Path]) -> dict[str, FinetuneRun]:
         ArtifactError: a folder without a finished run, or one that cannot be read.
     """
     return {str(folder): FinetuneRun.load(folder) for folder in folders}
+
+
+def finetune_config(label: str, **settings: Any) -> finetune.Config:
+    """Return how to train a method by its label, e.g. `random:layer`.
+
+    Args:
+        label: the method, and what random neurons match behind a colon.
+        settings: other fields of the config.
+    """
+    method, _, match = label.partition(":")
+    return finetune.Config(method=method, random_match=match or None, **settings)
 
 
 def describe_runs(runs: Mapping[str, FinetuneRun]) -> str:

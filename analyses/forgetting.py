@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analyses.evaluation_results import read_tables
 from analyses.markdown import put_between
 from lse_interp.artifacts.atomic import write_atomic
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.cli import main_for
-from lse_interp.core.errors import ArtifactError
-from lse_interp.core.languages import PAPER_TARGETS
 from lse_interp.data.embedded import sentences
+from lse_interp.plotting.picture import markdown_table
 from lse_interp.plotting.style import method_label, method_order
 from lse_interp.tasks.results import EvaluationTable
 
@@ -30,7 +30,6 @@ __all__ = ["Config", "clustered_interval", "main", "run"]
 
 logger = logging.getLogger(__name__)
 
-_MARKER = "<!-- forgetting -->"
 _MEASURES = {
     ("embedded_endings_eng", "loglikelihood_accuracy"): "Endings (points)",
     ("embedded_endings_eng", "normalised_accuracy"): "Endings, per byte (points)",
@@ -87,13 +86,7 @@ def run(config: Config) -> pd.DataFrame:
         ArtifactError: nothing was evaluated yet.
     """
     paths = RunPaths(config.root, "embedded")
-    found = [paths.evaluation(code) for code in PAPER_TARGETS]
-    tables = [EvaluationTable.load(path) for path in found if path.is_file()]
-    if not tables:
-        raise ArtifactError(
-            f"{found[0].parent} holds no scores; `python -m analyses.evaluation_results` makes "
-            "some."
-        )
+    tables = read_tables(paths.evaluation("").parent)
     clusters = [sentence.main for sentence in sentences("eng", "devtest")]
     methods = method_order({method for table in tables for method in table.methods} - {"base"})
     frame = pd.DataFrame(
@@ -105,7 +98,7 @@ def run(config: Config) -> pd.DataFrame:
     )
     write_atomic(config.results, lambda path: frame.to_csv(path, index=False))
     if config.page.is_file():
-        put_between(config.page, _MARKER, _markdown(frame))
+        put_between(config.page, {"forgetting": _markdown(frame)})
     logger.info("wrote %s", config.results)
     return frame
 
@@ -146,17 +139,16 @@ def _change(table: EvaluationTable, measure: tuple[str, str], method: str) -> np
 
 def _markdown(frame: pd.DataFrame) -> str:
     methods = list(dict.fromkeys(frame["method"]))
-    lines = [
-        f"Change in English, mean over {frame['n_languages'].max()} languages trained, with 95 % "
-        "intervals over languages and clauses\n",
-        f"| | {' | '.join(map(method_label, methods))} |",
-        "| --- |" + " ---: |" * len(methods),
-    ]
+    lines = []
     for measure, name in _MEASURES.items():
         rows = frame[(frame["task"] == measure[0]) & (frame["metric"] == measure[1])]
         cells = [f"{r.change:+.2f} ({r.low:+.2f} to {r.high:+.2f})" for r in rows.itertuples()]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        lines.append([name, *cells])
+    return (
+        f"Change in English, mean over {frame['n_languages'].max()} languages trained, with 95 % "
+        "intervals over languages and clauses\n\n"
+        + markdown_table(["", *map(method_label, methods)], lines)
+    )
 
 
 if __name__ == "__main__":

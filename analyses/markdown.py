@@ -1,30 +1,34 @@
 """Numbers on a page: written between its markers, means with their intervals."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 from scipy import stats
 
 from lse_interp.artifacts.atomic import write_atomic
-from lse_interp.core.errors import LseError
+from lse_interp.core.errors import ArtifactError
 
 __all__ = ["interval", "put_between"]
 
 
-def put_between(page: Path, marker: str, text: str) -> None:
-    """Replace the text between the two markers of a page.
+def put_between(page: Path, parts: Mapping[str, str]) -> None:
+    """Put each part of a page between its markers `<!-- name -->` and `<!-- /name -->`.
 
     Raises:
-        LseError: the page does not have the marker twice.
+        ArtifactError: no such page, or markers are missing.
     """
-    parts = page.read_text(encoding="utf-8").split(marker)
-    if len(parts) != 3:
-        raise LseError(
-            f"{page} should hold {marker} twice, around the generated text; found it "
-            f"{len(parts) - 1} times."
-        )
-    whole = f"{parts[0]}{marker}\n{text}{marker}{parts[2]}"
-    write_atomic(page, lambda path: path.write_text(whole, encoding="utf-8"))
+    if not page.is_file():
+        raise ArtifactError(f"{page} does not exist; give the page to fill.")
+    text = page.read_text(encoding="utf-8")
+    for name, part in parts.items():
+        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        before, found, rest = text.partition(start)
+        _, closed, after = rest.partition(end)
+        if not found or not closed:
+            raise ArtifactError(f"{page} lacks the markers {start} and {end}; put them back.")
+        text = f"{before}{start}\n{part}{end}{after}"
+    write_atomic(page, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def interval(values: pd.Series) -> str:

@@ -8,12 +8,36 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analyses.markdown import interval
+from lse_interp.plotting.picture import markdown_table
 from lse_interp.plotting.style import method_label, method_order
 
-__all__ = ["ahead_table", "speed_table"]
+__all__ = ["ahead_table", "changes_table", "speed_table"]
 
 _EARLY = 10_000
 """Tokens after which curves are compared."""
+
+
+def changes_table(results: pd.DataFrame) -> str:
+    """Write mean changes over languages, with 95 % t-intervals over languages.
+
+    Args:
+        results: docs/results.csv.
+    """
+    parts = _by_language(results, "difference")
+    head = ["", *(text for name in parts for text in (name, "target less this"))]
+    lines = []
+    for method in method_order(set(results["method"])):
+        cells = [method_label(method)]
+        for changes in parts.values():
+            less = changes["target"] - changes[method]
+            cells += [interval(changes[method]), "" if method == "target" else interval(less)]
+        lines.append(cells)
+    return (
+        f"Mean over {len(parts['trained language'])} languages (each the mean of its seeds), nats "
+        "per sentence, with 95 % t-intervals over languages; below 0 is better\n\n"
+        + markdown_table(head, lines)
+    )
 
 
 def ahead_table(results: pd.DataFrame) -> str:
@@ -22,22 +46,15 @@ def ahead_table(results: pd.DataFrame) -> str:
     Args:
         results: docs/results.csv.
     """
-    base = results[results["against"] == "base"]
-    trained = base["measured"] == base["language"]
+    parts = _by_language(results, "loss")
     lines = [
+        [method_label(method), *(_ahead(part["target"] - part[method]) for part in parts.values())]
+        for method in method_order(set(results["method"]) - {"target"})
+    ]
+    return (
         "In how many languages the target subnetwork ends with the lower loss, and p of Wilcoxon's "
-        "signed-rank test over languages\n",
-        "| Target against | trained language | English |",
-        "| --- | ---: | ---: |",
-    ]
-    parts = [
-        part.pivot_table(index="language", columns="method", values="loss")
-        for part in (base[trained], base[base["measured"] == "eng"])
-    ]
-    for method in method_order(set(base["method"]) - {"target"}):
-        cells = [_ahead(losses["target"] - losses[method]) for losses in parts]
-        lines.append(f"| {method_label(method)} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        f"signed-rank test over languages\n\n{markdown_table(['Target against', *parts], lines)}"
+    )
 
 
 def speed_table(curves: pd.DataFrame) -> str:
@@ -50,19 +67,28 @@ def speed_table(curves: pd.DataFrame) -> str:
     keys = ["language", "method", "seed"]
     early = own.groupby(keys).apply(_early, include_groups=False)
     means = early.groupby(["language", "method"]).mean().unstack("method")
-    lines = [
-        f"Validation loss in the trained language (nats per token): after {_EARLY:,} tokens, and "
-        "the first step at which half of the final fall is there; means over languages\n",
-        f"| | after {_EARLY:,} tokens | target is lower | half of the fall at step |",
-        "| --- | ---: | ---: | ---: |",
-    ]
+    lines = []
     for method in method_order(set(own["method"])):
         loss, step = means["loss"][method], means["half"][method]
         ahead = "" if method == "target" else _ahead(means["loss"]["target"] - loss)
-        lines.append(
-            f"| {method_label(method)} | {loss.mean():.2f} | {ahead} | {step.mean():.0f} |"
-        )
-    return "\n".join(lines) + "\n"
+        lines.append([method_label(method), f"{loss.mean():.2f}", ahead, f"{step.mean():.0f}"])
+    head = ["", f"after {_EARLY:,} tokens", "target is lower", "half of the fall at step"]
+    return (
+        f"Validation loss in the trained language (nats per token): after {_EARLY:,} tokens, and "
+        "the first step at which half of the final fall is there; means over languages\n\n"
+        + markdown_table(head, lines)
+    )
+
+
+def _by_language(results: pd.DataFrame, value: str) -> dict[str, pd.DataFrame]:
+    """Return languages x methods, in the trained language and in English."""
+    base = results[results["against"] == "base"]
+    trained = base["measured"] == base["language"]
+    parts = {"trained language": base[trained], "English": base[base["measured"] == "eng"]}
+    return {
+        name: part.pivot_table(index="language", columns="method", values=value)
+        for name, part in parts.items()
+    }
 
 
 def _ahead(differences: pd.Series) -> str:

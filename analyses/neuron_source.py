@@ -6,12 +6,10 @@ from pathlib import Path
 from analyses.registry import Request
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import ArtifactError, LseError
-from lse_interp.neurons.formats.masks_pth import RELEASED_MODELS, released_model
+from lse_interp.neurons.formats.masks_pth import RELEASED_MODELS, model_of_masks
 from lse_interp.neurons.sets import NeuronSets
 
 __all__ = ["describe_neurons", "read_neurons", "require_artifact"]
-
-_MASK_FILES = {"llama-3.1-8b": "llama-3.1-5", "mistral-nemo-12b": "nemo-5"}
 
 
 def read_neurons(request: Request, *, second: bool = False) -> Iterator[NeuronSets]:
@@ -64,16 +62,16 @@ def describe_neurons(neurons: NeuronSets) -> str:
 
 
 def _read_masks(path: Path, request: Request) -> NeuronSets:
-    file = None if request.mask_model is None else _MASK_FILES[request.mask_model]
     if path.is_dir():
-        if file is None:
+        files = {info.name: path / file for file, info in RELEASED_MODELS.items()}
+        if request.mask_model not in files:
             raise LseError(
                 f"{path} is a folder, which may hold several models; add --mask-model "
-                f"({' or '.join(_MASK_FILES)}), or give a file."
+                f"({' or '.join(files)}), or give a file."
             )
-        path = path / file
-    model = released_model(path) if file is None else RELEASED_MODELS[file]
-    return NeuronSets.from_masks(path, languages=request.mask_languages, model=model)
+        path = files[request.mask_model]
+    model = model_of_masks(path, request.mask_model)
+    return NeuronSets.from_masks(path, languages=request.mask_languages or None, model=model)
 
 
 def _second(run: RunPaths) -> Path:

@@ -12,6 +12,8 @@ import pandas as pd
 
 from analyses.paper.checks import agrees
 from analyses.scores import Scores
+from lse_interp.plotting.picture import markdown_table
+from lse_interp.plotting.scores import mean_scores
 from lse_interp.plotting.style import method_label
 
 __all__ = [
@@ -20,7 +22,6 @@ __all__ = [
     "column_label",
     "csv_of",
     "language_cells",
-    "markdown_table",
     "ranked",
     "scores_markdown",
     "summary_cells",
@@ -140,19 +141,6 @@ def scores_markdown(cells: pd.DataFrame, *, counted: str = "", first: str = "Met
     return markdown_table(head, lines)
 
 
-def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]], *, n_left: int = 1) -> str:
-    """Write a markdown table, the first `n_left` columns left, the others right.
-
-    >>> print(markdown_table(["a", "b"], [["x", "1"]]), end="")
-    | a | b |
-    | --- | ---: |
-    | x | 1 |
-    """
-    rules = ["---" if place < n_left else "---:" for place in range(len(head))]
-    rows = [list(head), rules, *map(list, lines)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
-
-
 def csv_of(cells: pd.DataFrame) -> pd.DataFrame:
     """Return the cells as a csv holds them: what they are about first, numbers rounded."""
     first = [name for name in ("language", "group", "label", "method") if name in cells]
@@ -174,12 +162,7 @@ def _joined(parts: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
 
 
 def _average(frame: pd.DataFrame, *, by: list[str]) -> pd.DataFrame:
-    """Average scores; the standard error takes them as independent."""
-    groups = frame.groupby(by, sort=False)
-    found = groups["score"].agg(score="mean", n="size")
-    found["stderr"] = groups["stderr"].agg(lambda errors: np.sqrt((errors**2).sum(skipna=False)))
-    found["stderr"] /= found["n"]
-    return found.assign(recomputed=np.nan, is_average=True).reset_index()
+    return mean_scores(frame, by=by).assign(recomputed=np.nan, is_average=True)
 
 
 def _beside(own: pd.DataFrame, printed: pd.DataFrame, *, by: list[str]) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from analyses.paper.transcribe import BENCHMARKS
 from lse_interp.core.languages import PAPER_TARGETS
+from lse_interp.plotting.panels import in_order
 
 __all__ = [
     "MODELS",
@@ -75,14 +76,5 @@ def _read(name: str) -> pd.DataFrame:
 
 def _in_order(frame: pd.DataFrame) -> pd.DataFrame:
     """Sort languages as in Table 1 and rows as in Table 2; some tables print them otherwise."""
-    places = {row: place for place, row in enumerate(ROWS)}
-    codes = {code: place for place, code in enumerate(PAPER_TARGETS)}
-    keys = pd.DataFrame(
-        {
-            "language": frame["language"].map(codes) if "language" in frame else 0,
-            "group": frame["group"] != "target",
-            "row": frame["row"].map(places).fillna(len(ROWS)),
-        }
-    )
-    order = keys.sort_values(["language", "group", "row"], kind="stable").index
-    return frame.loc[order].reset_index(drop=True)
+    orders = {"group": ("target", "general"), "row": (*ROWS, "Avg.")}
+    return in_order(frame, **({"language": PAPER_TARGETS} if "language" in frame else {}), **orders)

@@ -14,14 +14,14 @@ from pathlib import Path
 import pandas as pd
 
 from analyses import published
+from analyses.markdown import put_between
 from analyses.paper import checks
 from analyses.paper.claims import claims
-from analyses.paper_tables import column_label, markdown_table
-from lse_interp.artifacts.atomic import write_atomic
+from analyses.paper_tables import column_label
 from lse_interp.core.cli import main_for
-from lse_interp.core.errors import ArtifactError
+from lse_interp.plotting.picture import markdown_table
 
-__all__ = ["Config", "filled", "main", "run", "sections"]
+__all__ = ["Config", "main", "run", "sections"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,37 +39,14 @@ def sections() -> dict[str, str]:
     return {name: write() for name, write in _SECTIONS.items()}
 
 
-def filled(text: str, parts: Mapping[str, str]) -> str:
-    r"""Put each part between its markers `<!-- name -->` and `<!-- /name -->`.
-
-    Raises:
-        ArtifactError: markers are missing.
-
-    >>> filled("<!-- a -->old<!-- /a -->", {"a": "new"})
-    '<!-- a -->\nnew<!-- /a -->'
-    """
-    for name, part in parts.items():
-        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        before, found, rest = text.partition(start)
-        _, closed, after = rest.partition(end)
-        if not found or not closed:
-            raise ArtifactError(f"The page lacks the markers {start} and {end}; put them back.")
-        text = f"{before}{start}\n{part}{end}{after}"
-    return text
-
-
 def run(config: Config) -> list[Path]:
     """Rewrite the tables of the page and return it.
 
     Raises:
         ArtifactError: there is no such page, or it lacks markers.
     """
-    if not config.page.is_file():
-        raise ArtifactError(f"{config.page} does not exist; give the page to fill.")
-    text = filled(config.page.read_text(encoding="utf-8"), sections())
-    write_atomic(config.page, lambda path: path.write_text(text, encoding="utf-8"))
-    differing = [claim.place for claim in claims() if claim.verdict != "agrees"]
-    logger.info("wrote %s; %d statements agree in part or differ", config.page, len(differing))
+    put_between(config.page, sections())
+    logger.info("wrote %s", config.page)
     return [config.page]
 
 

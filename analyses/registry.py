@@ -22,7 +22,6 @@ import tyro
 
 from lse_interp.core.cli import ModelArgs
 from lse_interp.core.kinds import Kinds
-from lse_interp.core.languages import RELEASED_LANGUAGES
 
 __all__ = ["FIGURES", "Figure", "Request"]
 
@@ -43,11 +42,12 @@ class Request:
     """`embedded` (the run of `--model`), `published` (the numbers the paper prints), or a file or
     folder to draw."""
     masks: Path | None = None
-    """A released file of neurons (`llama-3.1-5`, `nemo-5`), or the folder that holds it."""
-    mask_languages: tuple[str, ...] = RELEASED_LANGUAGES
-    """The languages of `--masks` in their order, which the file does not hold."""
-    mask_model: Literal["llama-3.1-8b", "mistral-nemo-12b"] | None = None
-    """The model of `--masks`; by default known from the file name."""
+    """A file of neurons saved with torch, such as the released `llama-3.1-5` and `nemo-5`, or the
+    folder that holds these."""
+    mask_languages: tuple[str, ...] = ()
+    """The languages of `--masks` in their order, where the file does not name them."""
+    mask_model: str | None = None
+    """The model of `--masks`, a folder or hub id; by default that of a released file."""
     langs: tuple[str, ...] = ()
     """Languages that get a picture of their own (Figures 1, 4 and 7); by default Maltese."""
     layer: int | None = None

@@ -18,9 +18,9 @@ from pathlib import Path
 import pandas as pd
 
 from analyses.fig_methods import markdown
-from analyses.finetune_runs import default_runs
-from analyses.markdown import interval, put_between
-from analyses.method_tests import ahead_table, speed_table
+from analyses.finetune_runs import default_runs, finetune_config
+from analyses.markdown import put_between
+from analyses.method_tests import ahead_table, changes_table, speed_table
 from lse_interp import comparison, finetune
 from lse_interp.analysis.losses import LossComparison
 from lse_interp.artifacts.atomic import write_atomic
@@ -29,7 +29,6 @@ from lse_interp.core.cli import main_for
 from lse_interp.core.errors import ArtifactError
 from lse_interp.core.languages import LANGUAGES, PAPER_TARGETS
 from lse_interp.plotting.method_tables import methods_frame
-from lse_interp.plotting.style import method_label, method_order
 from lse_interp.training.hyperparameters import Hyperparameters
 from lse_interp.training.methods import method_looks
 
@@ -37,7 +36,6 @@ __all__ = ["Config", "main", "run"]
 
 logger = logging.getLogger(__name__)
 
-_MARKER = "<!-- tables -->"
 _CONTROLS = ("random:layer", "random:size")
 
 
@@ -76,17 +74,20 @@ def run(config: Config) -> pd.DataFrame:
         for language in config.langs:
             for seed in config.seeds:
                 for method in config.methods:
-                    _train(config, language, method, seed)
+                    training = Hyperparameters(seed=seed)
+                    where = {"lang": language, "root": config.root}
+                    finetune.run(finetune_config(method, training=training, **where))
             comparison.run(
                 comparison.Config(lang=language, runs=_names(config, language), root=config.root)
             )
     table = _collect(RunPaths(config.root, "embedded"))
     write_atomic(config.results, lambda path: table.to_csv(path, index=False))
     if config.page.is_file():
-        parts = [_summary(table) + "\n", ahead_table(table)]
+        parts = [changes_table(table), ahead_table(table)]
         if config.curves.is_file():
             parts.append(speed_table(pd.read_csv(config.curves)))
-        put_between(config.page, _MARKER, "\n".join([*parts, markdown(methods_frame(table))]))
+        text = "\n".join([*parts, markdown(methods_frame(table))])
+        put_between(config.page, {"tables": text})
     logger.info("wrote %s (%d rows)", config.results, len(table))
     return table
 
@@ -94,45 +95,6 @@ def run(config: Config) -> pd.DataFrame:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script from the command line."""
     return main_for(Config, run, argv, description=__doc__)
-
-
-def _summary(table: pd.DataFrame) -> str:
-    """Write mean changes over languages, with 95 % t-intervals over languages."""
-    base = table[table["against"] == "base"]
-    trained = base["measured"] == base["language"]
-    parts = {"trained language": base[trained], "English": base[base["measured"] == "eng"]}
-    wide = {
-        name: part.pivot_table(index="language", columns="method", values="difference")
-        for name, part in parts.items()
-    }
-    head = "| | " + " | ".join(f"{name} | target less this" for name in wide) + " |"
-    lines = [
-        f"Mean over {len(wide['trained language'])} languages (each the mean of its seeds), nats "
-        "per sentence, with 95 % t-intervals over languages; below 0 is better\n",
-        head,
-        "| --- |" + " ---: |" * 2 * len(wide),
-    ]
-    for method in method_order(set(base["method"])):
-        cells = [method_label(method)]
-        for values in wide.values():
-            cells.append(interval(values[method]))
-            less = values["target"] - values[method]
-            cells.append("" if method == "target" else interval(less))
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _train(config: Config, language: str, method: str, seed: int) -> None:
-    name, _, match = method.partition(":")
-    finetune.run(
-        finetune.Config(
-            lang=language,
-            method=name,
-            random_match=match or None,
-            training=Hyperparameters(seed=seed),
-            root=config.root,
-        )
-    )
 
 
 def _names(config: Config, language: str) -> tuple[str, ...]:

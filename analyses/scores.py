@@ -12,6 +12,7 @@ import pandas as pd
 
 from analyses import published
 from lse_interp.core.errors import ArtifactError, LseError
+from lse_interp.plotting.scores import mean_over_seeds
 from lse_interp.plotting.style import method_order
 from lse_interp.tasks.results import FRAME_COLUMNS, EvaluationTable
 
@@ -50,8 +51,6 @@ class Scores:
     """Model and data, in a line."""
     single: pd.DataFrame
     """Every seed, with changes against base and their bounds: `EvaluationTable.to_frame`."""
-    path: Path | None = None
-    """Where they were read from."""
 
     @property
     def suffix(self) -> str:
@@ -68,8 +67,11 @@ def read_scores(path: Path = EVALUATION) -> Scores:
     """
     results = measured_scores(path)
     languages, seeds = results["language"].nunique(), sorted(results["seed"].unique())
-    about = f"{path}; {languages} languages; seeds {', '.join(map(str, seeds))}"
-    return Scores(_averaged_over_seeds(results), None, _name(path), about, results, path)
+    about = (
+        f"{path}; {languages} language{'s' * (languages > 1)}; "
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+    )
+    return Scores(mean_over_seeds(results, by=_KEYS), None, _name(path), about, results)
 
 
 def published_scores(model: published.Model = "llama") -> Scores:
@@ -145,18 +147,6 @@ def _read(path: Path, *, n_bootstrap: int) -> pd.DataFrame:
             f"{path} needs the columns {', '.join(FRAME_COLUMNS)}; {', '.join(missing)} missing."
         )
     return frame
-
-
-def _averaged_over_seeds(results: pd.DataFrame) -> pd.DataFrame:
-    """Average over seeds.
-
-    So is the standard error, which is then too wide rather than too narrow: seeds are asked the
-    same questions.
-    """
-    groups = results.groupby(_KEYS, sort=False)
-    return groups.agg(
-        score=("score", "mean"), stderr=("stderr", "mean"), n_seeds=("seed", "nunique")
-    ).reset_index()
 
 
 def _with_changes(frame: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,6 @@ For the two models of the paper the published numbers are added. Figure 11 is a 
 model, which the paper prints as a figure; without neurons named, it is the published one.
 """
 
-import functools
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +17,11 @@ import pandas as pd
 
 from analyses import published
 from analyses.neuron_source import describe_neurons
-from analyses.paper_tables import markdown_table
 from analyses.registry import FIGURES, Figure, Request
 from lse_interp.neurons.formats.masks_pth import RELEASED_MODELS
 from lse_interp.neurons.sets import NeuronSets
 from lse_interp.neurons.sizes import subnetwork_sizes
-from lse_interp.plotting.picture import COMMAND, Page
+from lse_interp.plotting.picture import COMMAND, Page, markdown_table
 from lse_interp.plotting.style import language_label
 
 __all__ = ["PUBLISHED", "beside_published", "differences", "draw", "draw_published", "to_markdown"]
@@ -39,14 +37,14 @@ PUBLISHED = {
 _COMPARED = ("n_neurons", "trainable_millions", "percent")
 
 
-def draw(neurons: NeuronSets, _: Request, *, name: str = "table01_subnetworks") -> Iterator[Page]:
+def draw(neurons: NeuronSets, request: Request) -> Iterator[Page]:
     """Tabulate the subnetworks, and say whether they equal the published ones."""
     frame = beside_published(subnetwork_sizes(neurons), model=neurons.model.name)
     text = to_markdown(frame)
     if "published_n_neurons" in frame:
         _compare(frame)
     yield Page(
-        name=name,
+        name=f"{request.figure}_subnetworks",
         frame=frame,
         markdown=f"{text}\nSource: {describe_neurons(neurons)}. `{COMMAND}`\n",
         model=neurons.model,
@@ -148,7 +146,7 @@ FIGURES.register("fig11")(
     Figure(
         "Figure 11",
         "Table 1 of a second model",
-        functools.partial(draw, name="fig11_subnetworks"),
+        draw,
         needs="neuron_sets",
         published=draw_published,
         model="second",

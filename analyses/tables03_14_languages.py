@@ -19,22 +19,17 @@ from lse_interp.core.languages import PAPER_TARGETS
 from lse_interp.plotting.picture import COMMAND, Page
 from lse_interp.plotting.style import language_label
 
-_FIRST = {"llama": 3, "nemo": 15}
+_FIRST = {"tables03_14": 3, "tables15_26": 15}
 
 
-def draw(scores: Scores, _: Request, *, model: published.Model) -> Iterator[Page]:
-    """Write one table per language, all on one page.
-
-    Args:
-        scores: of one language or several.
-        model: whose tables of the paper these have the form of.
-    """
+def draw(scores: Scores, request: Request) -> Iterator[Page]:
+    """Write one table per language, all on one page."""
+    first = _FIRST[request.figure]
     cells = ranked(language_cells(scores), by=("language", "group", "label"))
     sections = [
-        f"## {_title(code, scores, model)}\n\n{scores_markdown(cells[cells['language'] == code])}"
+        f"## {_title(code, scores, first)}\n\n{scores_markdown(cells[cells['language'] == code])}"
         for code in sorted(cells["language"].unique(), key=_place)
     ]
-    first = _FIRST[model]
     yield Page(
         name=f"tables{first:02}_{first + 11}_{scores.name}",
         frame=csv_of(cells),
@@ -45,9 +40,9 @@ def draw(scores: Scores, _: Request, *, model: published.Model) -> Iterator[Page
     )
 
 
-def draw_published(*, model: published.Model) -> Iterator[Page]:
+def _published(figure: str, model: published.Model) -> Iterator[Page]:
     """Write the published tables of one model."""
-    return draw(published_scores(model), Request("tables"), model=model)
+    return draw(published_scores(model), Request(figure))
 
 
 def _place(code: str) -> tuple[int, str]:
@@ -55,10 +50,10 @@ def _place(code: str) -> tuple[int, str]:
     return (PAPER_TARGETS.index(code) if known else len(PAPER_TARGETS), code)
 
 
-def _title(code: str, scores: Scores, model: published.Model) -> str:
+def _title(code: str, scores: Scores, first: int) -> str:
     if scores.printed is None:
         return language_label(code)
-    return f"{language_label(code)} (Table {_FIRST[model] + PAPER_TARGETS.index(code)})"
+    return f"{language_label(code)} (Table {first + PAPER_TARGETS.index(code)})"
 
 
 def _about(scores: Scores, cells: pd.DataFrame) -> str:
@@ -82,9 +77,9 @@ FIGURES.register("tables03_14")(
     Figure(
         "Tables 3-14",
         "scores by language",
-        functools.partial(draw, model="llama"),
+        draw,
         needs="scores",
-        published=functools.partial(draw_published, model="llama"),
+        published=functools.partial(_published, "tables03_14", "llama"),
         inline=False,
     )
 )
@@ -93,9 +88,9 @@ FIGURES.register("tables15_26")(
     Figure(
         "Tables 15-26",
         "scores, second model",
-        functools.partial(draw, model="nemo"),
+        draw,
         needs="scores",
-        published=functools.partial(draw_published, model="nemo"),
+        published=functools.partial(_published, "tables15_26", "nemo"),
         model="second",
         inline=False,
     )

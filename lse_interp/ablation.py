@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lse_interp.analysis.constants import N_CONTROLS, N_SENTENCES
-from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, SentenceArgs, main_for
+from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, NeuronArgs, SentenceArgs, main_for
 from lse_interp.core.languages import lookup
 
 __all__ = ["Config", "main", "run"]
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(SentenceArgs):
+class Config(NeuronArgs, SentenceArgs):
     """Switch off each language's neurons and measure the loss in every language."""
 
     model: CONFIG_FLAT[ModelArgs] = ModelArgs()
@@ -42,8 +42,6 @@ class Config(SentenceArgs):
     """Languages whose neurons are switched off; by default all in the neuron file."""
     against: tuple[str, ...] = ()
     """More languages whose loss is measured; by default all in the neuron file."""
-    neurons: Path | None = None
-    """A neuron file; by default `root/<model>/neurons/lape.safetensors`."""
     n_sentences: int | Literal["all"] | None = dataclasses.field(  # type: ignore[assignment]
         default=None, kw_only=True
     )
@@ -77,11 +75,11 @@ def run(config: Config) -> Any:
     from lse_interp.artifacts.reuse import find_finished, reuse_or_make
     from lse_interp.data.parallel import load_parallel
     from lse_interp.models.loading import load_from_args
-    from lse_interp.neurons.sets import NeuronSets
+    from lse_interp.neurons.on_disk import load_neurons, neuron_file
 
     paths = RunPaths(config.root, config.model.model)
-    source, out = config.neurons or paths.neurons, paths.folder / "ablation.safetensors"
-    neurons = NeuronSets.load(source)
+    source, out = neuron_file(config, paths), paths.folder / "ablation.safetensors"
+    neurons = load_neurons(config, paths)
     langs = tuple(lookup(code).code for code in config.langs) or neurons.languages
     analysis.require_neurons(neurons, langs, what=str(source))
     against = tuple(lookup(code).code for code in config.against) or neurons.languages

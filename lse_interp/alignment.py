@@ -116,8 +116,9 @@ def run(config: Config) -> Any:
     )
     logger.info("%s", analysis.alignment_report(curves))
     text = " ".join(filter(None, (config.parallel, parallel.split)))
+    command = f"python -m lse_interp.alignment --lang {lang} --model {config.model.model}"
     if config.figures is not None:
-        for path in write_alignment(curves, config.figures, text=text, command=_command(config)):
+        for path in write_alignment(curves, config.figures, text=text, command=command):
             logger.info("wrote %s", path)
     return curves
 
@@ -125,15 +126,6 @@ def run(config: Config) -> Any:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     return main_for(Config, run, argv, description=__doc__)
-
-
-def _command(config: Config) -> str:
-    words = ["python -m lse_interp.alignment", "--lang", config.lang]
-    for name, value in (("model", config.model.model), ("parallel", config.parallel)):
-        words += [f"--{name}", value] if value != "embedded" else []
-    for name in ("against", "runs", "models"):
-        words += [f"--{name}", *getattr(config, name)] if getattr(config, name) else []
-    return " ".join(words)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, main_for
+from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, NeuronArgs, main_for
 from lse_interp.core.languages import lookup
 
 __all__ = ["Config", "main", "run"]
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(NeuronArgs):
     """Measure how far fine-tuning moved each projection."""
 
     lang: str | None = None
@@ -51,9 +51,6 @@ class Config:
     select: Literal["trained", "language"] = "trained"
     """Which neurons: those the run trained (all of them where it chose none), or those of the
     language in `--neurons`."""
-    neurons: Path | None = None
-    """Neuron sets whose scores are compared with the changes; by default those of the base model,
-    if `python -m lse_interp.lape` has written them."""
     root: Path = Path("runs")
     """Folder of all runs; this command writes `root/<model>/deltas/`."""
     figures: Path | None = Path("figures")
@@ -79,38 +76,27 @@ def run(config: Config) -> Any:
     from lse_interp.artifacts.registry import writer_command
     from lse_interp.artifacts.reuse import reuse_or_make
     from lse_interp.models.loading import load_from_args
-    from lse_interp.neurons.sets import NeuronSets
+    from lse_interp.neurons.on_disk import load_neurons, neuron_file
     from lse_interp.plotting.weight_deltas import write_deltas
     from lse_interp.subnetworks.find import load_run
 
     language = None if config.lang is None else lookup(config.lang).code
-    compare.check_options(
-        language=language,
-        run=config.run,
-        base=config.base,
-        tuned=config.tuned,
-        select=config.select,
-    )
+    options = {name: getattr(config, name) for name in ("run", "base", "tuned", "select")}
+    compare.check_options(language=language, **options)
     args = dataclasses.replace(config.model, model=config.base or config.model.model)
     paths = RunPaths(config.root, args.model)
     found = None if config.tuned else load_run(paths, language, config.run or "target")
-    base = load_from_args(args)
     # A revision belongs to the hub id of the base model.
     after = dataclasses.replace(config.model, model=config.tuned or "", revision=None)
-    source = config.neurons or paths.neurons
+    source = neuron_file(config, paths)
     neurons = None
-    if config.neurons is None and config.select == "trained" and not source.exists():
+    if source == paths.neurons and config.select == "trained" and not source.exists():
         logger.info("no scores: %s does not exist (%s)", source, writer_command("neuron_sets"))
     else:
-        neurons = NeuronSets.load(source, model=base.info)
-    case = compare.case_of(
-        base,
-        found or load_from_args(after),
-        neurons=neurons,
-        args=args,
-        selected=config.select,
-        language=language,
-    )
+        neurons = load_neurons(config, paths)
+    base = load_from_args(args)
+    about: dict[str, Any] = {"args": args, "selected": config.select, "language": language}
+    case = compare.case_of(base, found or load_from_args(after), neurons=neurons, **about)
     out = paths.deltas(case.language, case.name)
 
     def make() -> WeightDeltas:

@@ -106,7 +106,7 @@ def run(config: Config) -> dict[str, Any]:
     from lse_interp.tasks.evaluation import sentences_for
     from lse_interp.tasks.harness import require_harness
     from lse_interp.tasks.questions import questions_of
-    from lse_interp.tasks.table_update import Asking, choose_models, find_table, update_table
+    from lse_interp.tasks.table_update import Asking, choose_models, load_table, update_table
     from lse_interp.tasks.tables import averages_report
 
     require_harness()
@@ -127,7 +127,8 @@ def run(config: Config) -> dict[str, Any]:
             overwrite=config.overwrite,
         )
         out = path.parent / config.name / path.name
-        find_table(out, asking, config=config)
+        if out.exists() and not config.overwrite:
+            load_table(out, asking, config=config)
         plans.append((out, choices, asking))
     require_same_base([choice for _, choices, _ in plans for choice in choices])
     tables = {

@@ -22,9 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lse_interp.artifacts.paths import RunPaths
-from lse_interp.core.cli import DEFAULT_MODEL, main_for
-from lse_interp.core.errors import LseError
-from lse_interp.core.languages import RELEASED_LANGUAGES
+from lse_interp.core.cli import DEFAULT_MODEL, NeuronArgs, main_for
 
 __all__ = ["Config", "main", "run"]
 
@@ -32,19 +30,13 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(NeuronArgs):
     """Measure which languages share neurons."""
 
     model: str = DEFAULT_MODEL
     """The model whose run is read: `embedded`, a local folder, or a hub id."""
     root: Path = Path("runs")
     """Folder of all runs; this command reads and writes `root/<model>/`."""
-    neurons: Path | None = None
-    """A neuron file; by default `root/<model>/neurons/lape.safetensors`."""
-    masks: Path | None = None
-    """Instead: one of the paper's released files, `llama-3.1-5` or `nemo-5`."""
-    langs: tuple[str, ...] = RELEASED_LANGUAGES
-    """The languages of `--masks` in their order, which the file does not hold."""
     out: Path | None = None
     """Where to write; by default `root/<model>/overlap.safetensors`."""
 
@@ -56,22 +48,14 @@ def run(config: Config) -> Any:
         The `OverlapMatrix`.
 
     Raises:
-        LseError: both `neurons` and `masks` given.
-        ArtifactError: a neuron file that is missing or cannot be read.
+        LseError: see `load_neurons`.
     """
     from lse_interp.analysis.overlap import measure_overlap, overlap_report
     from lse_interp.artifacts.provenance import provenance
-    from lse_interp.neurons.formats.masks_pth import released_model
-    from lse_interp.neurons.sets import NeuronSets
+    from lse_interp.neurons.on_disk import load_neurons
 
     paths = RunPaths(config.root, config.model)
-    if config.masks is None:
-        neurons = NeuronSets.load(config.neurons or paths.neurons)
-    elif config.neurons is None:
-        model = released_model(config.masks)
-        neurons = NeuronSets.from_masks(config.masks, languages=config.langs, model=model)
-    else:
-        raise LseError("`--neurons` and `--masks` both name the neurons; give one of them.")
+    neurons = load_neurons(config, paths)
     if config.neurons or config.masks:
         paths = RunPaths(config.root, neurons.model.name)
     overlap = measure_overlap(neurons)

@@ -730,7 +730,7 @@ def test_stage_measures_two_folders_into_one_artefact_and_draws(
     }
     table = curves.layer_average().T.rename_axis(None, axis=1)
     assert table.to_string(float_format="{:.2f}".format) in caplog.text
-    assert "sentences of two languages (--sinks drop): none." in caplog.text
+    assert "sentences of two languages (left out): none." in caplog.text
     assert f"wrote {artefact}" in caplog.text
 
 

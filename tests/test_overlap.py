@@ -266,7 +266,7 @@ def test_run_reads_released_masks_by_file_name(tmp_path):
     ("config", "error", "message"),
     [
         ({}, ArtifactError, "neurons/lape.safetensors does not exist"),
-        ({"masks": "nemo-6"}, MismatchError, "not known from its file name. Did you mean nemo-5"),
+        ({"masks": "nemo-6"}, ArtifactError, "nemo-6 is not a file of neuron masks"),
         ({"masks": "a", "neurons": "b"}, LseError, "give one of them"),
     ],
 )

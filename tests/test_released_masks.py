@@ -12,7 +12,7 @@ import torch
 
 from lse_interp.analysis.overlap import measure_overlap, related_summary
 from lse_interp.core.languages import PAPER_TARGETS, RELEASED_LANGUAGES
-from lse_interp.neurons.formats.masks_pth import released_model
+from lse_interp.neurons.formats.masks_pth import model_of_masks
 from lse_interp.neurons.sets import NeuronSets
 from lse_interp.neurons.sizes import depth_profile, subnetwork_sizes
 
@@ -58,7 +58,7 @@ MISROUNDED = {("nemo-5", "kat"): ("2028", "31.2", "0.25")}
 
 def released(name):
     return NeuronSets.from_masks(
-        FOLDER / name, languages=RELEASED_LANGUAGES, model=released_model(name)
+        FOLDER / name, languages=RELEASED_LANGUAGES, model=model_of_masks(name)
     )
 
 

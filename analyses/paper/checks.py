@@ -47,8 +47,6 @@ MODEL_INFOS: Mapping[str, ModelInfo] = {
 }
 """Sizes of the paper's models."""
 
-_ROUNDING = {0.01: 0.005, 0.1: 0.05}
-
 
 def agrees(printed: pd.Series, recomputed: pd.Series, *, unit: float = 0.01) -> pd.Series:
     """Say which recomputed numbers round to the printed ones.
@@ -59,7 +57,7 @@ def agrees(printed: pd.Series, recomputed: pd.Series, *, unit: float = 0.01) -> 
         unit: the last digit printed, 0.01 or 0.1.
     """
     # A hair more than half a digit, for binary fractions.
-    return (printed - recomputed).abs() <= _ROUNDING[unit] + 1e-9
+    return (printed - recomputed).abs() <= unit / 2 + 1e-9
 
 
 def table_averages(model: published.Model) -> pd.DataFrame:
@@ -68,11 +66,8 @@ def table_averages(model: published.Model) -> pd.DataFrame:
     Columns: table, language, method, group, n (rows averaged), printed, recomputed, agrees.
     """
     frame = published.downstream(model)
-    keys = ["table", "language", "method", "group"]
-    means = frame[~frame["is_average"]].groupby(keys)["score"].agg(n="size", recomputed="mean")
-    printed = frame[frame["is_average"]].set_index(keys)["score"].rename("printed")
-    found = printed.to_frame().join(means).reset_index()
-    return found.assign(agrees=agrees(found["printed"], found["recomputed"]))
+    averages = frame[frame["is_average"]]
+    return _recomputed(averages, frame, keys=["table", "language", "method", "group"])
 
 
 def summary_rows() -> pd.DataFrame:
@@ -81,11 +76,8 @@ def summary_rows() -> pd.DataFrame:
     Columns: group, row, method, n (languages averaged), printed, recomputed, agrees.
     """
     frame, summary = published.downstream("llama"), published.averages()
-    keys = ["group", "row", "method"]
-    means = frame[~frame["is_average"]].groupby(keys)["score"].agg(n="size", recomputed="mean")
-    printed = summary[~summary["is_average"]].set_index(keys)["score"].rename("printed")
-    found = printed.to_frame().join(means).reset_index()
-    return found.assign(agrees=agrees(found["printed"], found["recomputed"]))
+    rows = summary[~summary["is_average"]]
+    return _recomputed(rows, frame, keys=["group", "row", "method"])
 
 
 def summary_averages() -> pd.DataFrame:
@@ -209,3 +201,10 @@ def gains(
         means = frame[own].set_index(["language", "method"])["score"]
     wide = means.unstack()
     return (wide[method] - wide["base"]).rename("gain")
+
+
+def _recomputed(printed: pd.DataFrame, frame: pd.DataFrame, *, keys: list[str]) -> pd.DataFrame:
+    """Compare printed means with those of the single scores of a frame."""
+    means = frame[~frame["is_average"]].groupby(keys)["score"].agg(n="size", recomputed="mean")
+    found = printed.set_index(keys)["score"].rename("printed").to_frame().join(means).reset_index()
+    return found.assign(agrees=agrees(found["printed"], found["recomputed"]))

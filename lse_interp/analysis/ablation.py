@@ -25,7 +25,7 @@ from lse_interp.analysis.ablation_matrix import AblationMatrix
 from lse_interp.analysis.constants import BATCH_SIZE, N_CONTROLS
 from lse_interp.analysis.losses import sentence_losses
 from lse_interp.analysis.neuron_edits import NEURON_SITE, ablate
-from lse_interp.artifacts.provenance import provenance
+from lse_interp.artifacts.provenance import jsonable, provenance
 from lse_interp.artifacts.reuse import changed_options, refusal, require_same_settings
 from lse_interp.core.cli import progress
 from lse_interp.core.errors import CorpusError, LanguageError, LseError
@@ -212,12 +212,12 @@ def is_current(
     """
     if fingerprint is None or matrix.model.fingerprint != fingerprint:
         return False
-    before, now = matrix.provenance.get("config") or {}, config.neurons
+    before = matrix.provenance.get("config") or {}
     if changed := changed_options(before.get("model"), config.model, ("bos",)):
         raise refusal(path, changed)
     if matrix.setup == setup:
         return True
-    if before.get("neurons") == (None if now is None else str(now)):
+    if all(before.get(name) == jsonable(getattr(config, name)) for name in ("neurons", "masks")):
         setup = {**setup, "neurons": matrix.neurons}
     require_same_settings(path, matrix.setup, setup, provenance=matrix.provenance, config=config)
     return False

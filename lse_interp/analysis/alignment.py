@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, ClassVar
 
 import pandas as pd
@@ -264,19 +263,20 @@ def alignment_report(curves: AlignmentCurves) -> str:
             "sentences that do not match. Gap: cosine less shuffled. By chance retrieval is "
             f"{100 / curves.n_sentences:.2f}.",
             _text(pd.DataFrame(means).T),
-            *map(partial(_sinks, curves), curves.models),
+            _sinks(curves),
         ]
     )
 
 
-def _sinks(curves: AlignmentCurves, model: str) -> str:
+def _sinks(curves: AlignmentCurves) -> str:
     """Say how many positions of massive norm there are, and in which layers."""
-    counts = curves.n_sinks[curves.position(model)]
-    layers = counts.any(dim=0).nonzero().flatten().tolist()
-    found = f"up to {counts.max()}, in layers {', '.join(map(str, layers))}" if layers else "none"
+    found = []
+    for model, counts in zip(curves.models, curves.n_sinks, strict=True):
+        if layers := counts.any(dim=0).nonzero().flatten().tolist():
+            found.append(f"{model} up to {counts.max()}, in layers {', '.join(map(str, layers))}")
     return (
-        f"{model}: positions of massive norm in the sentences of two languages (--sinks "
-        f"{curves.sinks}): {found}."
+        "Positions of massive norm in the sentences of two languages "
+        f"({'left out' if curves.sinks == 'drop' else 'pooled'}): {'; '.join(found) or 'none'}."
     )
 
 
@@ -316,7 +316,9 @@ def _about(model: HookedModel, parallel: ParallelText) -> dict[str, Any]:
 
 
 def _text(table: pd.DataFrame) -> str:
-    return table.rename_axis(None, axis=1).to_string(float_format="{:.2f}".format)
+    # Without the sign of a zero.
+    table = table.rename_axis(None, axis=1).round(2) + 0.0
+    return table.to_string(float_format="{:.2f}".format)
 
 
 def _check_curves(curves: AlignmentCurves) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "DEFAULT_MODEL",
     "CorpusArgs",
     "ModelArgs",
+    "NeuronArgs",
     "SentenceArgs",
     "answer_at_once",
     "main_for",
@@ -85,6 +86,22 @@ class SentenceArgs:
     """Take the first so many sentences; by default all."""
     batch_size: int = 32
     """Sentences per forward pass; changes results by rounding alone."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NeuronArgs:
+    """Which neurons: a base of each `Config` whose command reads some."""
+
+    neurons: Path | None = None
+    """A neuron file; by default `root/<model>/neurons/lape.safetensors`."""
+    masks: Path | None = None
+    """Instead: a file of neurons that another project saved with torch, such as the paper's
+    `llama-3.1-5` and `nemo-5`."""
+    mask_model: str | None = None
+    """The model that `--masks` points into, a folder or hub id; by default `--model`, or that of a
+    released file."""
+    mask_languages: tuple[str, ...] = ()
+    """The languages of `--masks` in their order, where the file does not name them."""
 
 
 def answer_at_once(config_type: type[Any], *, description: str | None = None) -> None:

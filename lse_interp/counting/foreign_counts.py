@@ -175,5 +175,6 @@ def _language_of(name: str) -> str | None:
         if name.startswith((".", "prefix.")) or dot + suffix not in _SUFFIXES:
             return None
         candidates = [stem, *stem.split("."), *re.split(r"[._]", stem), *re.split(r"[._-]", stem)]
-    found = (find_language(spelling) for spelling in candidates if spelling)
+    # `act` is a language too, but in the names of such files a way to record.
+    found = (find_language(spelling) for spelling in candidates if spelling not in ("", "act"))
     return next((language.code for language in found if language), None)

@@ -21,10 +21,24 @@ from lse_interp.data.local_files import find_files
 from lse_interp.data.readers import read_documents, read_records
 from lse_interp.data.source_spec import names_language, parse_options
 
-__all__ = ["Corpus", "default_n_tokens", "load_corpus", "require_text_of_each"]
+__all__ = ["Corpus", "CorpusDefaults", "corpus_defaults", "load_corpus", "require_text_of_each"]
 
 _SPECS = ("embedded", "glotcc")
-_N_TOKENS = {"embedded": 20_000}
+
+
+@dataclass(frozen=True)
+class CorpusDefaults:
+    """How a corpus is used unless told otherwise."""
+
+    n_tokens: int | None = None
+    """Text tokens to count; None leaves it to the model."""
+    training_split: str | None = None
+    """The split to fine-tune on; None takes that of `load_corpus`."""
+    validation: str = "flores"
+    """The parallel text to validate a fine-tuning on."""
+
+
+_DEFAULTS = {"embedded": CorpusDefaults(20_000, training_split="adapt", validation="embedded")}
 
 
 @dataclass(frozen=True)
@@ -77,9 +91,9 @@ def load_corpus(spec: str, *, language: str, split: str | None = None) -> Corpus
     return _local(spec, record, split)
 
 
-def default_n_tokens(spec: str) -> int | None:
-    """Return the default number of text tokens of a corpus; None leaves it to the model."""
-    return _N_TOKENS.get(spec)
+def corpus_defaults(spec: str) -> CorpusDefaults:
+    """Return how a corpus is used unless told otherwise."""
+    return _DEFAULTS.get(spec, CorpusDefaults())
 
 
 def require_text_of_each(spec: str, languages: Sequence[str]) -> None:

@@ -29,6 +29,7 @@ from lse_interp.data.readers import as_text, read_records, read_rows, require_fi
 from lse_interp.data.source_spec import parse_options, spellings
 
 __all__ = [
+    "VALIDATION_SPLITS",
     "ParallelText",
     "Sentences",
     "align_by_id",
@@ -36,6 +37,9 @@ __all__ = [
     "load_parallel",
     "load_with_reference",
 ]
+
+VALIDATION_SPLITS = {"embedded": "dev", "flores": "dev", "ntrex": None}
+"""Source with a name -> its split to validate on; None for its only one."""
 
 logger = logging.getLogger(__name__)
 

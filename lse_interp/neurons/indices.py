@@ -2,13 +2,16 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from lse_interp.core.errors import ArtifactError, LseError
+from lse_interp.core.errors import ArtifactError, LanguageError, LseError
+from lse_interp.core.languages import lookup
 from lse_interp.models.info import ModelInfo
 
 __all__ = [
@@ -17,6 +20,7 @@ __all__ = [
     "cut_indices",
     "hash_indices",
     "indices_to_mask",
+    "layers_by_language",
     "mask_to_indices",
 ]
 
@@ -74,6 +78,69 @@ def check_layers(
                 f"{of} in layer {layer} must be indices in [0, {model.d_mlp}) ({model.name}) that "
                 f"ascend without repeats; got {neurons.tolist()[:20]}. Pass `tensor.unique()`."
             )
+
+
+def layers_by_language(
+    named: Iterable[tuple[str, Any]],
+    model: ModelInfo,
+    *,
+    where: str = "The",
+    error: type[LseError] = LseError,
+) -> dict[str, tuple[Int64[Tensor, " _neuron"], ...]]:
+    """Sort the neurons of each language, in any form, into one tensor of indices per layer.
+
+    Args:
+        named: Pairs of a language, in any spelling, and its neurons: a mask [layer neuron]; for
+            each layer a list of indices in any order, or a mask; or such lists by layer, where
+            a layer that is not named is empty.
+        model: The model they point into.
+        where: What precedes "neurons of mlt" in errors.
+        error: What to raise for neurons that do not fit the model.
+
+    Raises:
+        ArtifactError: Neurons in another form.
+        LanguageError: An unknown language, or one twice.
+        LseError: Neurons that do not fit the model.
+    """
+    found: dict[str, tuple[Tensor, ...]] = {}
+    for spelling, layers in named:
+        code = lookup(spelling).code
+        if code in found:
+            raise LanguageError(f"Each language may be named once; repeated: {code}.")
+        of = f"{where} neurons of {code}"
+        if isinstance(layers, Mapping):
+            if strange := [layer for layer in layers if layer not in range(model.n_layers)]:
+                raise error(f"{of} name layer {strange[0]!r}; {model.name} has {model.n_layers}.")
+            layers = [layers.get(layer, []) for layer in range(model.n_layers)]
+        if not isinstance(layers, Sequence | Tensor | np.ndarray):
+            raise ArtifactError(
+                f"{of} must be a list over layers of indices, or a mask [layer neuron]; found "
+                f"{type(layers).__name__}."
+            )
+        found[code] = tuple(
+            _indices(neurons, of=f"{of} in layer {layer}", d_mlp=model.d_mlp)
+            for layer, neurons in enumerate(layers)
+        )
+        check_layers(found[code], model, of=of, error=error)
+    return found
+
+
+def _indices(neurons: Any, *, of: str, d_mlp: int) -> Int64[Tensor, " _neuron"]:
+    try:
+        # By way of numpy, because torch would look into a pandas column by its labels.
+        array = neurons if isinstance(neurons, Tensor) else np.array(neurons)
+        values = torch.as_tensor(array).detach().cpu()
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"{of} must be whole numbers along one axis ({error}).") from error
+    if values.dtype == torch.bool and tuple(values.shape) == (d_mlp,):
+        return values.nonzero().flatten()
+    whole = not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
+    if values.ndim != 1 or not (whole or not len(values)):
+        raise ArtifactError(
+            f"{of} must be whole numbers along one axis, or a mask of {d_mlp}; found "
+            f"{values.dtype} {list(values.shape)}."
+        )
+    return values.long().sort().values
 
 
 def check_grid(

@@ -13,16 +13,18 @@ from lse_interp.artifacts.paths import RunPaths
 from lse_interp.artifacts.provenance import jsonable
 from lse_interp.artifacts.registry import writer_command
 from lse_interp.artifacts.reuse import differences, refusal, reuse_or_make
-from lse_interp.core.errors import ArtifactError
+from lse_interp.core.cli import NeuronArgs
+from lse_interp.core.errors import ArtifactError, LseError, MismatchError
 from lse_interp.core.languages import lookup
 from lse_interp.counting.counts import ActivationCounts
 from lse_interp.counting.foreign_counts import count_files
 from lse_interp.models.info import ModelInfo
+from lse_interp.neurons.formats.masks_pth import model_of_masks
 from lse_interp.neurons.identify import identify
 from lse_interp.neurons.selectors import SELECTORS
 from lse_interp.neurons.sets import NeuronSets
 
-__all__ = ["CountsOnDisk", "identify_on_disk"]
+__all__ = ["CountsOnDisk", "identify_on_disk", "load_neurons", "neuron_file"]
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +138,31 @@ def identify_on_disk(
         make=make,
         overwrite=overwrite,
     )
+
+
+def neuron_file(args: NeuronArgs, paths: RunPaths) -> Path:
+    """Return the file with the neurons that a command line asks for."""
+    return args.masks or args.neurons or paths.neurons
+
+
+def load_neurons(args: NeuronArgs, paths: RunPaths) -> NeuronSets:
+    """Read the neurons that a command line asks for.
+
+    Raises:
+        LseError: Flags that contradict each other; or see `NeuronSets.load` and `from_masks`.
+    """
+    if args.masks is None:
+        if args.mask_model is not None or args.mask_languages:
+            raise LseError("`--mask-model` and `--mask-languages` describe `--masks`; add it.")
+        return NeuronSets.load(neuron_file(args, paths))
+    if args.neurons is not None:
+        raise LseError("`--neurons` and `--masks` both name the neurons; give one of them.")
+    model = model_of_masks(args.masks, args.mask_model, default=paths.model)
+    try:
+        return NeuronSets.from_masks(args.masks, languages=args.mask_languages or None, model=model)
+    except MismatchError as error:
+        error.add_note(f"--mask-model names the model of the masks, here {model.name}.")
+        raise
 
 
 def _checksum(path: Path) -> str:

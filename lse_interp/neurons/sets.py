@@ -38,6 +38,7 @@ from lse_interp.neurons.indices import (
     check_layers,
     cut_indices,
     indices_to_mask,
+    layers_by_language,
     mask_to_indices,
 )
 
@@ -313,21 +314,80 @@ class NeuronSets(Stored):
         )
 
     @classmethod
+    def from_indices(
+        cls,
+        indices: Mapping[str, Any],
+        *,
+        model: ModelInfo | HasInfo,
+        site: str | None = None,
+        method: str = "own",
+    ) -> "NeuronSets":
+        """Build sets from lists of neurons.
+
+            NeuronSets.from_indices({"welsh": [[7, 3], [], [12]]}, model=model)
+
+        Args:
+            indices: Language, in any spelling -> for each layer its neurons in any order; or a
+                mapping from layers to neurons, in which empty layers may be absent.
+            model: The model they point into.
+            site: The activation site they were found at, if any.
+            method: How they were chosen, as reports and figures call it.
+
+        Raises:
+            LanguageError: An unknown language, or one twice.
+            LseError: Neurons that are no whole numbers, repeated, or do not fit the model.
+        """
+        info = info_of(model)
+        found = layers_by_language(indices.items(), info)
+        return cls(indices=found, model=info, site=site, method=method, provenance=provenance())
+
+    @classmethod
+    def from_mask(
+        cls, mask: Mapping[str, Bool[Tensor, "layer neuron"]], **about: Any
+    ) -> "NeuronSets":
+        """Build sets from a mask per language; further arguments as in `from_indices`."""
+        return cls.from_indices(mask, **about)
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, **about: Any) -> "NeuronSets":
+        """Build sets from a table with a row per neuron; further arguments as in `from_indices`.
+
+        Args:
+            frame: Columns language, layer, neuron; others are left out.
+            **about: See `from_indices`.
+
+        Raises:
+            LseError: A column is missing; or see `from_indices`.
+        """
+        if missing := [name for name in _COLUMNS if name not in frame.columns]:
+            raise LseError(
+                f"The table needs the columns {', '.join(_COLUMNS)}; {', '.join(missing)} missing. "
+                "Rename yours with `frame.rename(columns={...})`."
+            )
+        rows = frame.groupby("language", sort=False)
+        return cls.from_indices(
+            {code: dict(iter(of.groupby("layer")["neuron"])) for code, of in rows}, **about
+        )
+
+    @classmethod
     def from_masks(
         cls,
         path: str | Path,
         *,
-        languages: Sequence[str],
-        model: ModelInfo,
+        model: ModelInfo | HasInfo,
+        languages: Sequence[str] | None = None,
         site: str | None = None,
     ) -> "NeuronSets":
-        """Read a list over languages of lists over layers of index tensors, saved with torch.
+        """Read neurons that another project saved with torch.
+
+        The file holds, for each language, a list over layers of index tensors, or a mask
+        [layer neuron]; either in a list, in the order of `languages`, or in a dict.
 
         Args:
             path: the file.
-            languages: what the file does not say: its languages in their order, in any spelling
-                that `core.languages.lookup` knows.
             model: the model the indices point into.
+            languages: the languages of a list in their order, in any spelling; None for a list of
+                12 means those of the paper's released files. Of a dict, the languages to take.
             site: the activation site they were found at, if known.
 
         Raises:
@@ -335,9 +395,10 @@ class NeuronSets(Stored):
             LanguageError: an unknown language.
             MismatchError: languages, layers or indices do not fit `languages` and `model`.
         """
+        info = info_of(model)
         return cls(
-            indices=read_masks(path, languages=languages, model=model),
-            model=model,
+            indices=read_masks(path, languages=languages, model=info),
+            model=info,
             site=site,
             method="masks",
             provenance=provenance(masks=str(path)),

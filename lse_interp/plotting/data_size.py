@@ -20,6 +20,7 @@ from lse_interp.plotting.panels import (
     LEGEND_INCHES,
     PANEL_HEIGHT,
     grid,
+    interval,
     language_lines,
 )
 from lse_interp.plotting.scores import TASKS, improvements_frame
@@ -31,14 +32,13 @@ __all__ = [
     "data_size_scores_frame",
     "plot_data_size",
     "plot_data_size_panels",
-    "plot_data_size_scores_panels",
 ]
 
-_LABELS = {
+_LOSS = {
     "improvement": "Fall in validation loss (nats/token)",
     "percent": "Fall in validation loss (%)",
-    "points": "Improvement over base (points)",
 }
+_LABELS = {**_LOSS, "points": "Improvement over base (points)"}
 
 
 def data_size_frame(runs: Mapping[str, FinetuneRun]) -> pd.DataFrame:
@@ -135,32 +135,13 @@ def plot_data_size(
 
 @themed
 def plot_data_size_panels(frame: pd.DataFrame) -> list[Axes]:
-    """Draw the improvement twice: in nats per token, and in percent of the base loss.
+    """Draw the improvement in two panels.
+
+    In loss: nats per token, and percent of the base loss. In task scores: target-language tasks
+    and, if there are general ones, all tasks; light lines are the bounds, if there are any.
 
     Args:
-        frame: what `data_size_frame` returns, of one method.
-
-    Returns:
-        The two Axes of one new figure.
-
-    Raises:
-        LseError: several methods.
-    """
-    figure, axes = plt.subplots(1, 2, figsize=(5.4 + LEGEND_INCHES, PANEL_HEIGHT), sharex=True)
-    for ax, value in zip(axes, ("improvement", "percent"), strict=True):
-        plot_data_size(frame, value=value, ax=ax)
-    _legend(figure, family_order(frame["language"].unique()))
-    return list(axes)
-
-
-@themed
-def plot_data_size_scores_panels(frame: pd.DataFrame) -> list[Axes]:
-    """Draw target-language tasks and, if there are general ones, all tasks in a second panel.
-
-    Light lines are the bounds of the improvement, if it has bounds.
-
-    Args:
-        frame: what `data_size_scores_frame` returns, of one method.
+        frame: what `data_size_frame` or `data_size_scores_frame` returns, of one method.
 
     Returns:
         The Axes of one new figure.
@@ -170,15 +151,19 @@ def plot_data_size_scores_panels(frame: pd.DataFrame) -> list[Axes]:
 
     Source: paper, Figure 5; the bounds are an addition.
     """
-    kinds = [kind for kind in TASKS if kind in set(frame["tasks"])]
-    size = (2.7 * len(kinds) + LEGEND_INCHES, PANEL_HEIGHT)
-    figure, axes = grid(len(kinds), n_columns=len(kinds), size=size, sharex=True)
-    for ax, kind in zip(axes, kinds, strict=True):
-        rows = frame[frame["tasks"] == kind]
-        plot_data_size(rows, value="points", ax=ax).set_title(TASKS[kind])
+    of_scores = "points" in frame
+    panels = [kind for kind in TASKS if kind in set(frame["tasks"])] if of_scores else list(_LOSS)
+    size = (2.7 * len(panels) + LEGEND_INCHES, PANEL_HEIGHT)
+    figure, axes = grid(len(panels), n_columns=len(panels), size=size, sharex=True)
+    for ax, panel in zip(axes, panels, strict=True):
+        if not of_scores:
+            plot_data_size(frame, value=panel, ax=ax)
+            continue
+        rows = frame[frame["tasks"] == panel]
+        plot_data_size(rows, value="points", ax=ax).set_title(TASKS[panel])
         for row in rows.itertuples():
             color = language_line(row.language)["color"]
-            ax.plot([row.tokens] * 2, [row.low, row.high], color=color, linewidth=1.2, alpha=0.3)
+            interval(ax, float(row.tokens), [row.low, row.high], color=color, upright=True)
     _legend(figure, family_order(frame["language"].unique()))
     return axes
 

@@ -5,13 +5,14 @@ The input has the columns of `EvaluationTable.to_frame`, of one language or seve
 Source: paper, Figure 3 and Table 2; the intervals are additions.
 """
 
-import matplotlib.pyplot as plt
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from lse_interp.core.errors import LseError, require_one_of
+from lse_interp.core.errors import LseError
 from lse_interp.core.languages import family_order
 from lse_interp.plotting.panels import (
     dot,
@@ -33,9 +34,9 @@ from lse_interp.plotting.style import (
 __all__ = [
     "TASKS",
     "improvements_frame",
-    "plot_improvements",
+    "mean_over_seeds",
+    "mean_scores",
     "plot_improvements_panels",
-    "plot_scores",
     "plot_scores_panels",
     "scores_frame",
 ]
@@ -105,73 +106,57 @@ def scores_frame(scores: pd.DataFrame) -> pd.DataFrame:
     """
     points = _points(scores)
     keys = ["group", "row", "method", "unit"]
-    single = points.groupby([*keys, "language"], as_index=False, sort=False).agg(
-        n_seeds=("seed", "nunique"), score=("score", "mean"), stderr=("stderr", _mean)
-    )
-    frame = single.groupby(keys, as_index=False, sort=False).agg(
-        n_languages=("language", "nunique"),
-        n_seeds=("n_seeds", "max"),
-        score=("score", "mean"),
-        stderr=("stderr", _stderr_of_mean),
-    )
+    single = mean_over_seeds(points, by=[*keys, "language"])
+    frame = mean_scores(single, by=keys).rename(columns={"n": "n_languages"})
+    n_seeds = single.groupby(keys, sort=False)["n_seeds"].max()
+    frame = frame.join(n_seeds, on=keys)
+    frame = frame[[*keys, "n_languages", "n_seeds", "score", "stderr"]]
     rows = dict.fromkeys(frame["row"])
     return in_order(frame, group=_GROUPS, row=rows, method=_methods(frame))
 
 
+def mean_over_seeds(scores: pd.DataFrame, *, by: Sequence[str]) -> pd.DataFrame:
+    """Average each score over seeds: `by`, score, stderr, n_seeds.
+
+    The standard error is averaged too, which makes it too wide rather than too narrow: seeds are
+    asked the same questions.
+    """
+    return scores.groupby(list(by), sort=False, as_index=False).agg(
+        score=("score", "mean"), stderr=("stderr", _mean), n_seeds=("seed", "nunique")
+    )
+
+
+def mean_scores(scores: pd.DataFrame, *, by: Sequence[str]) -> pd.DataFrame:
+    """Average scores, taking their errors as independent: `by`, score, stderr, n.
+
+    `stderr` is NaN if a score has none.
+    """
+    return scores.groupby(list(by), sort=False, as_index=False).agg(
+        score=("score", "mean"), stderr=("stderr", _stderr_of_mean), n=("score", "size")
+    )
+
+
 @themed
-def plot_improvements(
-    frame: pd.DataFrame, *, tasks: str = "target", others: bool = False, ax: Axes | None = None
-) -> Axes:
+def plot_improvements_panels(frame: pd.DataFrame, *, others: bool = False) -> list[Axes]:
     """Draw the average improvement of target fine-tuning, one row per language.
 
+    The first panel is target-language tasks; if there are general ones, a second is all tasks.
     Lines from the dots of single models are 95 % intervals, if there are any. Several models are
     drawn above each other, each with its own marker. The lowest row is the mean over languages.
 
     Args:
         frame: what `improvements_frame` returns, or several stacked with a column `model`.
-        tasks: `target` or `all`.
         others: also draw every other method, as a small dot in its colour.
-        ax: where to draw; None makes a new figure.
-
-    Raises:
-        LseError: other `tasks`, or nothing measured there.
-
-    Source: paper, Figure 3.
-    """
-    require_one_of("tasks", tasks, TASKS)
-    rows = _with_model(frame)[lambda every: every["tasks"] == tasks]
-    if not (rows["method"] == "target").any():
-        raise LseError(f"No target fine-tuning was measured on {tasks} tasks.")
-    models = list(dict.fromkeys(rows["model"]))
-    codes = family_order(rows["language"].unique())
-    if ax is None:
-        _, ax = plt.subplots(figsize=(3.4, 0.9 + _ROW_INCHES * (len(codes) + 1)))
-    shifts = dict(zip(models, spread(len(models), width=0.18), strict=True))
-    for marker, model in zip(_MARKERS, models, strict=False):
-        own = rows[rows["model"] == model]
-        target, shift = own[own["method"] == "target"], shifts[model]
-        look = {"value": "improvement", "codes": codes, "shift": shift, "zorder": 4}
-        dots_in_rows(ax, target, **look, **dot(marker, size=4.4))
-        for row in own[own["method"] != "target"].itertuples() if others else ():
-            at, color = codes.index(row.language) + shift, method_color(row.method)
-            ax.plot(row.improvement, at, color=color, **dot(size=2.2))
-    language_rows(ax, codes)
-    ax.set_xlabel("Improvement over base (points)")
-    return ax
-
-
-@themed
-def plot_improvements_panels(frame: pd.DataFrame, *, others: bool = False) -> list[Axes]:
-    """Draw target-language tasks and, if there are general ones, all tasks in a second panel.
-
-    Args:
-        frame: what `improvements_frame` returns, or several stacked with a column `model`.
-        others: also draw every other method.
 
     Returns:
         The Axes of one new figure.
+
+    Raises:
+        LseError: no target fine-tuning was measured.
+
+    Source: paper, Figure 3.
     """
-    frame = _with_model(frame)
+    frame = frame if "model" in frame else frame.assign(model="")
     kinds = [kind for kind in TASKS if kind in set(frame["tasks"])]
     n_rows = frame["language"].nunique() + 1
     size = (1.0 + 2.5 * len(kinds), 1.15 + _ROW_INCHES * n_rows)
@@ -179,7 +164,8 @@ def plot_improvements_panels(frame: pd.DataFrame, *, others: bool = False) -> li
     for ax, kind in zip(axes, kinds, strict=True):
         numbers = frame.loc[frame["tasks"] == kind, "n_tasks"].agg(["min", "max"]).unique()
         title = f"{TASKS[kind]} ({' or '.join(map(str, numbers))})"
-        plot_improvements(frame, tasks=kind, others=others, ax=ax).set_title(title)
+        _draw_improvements(ax, frame[frame["tasks"] == kind], others=others)
+        ax.set_title(title)
     handles = [
         Line2D([], [], color="0.3", label=model, **dot(marker, size=4.4))
         for marker, model in zip(_MARKERS, dict.fromkeys(frame["model"]), strict=False)
@@ -193,66 +179,29 @@ def plot_improvements_panels(frame: pd.DataFrame, *, others: bool = False) -> li
 
 
 @themed
-def plot_scores(frame: pd.DataFrame, *, group: str = "target", ax: Axes | None = None) -> Axes:
+def plot_scores_panels(frame: pd.DataFrame) -> list[Axes]:
     """Draw one row per task: a dot per method, and a line through the row at the base model.
 
+    The first panel is target-language tasks; if there are any, a second is general capabilities.
     Light lines are one standard error to each side, if it is known.
-
-    Args:
-        frame: what `scores_frame` returns.
-        group: `target` or `general`.
-        ax: where to draw; None makes a new figure with a legend.
-
-    Raises:
-        LseError: no task of that group.
-
-    Source: paper, Table 2.
-    """
-    shown = frame[frame["group"] == group]
-    if shown.empty:
-        raise LseError(f"No scores of group {group!r}; there is {', '.join(set(frame['group']))}.")
-    tasks = list(dict.fromkeys(shown["row"]))
-    methods = method_order(set(shown["method"]) - {_BASE})
-    if ax is None:
-        _, ax = plt.subplots(figsize=(4.6, 0.8 + 0.42 * len(tasks)))
-        ax.figure.legend(handles=_score_handles(frame), loc="outside right center")
-    shifts = dict(zip(methods, np.linspace(-0.3, 0.3, len(methods)), strict=True))
-    for row in shown.itertuples():
-        at = tasks.index(row.row)
-        if row.method == _BASE:
-            ax.plot([row.score] * 2, [at - 0.42, at + 0.42], color="0.15", linewidth=1.1, zorder=2)
-            continue
-        color, y = method_color(row.method), at + shifts[row.method]
-        interval(ax, y, [row.score - row.stderr, row.score + row.stderr], color=color)
-        ax.plot(row.score, y, color=color, zorder=4, **dot(size=3.4))
-    for at in range(1, len(tasks)):
-        ax.axhline(at - 0.5, color="0.92", linewidth=0.6, zorder=0)
-    ax.set_yticks(range(len(tasks)), tasks)
-    ax.set_ylim(len(tasks) - 0.45, -0.55)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(visible=False, axis="y")
-    ax.set_xlim(left=0)
-    ax.set_xlabel("Score (BLEU or accuracy in percent)")
-    return ax
-
-
-@themed
-def plot_scores_panels(frame: pd.DataFrame) -> list[Axes]:
-    """Draw target-language tasks and, if there are any, general capabilities in a second panel.
 
     Args:
         frame: what `scores_frame` returns.
 
     Returns:
         The Axes of one new figure.
+
+    Source: paper, Table 2.
     """
     groups = [group for group in _GROUPS if group in set(frame["group"])]
     n_rows = frame.groupby("group")["row"].nunique().max()
     size = (PAGE_INCHES * len(groups) / 2, 1.0 + 0.42 * n_rows)
     figure, axes = grid(len(groups), n_columns=len(groups), size=size)
     for ax, group in zip(axes, groups, strict=True):
-        plot_scores(frame, group=group, ax=ax).set_title(_GROUPS[group])
-    handles = _score_handles(frame)
+        _draw_scores(ax, frame[frame["group"] == group])
+        ax.set_title(_GROUPS[group])
+    base = Line2D([], [], color="0.15", linestyle="none", marker="|", markersize=8, label="Base")
+    handles = [base, *method_dots(set(frame["method"]) - {_BASE}, size=3.4)]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 7))
     return axes
 
@@ -294,10 +243,40 @@ def _methods(frame: pd.DataFrame) -> list[str]:
     return [_BASE, *method_order(set(frame["method"]) - {_BASE})]
 
 
-def _with_model(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame if "model" in frame else frame.assign(model="")
+def _draw_improvements(ax: Axes, rows: pd.DataFrame, *, others: bool) -> None:
+    if not (rows["method"] == "target").any():
+        raise LseError("No target fine-tuning was measured.")
+    models = list(dict.fromkeys(rows["model"]))
+    codes = family_order(rows["language"].unique())
+    shifts = dict(zip(models, spread(len(models), width=0.18), strict=True))
+    for marker, model in zip(_MARKERS, models, strict=False):
+        own, shift = rows[rows["model"] == model], shifts[model]
+        look = {"value": "improvement", "codes": codes, "shift": shift, "zorder": 4}
+        dots_in_rows(ax, own[own["method"] == "target"], **look, **dot(marker, size=4.4))
+        for row in own[own["method"] != "target"].itertuples() if others else ():
+            at, color = codes.index(row.language) + shift, method_color(row.method)
+            ax.plot(row.improvement, at, color=color, **dot(size=2.2))
+    language_rows(ax, codes)
+    ax.set_xlabel("Improvement over base (points)")
 
 
-def _score_handles(frame: pd.DataFrame) -> list[Line2D]:
-    base = Line2D([], [], color="0.15", linestyle="none", marker="|", markersize=8, label="Base")
-    return [base, *method_dots(set(frame["method"]) - {_BASE}, size=3.4)]
+def _draw_scores(ax: Axes, rows: pd.DataFrame) -> None:
+    tasks = list(dict.fromkeys(rows["row"]))
+    methods = method_order(set(rows["method"]) - {_BASE})
+    shifts = dict(zip(methods, np.linspace(-0.3, 0.3, len(methods)), strict=True))
+    for row in rows.itertuples():
+        at = tasks.index(row.row)
+        if row.method == _BASE:
+            ax.plot([row.score] * 2, [at - 0.42, at + 0.42], color="0.15", linewidth=1.1, zorder=2)
+            continue
+        color, y = method_color(row.method), at + shifts[row.method]
+        interval(ax, y, [row.score - row.stderr, row.score + row.stderr], color=color)
+        ax.plot(row.score, y, color=color, zorder=4, **dot(size=3.4))
+    for at in range(1, len(tasks)):
+        ax.axhline(at - 0.5, color="0.92", linewidth=0.6, zorder=0)
+    ax.set_yticks(range(len(tasks)), tasks)
+    ax.set_ylim(len(tasks) - 0.45, -0.55)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(visible=False, axis="y")
+    ax.set_xlim(left=0)
+    ax.set_xlabel("Score (BLEU or accuracy in percent)")

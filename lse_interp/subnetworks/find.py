@@ -15,16 +15,30 @@ from lse_interp.models.loading import check_model, load_from_args
 from lse_interp.subnetworks.finetune_run import FinetuneRun, RunRecord
 from lse_interp.subnetworks.load_tuned import load_tuned
 from lse_interp.training.methods import METHODS
-from lse_interp.training.run_name import RunName
 
 __all__ = [
     "ModelChoice",
+    "default_name",
     "find_run",
     "finished_runs",
     "load_run",
     "model_choices",
     "require_runs_of",
 ]
+
+
+def default_name(method: str, *, profile: str, n_tokens: int | None, seed: int) -> str:
+    """Name the folder of a run by what was trained and how: `random-size-20000-seed1`.
+
+    Args:
+        method: The method as the run names it: `random:size`.
+        profile: Of the hyper-parameters; `fixed` is left out.
+        n_tokens: The requested token budget, if there is one.
+        seed: Of the training; 0 is left out.
+    """
+    parts = [*method.split(":"), "" if profile == "fixed" else profile]
+    parts += [str(n_tokens or ""), f"seed{seed}" if seed else ""]
+    return "-".join(filter(None, parts))
 
 
 def finished_runs(paths: RunPaths, language: str) -> dict[str, Path]:
@@ -74,9 +88,12 @@ def load_run(paths: RunPaths, language: str | None, run: str | Path) -> Finetune
 
 
 def _flags(name: str) -> str:
-    """Spell the flags that give a run its default name; none for other names."""
-    found = RunName.parse(name)
-    return "" if found is None else f" {found.flags}"
+    """Spell the flags of the method in a default name."""
+    method, *rest = name.split("-")
+    if method not in METHODS:
+        return ""
+    variants = [f" --random-match {part}" for part in rest if part in METHODS[method].variants]
+    return f" --method {method}{''.join(variants)}"
 
 
 def _place(name: str) -> tuple[float, str]:
@@ -137,7 +154,13 @@ def model_choices(
     choices = [ModelChoice("base" if runs else Path(base.model).name or base.model, base)]
     for item in runs:
         if item == "all":
-            found = _every(paths, language)
+            found = finished_runs(paths, language)
+            if not found:
+                raise ArtifactError(
+                    f"{paths.finetune(language, '')} holds no finished run, so `all` names none. "
+                    f"Make one with `python -m lse_interp.finetune{paths.model_flag} --lang "
+                    f"{language}`."
+                )
         else:
             label, path = _labelled(item)
             found = {label: find_run(paths, language, path)}
@@ -178,13 +201,3 @@ def _labelled(item: str) -> tuple[str, str]:
     """Split `label=path`; a path alone is labelled by its last part."""
     label, _, path = item.partition("=") if "=" in item else ("", "", item)
     return label or Path(path).name or path, path
-
-
-def _every(paths: RunPaths, language: str) -> dict[str, Path]:
-    found = finished_runs(paths, language)
-    if not found:
-        raise ArtifactError(
-            f"{paths.finetune(language, '')} holds no finished run, so `all` names none. Make one "
-            f"with `python -m lse_interp.finetune{paths.model_flag} --lang {language}`."
-        )
-    return found

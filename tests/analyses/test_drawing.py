@@ -82,9 +82,9 @@ def test_read_neurons_refuses_two_sources(tmp_path):
 
 def test_read_neurons_of_a_folder_needs_the_model(tmp_path):
     released(tmp_path / "llama-3.1-5")
-    with pytest.raises(LseError, match=r"add --mask-model \(llama-3.1-8b or mistral-nemo-12b\)"):
+    with pytest.raises(LseError, match=r"add --mask-model \(meta-llama/Llama-3.1-8B or mistral"):
         masks(tmp_path)
-    neurons = masks(tmp_path, mask_model="llama-3.1-8b")
+    neurons = masks(tmp_path, mask_model=LLAMA.name)
     assert neurons.model == LLAMA
     assert neurons.size("npi") == 12
 
@@ -92,11 +92,11 @@ def test_read_neurons_of_a_folder_needs_the_model(tmp_path):
 def test_read_neurons_takes_the_model_from_the_file_name_or_the_flag(tmp_path):
     assert masks(released(tmp_path / "llama-3.1-5")).model == LLAMA
     other = released(tmp_path / "mine")
-    assert masks(other, mask_model="llama-3.1-8b").model == LLAMA
-    with pytest.raises(MismatchError, match="not known from its file name"):
+    assert masks(other, mask_model=LLAMA.name).model == LLAMA
+    with pytest.raises(MismatchError, match="Nothing says which model .* Add --mask-model"):
         masks(other)
     with pytest.raises(MismatchError, match="each of the 40 layers"):
-        masks(other, mask_model="mistral-nemo-12b")
+        masks(other, mask_model="mistralai/Mistral-Nemo-Base-2407")
 
 
 def test_describe_neurons_says_model_method_and_site(neurons, tmp_path):

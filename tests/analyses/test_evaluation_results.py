@@ -63,7 +63,7 @@ def config(folder, **changes):
 
 
 def test_run_collects_the_scores_of_all_languages(folder):
-    (folder / "results.md").write_text("<!-- scores --><!-- scores -->", encoding="utf-8")
+    (folder / "results.md").write_text("<!-- scores --><!-- /scores -->", encoding="utf-8")
     evaluation_results.run(config(folder))
     table = pd.read_csv(folder / "evaluation.csv")
     assert tuple(table.columns) == FRAME_COLUMNS
@@ -79,6 +79,6 @@ def test_run_collects_the_scores_of_all_languages(folder):
 def test_run_without_scores_says_what_to_do(folder):
     for path in (folder / "runs" / "embedded" / "evaluation").glob("*.safetensors"):
         path.unlink()
-    with pytest.raises(ArtifactError, match="leave out --collect"):
+    with pytest.raises(ArtifactError, match="without --collect makes some"):
         evaluation_results.run(config(folder))
     assert not (folder / "evaluation.csv").exists()

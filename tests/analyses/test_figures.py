@@ -63,7 +63,7 @@ def test_fig03_improvements_reads_a_table_of_scores(flag, scores, draw):
     assert png.name == "fig03_improvements_scores.png"
     assert pd.read_csv(csv)[["improvement", "low", "high"]].values.tolist() == [[4, 3, 5]]
     with Image.open(png) as image:
-        assert image.info["Source"] == f"{scores}; 1 languages; 1 seed"
+        assert image.info["Source"] == f"{scores}; 1 language; seed 0"
         assert str(scores) in image.info["Comment"]
 
 

@@ -7,26 +7,25 @@ from scipy import stats
 
 from analyses.markdown import interval, put_between
 from analyses.method_tests import ahead_table, speed_table
-from lse_interp.core.errors import LseError
+from lse_interp.core.errors import ArtifactError
 
-MARKER = "<!-- here -->"
+PAGE = "before\n<!-- here -->\n{}<!-- /here -->\nafter\n"
 
 
 def test_put_between_replaces_what_is_there_and_nothing_else(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{MARKER}\nold\n{MARKER}\nafter\n", encoding="utf-8")
+    page.write_text(PAGE.format("old\n"), encoding="utf-8")
     for text in ("new\n", "newer\n"):
-        put_between(page, MARKER, text)
-        expected = f"before\n{MARKER}\n{text}{MARKER}\nafter\n"
-        assert page.read_text(encoding="utf-8") == expected
+        put_between(page, {"here": text})
+        assert page.read_text(encoding="utf-8") == PAGE.format(text)
 
 
 def test_put_between_refuses_a_page_without_its_markers(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(f"before {MARKER} after", encoding="utf-8")
-    with pytest.raises(LseError, match="should hold <!-- here --> twice.* found it 1 times"):
-        put_between(page, MARKER, "new")
-    assert page.read_text(encoding="utf-8") == f"before {MARKER} after"
+    page.write_text("before <!-- here --> after", encoding="utf-8")
+    with pytest.raises(ArtifactError, match="lacks the markers <!-- here --> and <!-- /here -->"):
+        put_between(page, {"here": "new"})
+    assert page.read_text(encoding="utf-8") == "before <!-- here --> after"
 
 
 def test_interval_is_that_of_a_t_test():

@@ -259,6 +259,7 @@ def test_count_files_reads_languages_from_names(tmp_path):
         "mt.pt": "mlt",
         "Welsh.pth": "cym",
         "sk_grad_act.pt": "slk",
+        "grad_act_lv.pt": "lvs",
         "srp-Latn.npz": "srp-Latn",
         "kat_Geor.safetensors": "kat",
         "llama.is.pt": "isl",

@@ -50,7 +50,7 @@ def test_the_bomb_works(tmp_path):
 def test_masks_with_code_are_refused(tmp_path, trace, zipped, wrap):
     path = tmp_path / "masks.pth"
     torch.save(wrap(Bomb(trace)), path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ArtifactError, match="holds more than lists of tensors"):
+    with pytest.raises(ArtifactError, match="holds more than tensors"):
         NeuronSets.from_masks(path, languages=["mlt"], model=INFO)
 
 

@@ -467,7 +467,12 @@ def test_from_masks_accepts_any_spelling_and_any_order_of_indices(tmp_path):
 @pytest.mark.parametrize(
     ("masks", "languages", "error", "message"),
     [
-        ([[[0], [], []]] * 2, ["mlt"], MismatchError, r"holds 2 languages, 1 were named \(mlt\)"),
+        (
+            [[[0], [], []]] * 2,
+            ["mlt"],
+            MismatchError,
+            "holds 2 languages without their names; named were mlt",
+        ),
         (
             [[[0], []]],
             ["mlt"],
@@ -481,7 +486,7 @@ def test_from_masks_accepts_any_spelling_and_any_order_of_indices(tmp_path):
             [[[0], [0.5], []]],
             ["mlt"],
             ArtifactError,
-            r"one-axis int64 tensor; found torch\.float32",
+            r"whole numbers along one axis, or a mask of 40; found torch\.float32",
         ),
         ([[[0], [], []]] * 2, ["mlt", "mt"], LanguageError, "named once; repeated: mlt"),
         ([[[0], [], []]], ["nlt"], LanguageError, "unknown language 'nlt'"),
@@ -508,13 +513,13 @@ def test_from_masks_refuses_what_it_cannot_read(tmp_path):
         read(tmp_path)
     whole = hand_made().to_masks(tmp_path / "whole")
     (tmp_path / "half").write_bytes(whole.read_bytes()[:200])
-    with pytest.raises(ArtifactError, match="truncated or altered, or holds more than lists of"):
+    with pytest.raises(ArtifactError, match="truncated or altered, or holds more than tensors"):
         read(tmp_path / "half")
     torch.save([model_info()], tmp_path / "object")
-    with pytest.raises(ArtifactError, match="holds more than lists of tensors"):
+    with pytest.raises(ArtifactError, match="holds more than tensors"):
         read(tmp_path / "object")
     torch.save({"mlt": 1}, tmp_path / "dict")
-    with pytest.raises(ArtifactError, match=r"list \(languages\) of lists .* found dict"):
+    with pytest.raises(ArtifactError, match="mlt must be a list over layers of .* found int"):
         read(tmp_path / "dict")
 
 

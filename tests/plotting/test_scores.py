@@ -8,12 +8,10 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 
 from lse_interp.core.errors import LseError
-from lse_interp.plotting.data_size import data_size_scores_frame, plot_data_size_scores_panels
+from lse_interp.plotting.data_size import data_size_scores_frame, plot_data_size_panels
 from lse_interp.plotting.scores import (
     improvements_frame,
-    plot_improvements,
     plot_improvements_panels,
-    plot_scores,
     plot_scores_panels,
     scores_frame,
 )
@@ -131,14 +129,14 @@ def drawn(ax, color):
 
 def test_plot_improvements_draws_a_dot_per_language_and_other_methods():
     frame = improvements_frame(table())
-    ax = plot_improvements(frame, others=True)
+    ax = plot_improvements_panels(frame, others=True)[0]
     assert drawn(ax, language_color("mlt")) == [3.5]
     assert drawn(ax, language_color("slk")) == [0]
     assert drawn(ax, method_color("full")) == [1]
     assert drawn(ax, "#1a1a1a") == [1.75]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["Maltese", "Slovak", "Mean"]
-    with pytest.raises(LseError, match="`tasks` must be one of target, all; got 'some'"):
-        plot_improvements(frame, tasks="some")
+    with pytest.raises(LseError, match="No target fine-tuning was measured"):
+        plot_improvements_panels(frame[frame["method"] == "full"])
 
 
 def test_plot_improvements_panels_names_the_tasks_and_the_models():
@@ -153,7 +151,7 @@ def test_plot_improvements_panels_names_the_tasks_and_the_models():
 
 
 def test_plot_scores_draws_a_dot_per_method_and_a_line_at_base():
-    ax = plot_scores(scores_frame(table()))
+    ax, general = plot_scores_panels(scores_frame(table()))
     assert sorted(drawn(ax, method_color("target"))) == [22, 22.5]
     lines = [
         line.get_xdata()[0]
@@ -161,9 +159,7 @@ def test_plot_scores_draws_a_dot_per_method_and_a_line_at_base():
         if to_hex(line.get_color()) == "#262626" and len(set(line.get_xdata())) == 1
     ]
     assert sorted(lines) == [20, 20]
-    with pytest.raises(LseError, match="No scores of group 'other'"):
-        plot_scores(scores_frame(table()), group="other")
-    assert len(plot_scores_panels(scores_frame(table()))) == 2
+    assert drawn(general, method_color("target")) == [47]
 
 
 def test_data_size_scores_frame_averages_per_amount_of_text():
@@ -177,7 +173,7 @@ def test_data_size_scores_frame_averages_per_amount_of_text():
     frame = data_size_scores_frame(scores)
     assert frame["tokens"].tolist() == [100, 200]
     assert frame["points"].tolist() == [1, 4]
-    (ax,) = plot_data_size_scores_panels(frame)
+    (ax,) = plot_data_size_panels(frame)
     assert ax.get_ylabel() == "Improvement over base (points)"
     with pytest.raises(LseError, match="lacks the column tokens"):
         data_size_scores_frame(table())

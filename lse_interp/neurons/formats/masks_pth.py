@@ -1,8 +1,7 @@
-"""Neuron sets as lists of index tensors saved with torch, as in the paper's released files."""
+"""Neuron sets saved with torch by other projects, as in the paper's released files."""
 
 import io
-import warnings
-import zipfile
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,15 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from lse_interp.artifacts.atomic import write_atomic
+from lse_interp.artifacts.foreign import read_foreign
 from lse_interp.core.errors import ArtifactError, LanguageError, MismatchError, near_misses
-from lse_interp.core.languages import lookup
+from lse_interp.core.languages import RELEASED_LANGUAGES, lookup
 from lse_interp.models.info import ModelInfo
-from lse_interp.neurons.indices import check_layers
+from lse_interp.neurons.indices import layers_by_language
 
-__all__ = ["RELEASED_MODELS", "read_masks", "released_model", "write_masks"]
+__all__ = ["RELEASED_MODELS", "model_of_masks", "read_masks", "write_masks"]
+
+logger = logging.getLogger(__name__)
 
 RELEASED_MODELS: Mapping[str, ModelInfo] = {
     "llama-3.1-5": ModelInfo(
@@ -42,43 +44,63 @@ RELEASED_MODELS: Mapping[str, ModelInfo] = {
 """The models of the paper's released masks, by file name."""
 
 
-def released_model(path: str | Path) -> ModelInfo:
-    """Say which model a released mask file points into, by its name.
+def model_of_masks(
+    path: str | Path, name: str | None = None, *, default: str | None = None
+) -> ModelInfo:
+    """Describe the model that a file of masks points into, without loading it.
 
-    >>> released_model("masks/nemo-5").n_layers
-    40
+    Args:
+        path: The file.
+        name: The model, as in `load_model`. None means that of a released file, known by its name.
+        default: The model of any other file.
 
     Raises:
-        MismatchError: not one of the released files.
+        MismatchError: Nothing says which model.
+        LseError: The configuration of the model cannot be read.
+
+    >>> model_of_masks("masks/nemo-5").n_layers
+    40
     """
-    name = Path(path).name
-    if name not in RELEASED_MODELS:
+    released = RELEASED_MODELS.get(Path(path).name)
+    if name is None and released is not None:
+        return released
+    name = name or default
+    if name is None:
         raise MismatchError(
-            f"The model behind {path} is not known from its file name. "
-            f"{near_misses(name, RELEASED_MODELS)} For another model, build a ModelInfo and call "
-            "NeuronSets.from_masks(path, languages=..., model=...)."
+            f"Nothing says which model {path} points into. Add --mask-model, a folder or hub id."
         )
-    return RELEASED_MODELS[name]
+    known = {info.name: info for info in RELEASED_MODELS.values()}
+    return known.get(name) or ModelInfo.from_config(name)
 
 
 def read_masks(
-    path: str | Path, *, languages: Sequence[str], model: ModelInfo
+    path: str | Path, *, languages: Sequence[str] | None, model: ModelInfo
 ) -> dict[str, tuple[Int64[Tensor, " _neuron"], ...]]:
-    """Read a list over languages of lists over layers of index tensors; see `from_masks`.
+    """Read neurons saved with torch; see `NeuronSets.from_masks`.
 
     Indices come out ascending, whatever their order in the file.
     """
-    masks = _load(Path(path))
-    codes = _codes(languages)
-    if len(masks) != len(codes):
-        raise MismatchError(
-            f"{path} holds {len(masks)} languages, {len(codes)} were named "
-            f"({', '.join(codes)}). Name every language of the file, in its order."
+    found = read_foreign(path, what="neuron masks")
+    if isinstance(found, Mapping) and {"languages", "results"} <= found.keys():
+        # kinit-sk/language-neuron-detection: masks of the MLPs, and of attention.
+        masks = [of for name, of in found["results"].items() if name.startswith("mlp")]
+        found = dict(zip(found["languages"], masks[0]["selected_mask"], strict=True))
+    if isinstance(found, Mapping) and found:
+        named = list(found.items())
+    elif isinstance(found, list | Tensor) and len(found):
+        named = _named(found, languages, path)
+    else:
+        raise ArtifactError(
+            f"{path} must hold a list (languages) of lists (layers) of index tensors, masks "
+            f"[lang layer neuron], or a dict of either by language; found {type(found).__name__}."
         )
-    return {
-        code: _sorted_layers(layers, where=f"{path}: the neurons of {code}", model=model)
-        for code, layers in zip(codes, masks, strict=True)
-    }
+    sets = layers_by_language(named, model, where=f"{path}: the", error=MismatchError)
+    if not isinstance(found, Mapping) or languages is None:
+        return sets
+    codes = [lookup(language).code for language in languages]
+    if missing := [code for code in codes if code not in sets]:
+        raise LanguageError(f"{path} holds no neurons of {missing[0]}. {near_misses('', sets)}")
+    return {code: sets[code] for code in codes}
 
 
 def write_masks(path: str | Path, masks: Sequence[Sequence[Int64[Tensor, " _neuron"]]]) -> Path:
@@ -92,58 +114,22 @@ def write_masks(path: str | Path, masks: Sequence[Sequence[Int64[Tensor, " _neur
     return Path(path)
 
 
-def _load(path: Path) -> list:
-    if not path.is_file():
-        inside = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
-        hint = f"It is a folder; give one of its files: {', '.join(inside)}." if inside else ""
-        raise ArtifactError(f"{path} is not a file of neuron masks. {hint}".strip())
-    try:
-        _check_zip(path)
-        with warnings.catch_warnings():
-            # The unpickler warns about the content of a damaged file before it fails.
-            warnings.simplefilter("ignore")
-            masks = torch.load(path, weights_only=True, map_location="cpu")
-    # A damaged pickle raises whatever its opcodes run into.
-    except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ArtifactError(
-            f"{path} cannot be read as neuron masks; it is truncated or altered, or holds more "
-            f"than lists of tensors. Download or write it again. ({reason})"
-        ) from error
-    if not (isinstance(masks, list) and masks and all(isinstance(m, list) for m in masks)):
-        raise ArtifactError(
-            f"{path} must hold a list (languages) of lists (layers) of index tensors; "
-            f"found {type(masks).__name__}."
+def _named(
+    masks: Sequence[Any] | Tensor, languages: Sequence[str] | None, path: str | Path
+) -> list[tuple[str, Any]]:
+    """Name the entries of a file that does not name its languages."""
+    if languages is None and len(masks) == len(RELEASED_LANGUAGES):
+        languages = RELEASED_LANGUAGES
+        logger.info(
+            "%s names no languages; its 12 entries are taken to be those of the paper's released "
+            "files: %s (--mask-languages names others)",
+            path,
+            " ".join(languages),
         )
-    return masks
-
-
-def _check_zip(path: Path) -> None:
-    """Compare what torch packed with its checksums, which torch itself does not."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as packed:
-            if (damaged := packed.testzip()) is not None:
-                raise zipfile.BadZipFile(f"{damaged} does not have its checksum")
-
-
-def _codes(languages: Sequence[str]) -> list[str]:
-    codes = [lookup(language).code for language in languages]
-    repeated = sorted({code for code in codes if codes.count(code) > 1})
-    if repeated:
-        raise LanguageError(f"Each language may be named once; repeated: {', '.join(repeated)}.")
-    return codes
-
-
-def _sorted_layers(
-    layers: Sequence[Any], *, where: str, model: ModelInfo
-) -> tuple[Int64[Tensor, " _neuron"], ...]:
-    for layer, found in enumerate(layers):
-        if not isinstance(found, Tensor) or found.ndim != 1 or found.dtype != torch.int64:
-            is_tensor = isinstance(found, Tensor)
-            kind = f"{found.dtype} {list(found.shape)}" if is_tensor else type(found)
-            raise ArtifactError(
-                f"{where} in layer {layer} must be a one-axis int64 tensor; found {kind}."
-            )
-    indices = tuple(found.sort().values for found in layers)
-    check_layers(indices, model, of=where, error=MismatchError)
-    return indices
+    if languages is None or len(masks) != len(languages):
+        given = "none" if languages is None else " ".join(languages)
+        raise MismatchError(
+            f"{path} holds {len(masks)} languages without their names; named were {given}. Name "
+            "every language of the file, in its order, with --mask-languages."
+        )
+    return list(zip(languages, masks, strict=True))
