@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lse_interp.core.cli import CONFIG_FLAT, CorpusArgs, ModelArgs, main_for
-from lse_interp.core.languages import PAPER_LANGUAGES, lookup
+from lse_interp.core.languages import PAPER_LANGUAGES, codes_of
 from lse_interp.counting.count_settings import CountSettings
 
 __all__ = ["Config", "main", "run"]
@@ -65,7 +65,7 @@ def run(config: Config) -> dict[str, Path]:
         if not processes.is_main:
             logging.disable(logging.WARNING)
         config.counting.check()
-        languages = tuple(dict.fromkeys(lookup(code).code for code in config.langs))
+        languages = codes_of(config.langs)
         require_text_of_each(config.text.corpus, languages)
         paths = RunPaths(config.root, config.model.model)
         for language in languages if processes.is_main else ():

@@ -25,7 +25,7 @@ import tyro
 
 from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, main_for
 from lse_interp.core.errors import LseError
-from lse_interp.core.languages import lookup
+from lse_interp.core.languages import codes_of
 from lse_interp.tasks.benchmarks import BENCHMARKS, SUITES
 from lse_interp.tasks.kinds.translation import Style
 
@@ -93,7 +93,7 @@ def run(config: Config) -> dict[str, Any]:
             f"`name` must be the name of one folder, other than {_MODELS}; got {config.name!r}. "
             "Tables elsewhere need another --root."
         )
-    codes = tuple(dict.fromkeys(lookup(code).code for code in config.langs))
+    codes = codes_of(config.langs)
     texts: dict[str, Any] = {"data_dir": config.data_dir, "prompt_style": config.prompt_style}
     if config.task_files is not None:
         from lse_interp.tasks.yaml_export import export_tasks
