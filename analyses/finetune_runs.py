@@ -7,9 +7,8 @@ from typing import Any
 from lse_interp import finetune
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import ArtifactError
-from lse_interp.subnetworks.find import finished_runs
-from lse_interp.subnetworks.finetune_run import FinetuneRun
-from lse_interp.training.run_name import RunName
+from lse_interp.subnetworks.find import default_name, finished_runs
+from lse_interp.subnetworks.finetune_run import FinetuneRun, RunRecord
 
 __all__ = ["default_runs", "describe_runs", "finetune_config", "read_runs"]
 
@@ -30,10 +29,10 @@ def default_runs(paths: RunPaths, *, swept: bool) -> dict[str, FinetuneRun]:
     chosen = []
     for language in sorted(path.name for path in root.glob("*")):
         for name, folder in finished_runs(paths, language).items():
-            parsed = RunName.parse(name)
-            if parsed is None or parsed.profile != "fixed":
-                continue
-            if (parsed.n_tokens is not None) == swept:
+            run = RunRecord.read(folder)
+            n_tokens = run.settings["tokens"]
+            default = default_name(run.method, profile="fixed", n_tokens=n_tokens, seed=run.seed)
+            if name == default and (n_tokens is not None) == swept:
                 chosen.append(folder)
     if not chosen:
         flags = "--lang mlt --n-tokens 10000 20000 40000" if swept else "--lang mlt"

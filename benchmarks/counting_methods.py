@@ -40,7 +40,7 @@ def ours(model: HookedModel) -> Step:
 
     def step(ids: Tensor) -> tuple[Tensor, Tensor]:
         counter.add(ids, torch.ones(ids.shape, dtype=torch.bool))
-        return counter.n_positive, counter.activation_sum
+        return counter.totals()
 
     return step
 

@@ -20,14 +20,13 @@ interrupted, rerun the same command to resume from the last checkpoint.
 """
 
 import gc
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from lse_interp.core.cli import CONFIG_FLAT, CorpusArgs, ModelArgs, NeuronArgs, main_for
-from lse_interp.core.languages import lookup
+from lse_interp.core.languages import codes_of, lookup
 from lse_interp.training.hyperparameters import Hyperparameters
 from lse_interp.training.methods import METHODS
 
@@ -72,39 +71,37 @@ def run(config: Config) -> list[Any]:
         LseError: Flags that contradict each other, or as `finetune_language` and `load_model`.
     """
     from lse_interp.artifacts.paths import RunPaths
-    from lse_interp.core.processes import Processes
     from lse_interp.neurons.on_disk import load_neurons
-    from lse_interp.training.command_checks import check_flags
+    from lse_interp.subnetworks.find import default_name
     from lse_interp.training.finetune_language import finetune_language
-    from lse_interp.training.launch_options import Launch
+    from lse_interp.training.launch_options import Launch, check_flags
     from lse_interp.training.progress import report
-    from lse_interp.training.run_name import RunName
     from lse_interp.training.text_sources import training_corpus, validation_texts
 
-    launch, method, seed = Launch.find(), METHODS[config.method], config.training.seed
+    launch, method, options = Launch.find(), METHODS[config.method], config.training
     check_flags(config, launch)
-    device = Processes.find().device(config.model.device)
     paths, language = RunPaths(config.root, config.model.model), lookup(config.lang).code
-    joined = Processes.find().joined(trains_on=device)
-    with launch.hidden(), joined as processes, processes.together():
+    with launch.joined(config.model) as (processes, model):
         neurons = load_neurons(config, paths) if method.needs_neurons else None
         corpus = training_corpus(config.text, language)
-        others = (lookup(code).code for code in config.against)
         validation = validation_texts(
             config.validation,
             corpus=config.text.corpus,
-            languages=dict.fromkeys((language, *others)),
+            languages=codes_of((language, *config.against)),
         )
-        if not processes.is_main:
-            logging.disable(logging.WARNING)
         runs = []
         for n_tokens in config.n_tokens or (None,):
-            name = RunName(method, config.random_match, config.training.profile, n_tokens, seed)
-            folder = paths.finetune(language, config.name or str(name))
+            name = config.name or default_name(
+                method.label(config.random_match),
+                profile=options.profile,
+                n_tokens=n_tokens,
+                seed=options.seed,
+            )
+            folder = paths.finetune(language, name)
             processes.require_one_folder(folder)
             gc.collect()  # A cycle may hold the model of the run before, and so its memory.
             found = finetune_language(
-                launch.load(replace(config.model, device=device)),
+                launch.load(model),
                 corpus,
                 language=language,
                 validation=validation,
@@ -112,7 +109,7 @@ def run(config: Config) -> list[Any]:
                 neurons=neurons,
                 random_match=config.random_match,
                 n_tokens=n_tokens,
-                options=config.training,
+                options=options,
                 folder=folder,
                 overwrite=config.overwrite,
             )

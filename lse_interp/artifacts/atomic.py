@@ -19,7 +19,14 @@ from safetensors import SafetensorError
 
 from lse_interp.core.errors import WriteError
 
-__all__ = ["remove_folder", "remove_leftovers", "write_atomic", "write_folder", "write_together"]
+__all__ = [
+    "remove_folder",
+    "remove_leftovers",
+    "reported",
+    "write_atomic",
+    "write_folder",
+    "write_together",
+]
 
 _RANDOM = "[a-z0-9_]{8}"
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -49,7 +56,7 @@ def write_together(writes: Mapping[str | Path, Callable[[Path], Any]]) -> None:
     written: dict[Path, Path] = {}
     try:
         for path, write in writes.items():
-            with _reported(Path(path)):
+            with reported(Path(path)):
                 temporary = _temporary_file(Path(path))
                 written[Path(path)] = temporary
                 write(temporary)
@@ -57,7 +64,7 @@ def write_together(writes: Mapping[str | Path, Callable[[Path], Any]]) -> None:
                 with temporary.open("rb") as file:
                     os.fsync(file.fileno())
         for path, temporary in written.items():
-            with _reported(path):
+            with reported(path):
                 temporary.replace(path)
     except BaseException:
         for temporary in written.values():
@@ -75,7 +82,7 @@ def write_folder(folder: str | Path, write: Callable[[Path], Any]) -> Path:
         WriteError: The disk is full, or the folder cannot be written to.
     """
     folder = Path(folder)
-    with _reported(folder):
+    with reported(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
@@ -132,7 +139,8 @@ def _remove_temporary(folder: Path, names: str) -> None:
 
 
 @contextlib.contextmanager
-def _reported(path: Path) -> Iterator[None]:
+def reported(path: Path) -> Iterator[None]:
+    """Turn a failed write of a file or folder into a `WriteError`."""
     try:
         yield
     except (OSError, SafetensorError) as error:

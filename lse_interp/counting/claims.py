@@ -6,11 +6,11 @@ languages are counted: the same command, repeated after it was killed, counts on
 """
 
 import contextlib
+import functools
 import json
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from lse_interp.artifacts.atomic import remove_folder, remove_leftovers
@@ -32,7 +32,7 @@ def shards_of(path: Path, *, overwrite: bool = False) -> Path:
     return path.with_name(f"{path.name}.{'new-shards' if overwrite else 'shards'}")
 
 
-class Claims:
+class Claims(contextlib.ExitStack):
     """The languages that a launch counts, held by its main process while the `with` block lasts.
 
     Args:
@@ -47,21 +47,7 @@ class Claims:
         self._asked = json.loads(json.dumps(asked, default=str))
         self._paths, self._overwrite = paths, overwrite
         self._locks: dict[str, contextlib.ExitStack] = {}
-
-    def __enter__(self) -> "Claims":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for language, lock in self._locks.items():
-            if self._overwrite and error is None:
-                remove_folder(self.shards(language))
-                remove_folder(shards_of(self._paths.counts(language)))
-            lock.close()
+        super().__init__()
 
     def shards(self, language: str) -> Path:
         """Return the folder of a language's shards."""
@@ -78,8 +64,9 @@ class Claims:
         # In one order for everyone, so that no two runs wait for each other.
         for language in sorted(todo):
             lock = locked(self._paths.counts(language), what=f"the counts of {language}")
-            self._locks[language] = contextlib.ExitStack()
+            self._locks[language] = self.enter_context(contextlib.ExitStack())
             self._locks[language].enter_context(lock)
+            self.push(functools.partial(self._remove_shards, language))
         # Another run may have finished some of them before it let go.
         todo = self._unfinished(todo)
         for language in self._asked:
@@ -96,6 +83,12 @@ class Claims:
         if not self._overwrite:
             remove_folder(self.shards(language))
             self._locks.pop(language).close()
+
+    def _remove_shards(self, language: str, kind: type[BaseException] | None, *_: Any) -> None:
+        """Delete all shards of a language that was counted again, unless the run has failed."""
+        if self._overwrite and kind is None:
+            remove_folder(self.shards(language))
+            remove_folder(shards_of(self._paths.counts(language)))
 
     def _unfinished(self, languages: Iterable[str]) -> list[str]:
         return [language for language in languages if not self._is_finished(language)]

@@ -4,7 +4,7 @@ import contextlib
 import secrets
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from lse_interp.artifacts.atomic import remove_folder
 from lse_interp.artifacts.provenance import provenance
-from lse_interp.core.errors import ArtifactError, LseError, MismatchError
+from lse_interp.core.errors import LseError, MismatchError
 from lse_interp.core.languages import lookup
 from lse_interp.core.processes import Processes
 from lse_interp.counting.count_settings import CountSettings
@@ -26,7 +26,7 @@ from lse_interp.data.packing import batches
 from lse_interp.data.separators import BosAt, Separator
 from lse_interp.models.hooked import HookedModel
 
-__all__ = ["SharedCount", "count_activations", "new_launch"]
+__all__ = ["SharedCount", "count_activations", "count_texts"]
 
 
 def count_activations(
@@ -104,21 +104,70 @@ def count_activations(
             # A text is that of one launch.
             remove_folder(folder) if overwrite else (folder / FILE_NAME).unlink(missing_ok=True)
         processes.wait()
-        ((_, text, seconds_waiting),) = texts_ahead(
+        (count,) = count_texts(
+            model,
             [code],
             lambda _: PackedText.pack(corpus, model.tokenizer, settings),
-            processes=processes,
+            settings=settings,
             folder=lambda _: folder,
+            processes=processes,
+            show_progress=show_progress,
         )
-        counted = SharedCount(
-            model, text, language=code, settings=settings, folder=folder, processes=processes
-        )
-        counted.count(text, show_progress=show_progress, seconds_waiting=seconds_waiting)
-        processes.wait()
-        counts = counted.merged()
+        counts = count.merged()
         # Nobody may clear the folder while another still reads.
         processes.wait()
     return counts
+
+
+def count_texts(
+    model: HookedModel,
+    languages: Sequence[str],
+    read: Callable[[str], PackedText],
+    *,
+    settings: CountSettings,
+    folder: Callable[[str], Path],
+    processes: Processes,
+    overwrite: bool = False,
+    show_progress: bool = False,
+) -> Iterator["SharedCount"]:
+    """Count texts of several languages with all processes; give each count once it is complete.
+
+    Nobody waits for a process that is still at its part of a language: other processes than the
+    main one get the counts at the end.
+
+    Args:
+        model: The model to run.
+        languages: ISO 639-3.
+        read: Language -> its text.
+        settings: Resolved ones.
+        folder: Language -> where its finished shards are kept.
+        processes: The processes that share the work.
+        overwrite: Whether to count shards of other settings again, instead of refusing them.
+        show_progress: Whether the main process draws a bar of its own part.
+    """
+    launch, n_before = processes.decide(lambda: secrets.token_hex(4)), 0
+    incomplete: list[SharedCount] = []
+    for language, text, waiting in texts_ahead(languages, read, processes=processes, folder=folder):
+        count = SharedCount(
+            model,
+            text,
+            language=language,
+            settings=settings,
+            folder=folder(language),
+            processes=processes,
+            launch=launch,
+            n_before=n_before,
+            overwrite=overwrite,
+        )
+        count.count(text, show_progress=show_progress, seconds_waiting=waiting)
+        n_before += len(count.shards)
+        # Before another one is held too.
+        del text
+        incomplete.append(count)
+        while processes.is_main and incomplete and incomplete[0].is_complete:
+            yield incomplete.pop(0)
+    processes.wait()
+    yield from incomplete
 
 
 class SharedCount:
@@ -135,8 +184,8 @@ class SharedCount:
         settings: Resolved ones.
         folder: Where finished shards are kept.
         processes: This process among those that share the work.
+        launch: Tells its counters from those of other calls in the same processes.
         n_before: Shards of the texts before this one.
-        launch: Tells the counters of this launch from those of others in the same processes.
         overwrite: Whether to count shards of other settings again, instead of refusing them.
     """
 
@@ -149,16 +198,15 @@ class SharedCount:
         settings: CountSettings,
         folder: Path,
         processes: Processes,
+        launch: str,
         n_before: int = 0,
-        launch: str | None = None,
         overwrite: bool = False,
     ) -> None:
         self.language = language
         self.shards = text.shards(settings.n_shards)
         self._model, self._info, self._source = model, model.info, text.source
         self._site, self._batch_size = settings.site, settings.batch_size
-        self._processes, self._n_before = processes, n_before
-        self._launch = new_launch(processes) if launch is None else launch
+        self._processes, self._launch, self._n_before = processes, launch, n_before
         about = {
             **settings.statistic(model, language=language, corpus=text.spec),
             "split": text.split,
@@ -223,9 +271,9 @@ class SharedCount:
         """Put the shards of all processes together.
 
         Raises:
-            ArtifactError: A shard was altered, or this process does not see that of another.
+            ArtifactError: A shard is missing or was altered.
         """
-        found = [self._load(index) for index in range(len(self.shards))]
+        found = [self.store.load(index) for index in range(len(self.shards))]
         world = self._processes.world
         n_tokens = sum(shard.n_tokens for shard in found)
         return ActivationCounts(
@@ -247,18 +295,6 @@ class SharedCount:
             ),
         )
 
-    def _load(self, index: int) -> Shard:
-        try:
-            return self.store.load(index)
-        except ArtifactError as error:
-            if self._processes.world > 1:
-                error.add_note(
-                    f"Another process may have counted shard {index} of {self.language}. All "
-                    "processes must see one folder; give them a shared file system, or count parts "
-                    "of the corpus apart and `merge` them."
-                )
-            raise
-
     def _count(self, counter: NeuronCounter, text: PackedText, index: int, bar: tqdm) -> Shard:
         n_tokens = 0
         for ids, is_text in batches(text.blocks(self.shards[index]), self._batch_size):
@@ -271,8 +307,3 @@ class SharedCount:
 
     def _add(self, name: str, n: int) -> int:
         return self._processes.add(f"{self._launch} {self.language} {name}", n)
-
-
-def new_launch(processes: Processes) -> str:
-    """Name the counters of one call, alike in all processes."""
-    return processes.decide(lambda: secrets.token_hex(4))

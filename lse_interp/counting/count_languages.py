@@ -4,7 +4,7 @@ import copy
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from lse_interp.core.errors import CorpusError
 from lse_interp.core.languages import lookup
 from lse_interp.core.processes import Processes
 from lse_interp.counting.claims import Claims
-from lse_interp.counting.count import SharedCount, new_launch
+from lse_interp.counting.count import count_texts
 from lse_interp.counting.count_settings import CountSettings
 from lse_interp.counting.counts import ActivationCounts
-from lse_interp.counting.packed_text import PackedText, texts_ahead
+from lse_interp.counting.packed_text import PackedText
 from lse_interp.data.corpora import load_corpus
 from lse_interp.models.hooked import HookedModel
 
@@ -69,70 +69,29 @@ def count_languages(
         todo = processes.decide(claims.take)
         _warn_of_idle(len(todo) * settings.n_shards, processes)
         began = time.monotonic()
-        for counts in _counted(
+        for count in count_texts(
             model,
             todo,
-            corpus=corpus,
+            # A copy, as a tokenizer serves one thread.
+            functools.partial(_read, corpus, settings, copy.deepcopy(model.tokenizer)),
             settings=settings,
             folder=claims.shards,
             processes=processes,
             overwrite=overwrite,
+            show_progress=True,
         ):
-            path = paths.counts(counts.language)
-            about = {**counts.provenance, "config": jsonable(config)}
-            replace(counts, provenance=about).save(path)
-            claims.release(counts.language)
+            if not processes.is_main:
+                continue
+            counts, path = count.merged(), paths.counts(count.language)
+            counts = replace(counts, provenance={**counts.provenance, "config": jsonable(config)})
+            counts.save(path)
+            claims.release(count.language)
             _report_language(counts, path)
             written.append(counts)
         processes.wait()
         seconds = time.monotonic() - began
     _report_run(written, paths, n_languages=len(languages), seconds=seconds)
     return {language: paths.counts(language) for language in languages}
-
-
-def _counted(
-    model: HookedModel,
-    languages: Sequence[str],
-    *,
-    corpus: CorpusArgs,
-    settings: CountSettings,
-    folder: Callable[[str], Path],
-    processes: Processes,
-    overwrite: bool,
-) -> Iterator[ActivationCounts]:
-    """Count with all processes; the main one gets the counts of each language once complete."""
-    launch, n_before = new_launch(processes), 0
-    incomplete: list[SharedCount] = []
-    for language, text, seconds_waiting in texts_ahead(
-        languages,
-        # A copy, as a tokenizer serves one thread.
-        functools.partial(_read, corpus, settings, copy.deepcopy(model.tokenizer)),
-        processes=processes,
-        folder=folder,
-    ):
-        count = SharedCount(
-            model,
-            text,
-            language=language,
-            settings=settings,
-            folder=folder(language),
-            processes=processes,
-            n_before=n_before,
-            launch=launch,
-            overwrite=overwrite,
-        )
-        count.count(text, show_progress=True, seconds_waiting=seconds_waiting)
-        n_before += len(count.shards)
-        # Before another one is held too.
-        del text
-        if processes.is_main:
-            # Another process may still be at its part of a language: nobody waits for it.
-            incomplete.append(count)
-            complete = [count for count in incomplete if count.is_complete]
-            incomplete = [count for count in incomplete if count not in complete]
-            yield from (count.merged() for count in complete)
-    processes.wait()
-    yield from (count.merged() for count in incomplete)
 
 
 def _read(corpus: CorpusArgs, settings: CountSettings, tokenizer: Any, language: str) -> PackedText:

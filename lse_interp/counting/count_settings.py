@@ -80,7 +80,7 @@ class CountSettings:
             ActivationError: The model has no such site.
             LseError: See `check`; or the model has no tokenizer, or too few positions for a block.
         """
-        from lse_interp.data.corpora import default_n_tokens
+        from lse_interp.data.corpora import corpus_defaults
         from lse_interp.models.tokenization import check_block_size
 
         self.check()
@@ -94,7 +94,7 @@ class CountSettings:
         check_block_size(model, block_size)
         return replace(
             self,
-            n_tokens=self.n_tokens or default_n_tokens(corpus) or model.defaults.n_tokens,
+            n_tokens=self.n_tokens or corpus_defaults(corpus).n_tokens or model.defaults.n_tokens,
             block_size=block_size,
             bos_at=self.bos_at or model.defaults.bos_at,
             prefix=model.prefix,

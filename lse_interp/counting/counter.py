@@ -1,10 +1,9 @@
 """Running counts of every neuron's activations, kept on the devices that the layers run on."""
 
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int, Int64, Shaped
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int64
 from torch import Tensor
 
 from lse_interp.core.errors import ActivationError
@@ -43,18 +42,17 @@ class NeuronCounter:
         self._counts: dict[torch.device, _Counts] = {}
         self._counts_on(model.device)
 
-    @property
-    def n_positive(self) -> Int64[Tensor, "layer neuron"]:
-        """Text tokens at which the value was > 0, so far."""
-        return self._total([counts.n_positive for counts in self._counts.values()])
-
-    @property
-    def activation_sum(self) -> Float64[Tensor, "layer neuron"]:
-        """Sum of the values at text tokens, so far.
+    def totals(self) -> tuple[Int64[Tensor, "layer neuron"], Float64[Tensor, "layer neuron"]]:
+        """Return, so far, the text tokens at which the value was > 0, and the sum of the values.
 
         Each batch is summed in float32, the batches in float64.
         """
-        return self._total([counts.activation_sum for counts in self._counts.values()])
+        parts = zip(*self._counts.values(), strict=True)
+        # Of each device that layers lie on; a copy, as `finish` sets the parts to zero.
+        n_positive, sums = (
+            torch.stack([part.to(self._model.device) for part in each]).sum(dim=0) for each in parts
+        )
+        return n_positive, sums
 
     def add(self, ids: Int[Tensor, "batch pos"], is_text: Bool[Tensor, "batch pos"]) -> None:
         """Run one batch, without the language-model head, and add its activations.
@@ -81,11 +79,11 @@ class NeuronCounter:
         Raises:
             ActivationError: A layer gave values that are not finite.
         """
-        counted = self.n_positive.cpu(), self.activation_sum.cpu()
+        n_positive, sums = (total.cpu() for total in self.totals())
         for counts in self._counts.values():
             counts.n_positive.zero_()
             counts.activation_sum.zero_()
-        broken = (~counted[1].isfinite()).any(dim=1).nonzero().flatten()
+        broken = (~sums.isfinite()).any(dim=1).nonzero().flatten()
         if len(broken):
             site = list(self._layer_of)[int(broken[0])]
             raise ActivationError(
@@ -93,7 +91,7 @@ class NeuronCounter:
                 "before it did. Check the weights of that layer, or run in a wider dtype than "
                 f"{self._model.dtype} (dtype='float32')."
             )
-        return counted
+        return n_positive, sums
 
     def _leave_out(self, is_text: Bool[Tensor, "batch pos"]) -> None:
         flat = is_text.flatten()
@@ -117,10 +115,6 @@ class NeuronCounter:
             # Where layers lie on several GPUs, waiting here for one would idle the others.
             self._texts[device] = self._is_text.to(device, non_blocking=device.type == "cuda")
         return self._texts.get(device)
-
-    def _total(self, parts: Iterable[Shaped[Tensor, "layer neuron"]]) -> Any:
-        # Of each device that layers lie on; a copy, as `finish` sets the parts to zero.
-        return torch.stack([part.to(self._model.device) for part in parts]).sum(dim=0)
 
     def _counts_on(self, device: torch.device) -> _Counts:
         if device not in self._counts:

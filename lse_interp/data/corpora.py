@@ -18,13 +18,27 @@ from lse_interp.core.languages import Language, lookup
 from lse_interp.data import embedded
 from lse_interp.data.hub import GLOTCC, hub_sources, open_rows, read_column
 from lse_interp.data.local_files import find_files
-from lse_interp.data.readers import read_documents
+from lse_interp.data.readers import read_documents, read_records
 from lse_interp.data.source_spec import names_language, parse_options
 
-__all__ = ["Corpus", "default_n_tokens", "load_corpus", "require_text_of_each"]
+__all__ = ["Corpus", "CorpusDefaults", "corpus_defaults", "load_corpus", "require_text_of_each"]
 
 _SPECS = ("embedded", "glotcc")
-_N_TOKENS = {"embedded": 20_000}
+
+
+@dataclass(frozen=True)
+class CorpusDefaults:
+    """How a corpus is used unless told otherwise."""
+
+    n_tokens: int | None = None
+    """Text tokens to count; None leaves it to the model."""
+    training_split: str | None = None
+    """The split to fine-tune on; None takes that of `load_corpus`."""
+    validation: str = "flores"
+    """The parallel text to validate a fine-tuning on."""
+
+
+_DEFAULTS = {"embedded": CorpusDefaults(20_000, training_split="adapt", validation="embedded")}
 
 
 @dataclass(frozen=True)
@@ -66,7 +80,8 @@ def load_corpus(spec: str, *, language: str, split: str | None = None) -> Corpus
 
     Raises:
         LanguageError: unknown language, or one the embedded corpus lacks.
-        CorpusError: no such file, data set, configuration or split; an empty file; no network.
+        CorpusError: no such file, data set, configuration or split; an empty file; no network; a
+            first row that cannot be read or lacks the field.
     """
     record = lookup(language)
     if spec == "embedded":
@@ -76,9 +91,9 @@ def load_corpus(spec: str, *, language: str, split: str | None = None) -> Corpus
     return _local(spec, record, split)
 
 
-def default_n_tokens(spec: str) -> int | None:
-    """Return the default number of text tokens of a corpus; None leaves it to the model."""
-    return _N_TOKENS.get(spec)
+def corpus_defaults(spec: str) -> CorpusDefaults:
+    """Return how a corpus is used unless told otherwise."""
+    return _DEFAULTS.get(spec, CorpusDefaults())
 
 
 def require_text_of_each(spec: str, languages: Sequence[str]) -> None:
@@ -133,6 +148,7 @@ def _local(spec: str, language: Language, split: str | None) -> Corpus:
             error.add_note(f"{near_misses(path, _SPECS)} (Known besides paths: embedded, glotcc.)")
         raise
     name = options.get("field", "text")
+    next(read_records(files[0], field=name), None)
     return Corpus(
         language=language.code,
         spec=spec,

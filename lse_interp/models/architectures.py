@@ -96,6 +96,8 @@ MLPS: tuple[MLPNames, ...] = (
     MLPNames(up="fc1", down="fc2"),
     MLPNames(up="fc_in", down="fc_out"),
     MLPNames(up="up_proj", down="down_proj"),
+    # Granite 4.
+    MLPNames(fused="input_linear", down="output_linear", act="activation", container="shared_mlp"),
 )
 """The known MLPs. A row fits a container whose linear maps are exactly those that it names."""
 
@@ -200,7 +202,7 @@ def find_layout(hf: HFModel, mlp: MLPNames | None = None) -> Layout:
 def _find_blocks(hf: HFModel, architecture: str) -> tuple[str, nn.ModuleList]:
     decoder = hf.get_decoder()
     root = next(name for name, module in hf.named_modules() if module is decoder)
-    n_layers = hf.config.get_text_config().num_hidden_layers
+    n_layers = getattr(hf.config.get_text_config(), "num_hidden_layers", None)
     lists = [
         (f"{root}.{name}" if root else name, child)
         for name, child in decoder.named_children()
@@ -208,7 +210,7 @@ def _find_blocks(hf: HFModel, architecture: str) -> tuple[str, nn.ModuleList]:
     ]
     if len(lists) != 1:
         raise UnsupportedModelError(
-            f"{architecture} should keep its {n_layers} blocks in one ModuleList of "
+            f"{architecture} should keep its {n_layers or ''} blocks in one ModuleList of "
             f"{type(decoder).__name__}; found {len(lists)} such lists. {SUPPORTED}"
         )
     return lists[0]
@@ -307,13 +309,14 @@ def _unknown(block: nn.Module, path: str, mlp: MLPNames | None, architecture: st
     )
     asked = "no dense MLP of a known form" if mlp is None else f"no MLP like {mlp}"
     guess = _guess(block)
+    hint = " (check that `gate` is the one with the activation function)" if guess else ""
     advice = (
         f"If its MLP is down(act(gate x) * (up x)) or down(act(up x)), name the parts: "
         f"load_model(..., mlp={guess or MLPNames(gate='...', up='...', down='...')})"
     )
-    hint = " (check that `gate` is the one with the activation function)" if guess else ""
     return (
-        f"{architecture}: block {path} has {asked}. It holds\n{held}\n{advice}{hint}. {SUPPORTED}"
+        f"{architecture}: block {path} has {asked}. It holds\n{held}\n{advice}{hint}. The "
+        f"activation function has to be a module too, since its output is a site. {SUPPORTED}"
     )
 
 

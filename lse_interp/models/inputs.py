@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from lse_interp.core.errors import LseError
+from lse_interp.core.errors import LseError, UnsupportedModelError
 from lse_interp.models.architectures import HFModel, without_adapter
 
 __all__ = ["Batch", "forward_inputs"]
@@ -32,6 +32,7 @@ def forward_inputs(
 
     Raises:
         LseError: No `input_ids`, ids that are not [batch pos], or a mask of another shape.
+        UnsupportedModelError: Padding on the left, of a model that would count it.
     """
     if isinstance(batch, Tensor):
         batch = {"input_ids": batch}
@@ -54,7 +55,13 @@ def forward_inputs(
             f"got {list(mask.shape)}."
         )
     inputs = {"input_ids": ids, "attention_mask": mask}
+    decoder = without_adapter(hf).base_model
     # BLOOM takes no positions: its ALiBi biases come from the attention mask.
-    if "position_ids" in inspect.signature(without_adapter(hf).base_model.forward).parameters:
+    if "position_ids" in inspect.signature(decoder.forward).parameters:
         inputs["position_ids"] = (mask.long().cumsum(dim=-1) - 1).clamp(min=0)
+    elif any("position" in name for name, _ in decoder.named_modules()) and not mask[:, 0].all():
+        raise UnsupportedModelError(
+            f"{type(hf).__name__} counts positions from the start of a row, padding included. Pad "
+            "on the right: tokenizer.padding_side = 'right'."
+        )
     return inputs

@@ -27,49 +27,51 @@ from lse_interp.models.mlp_weights import row_slices
 from lse_interp.subnetworks.apply import applied, label, require_base, with_subnetworks
 from lse_interp.subnetworks.finetune_run import FinetuneRun
 
-__all__ = ["export", "export_hf", "export_lora"]
+__all__ = ["export"]
 
 
 def export(model: HookedModel, run: FinetuneRun, folder: str | Path, *, format: str = "hf") -> Path:
     """Write a run for other programs; the model in memory does not change.
 
+    `hf` is a whole model with its tokenizer, as transformers loads it. `lora` is an adapter that
+    `PeftModel.from_pretrained` loads. It computes base + delta where the run holds their rounded
+    sum: in float64 the logits agree within 1e-12 of their size, in float32 within 1e-5, and merging
+    adds one rounding per weight. Layers without trained neurons get no module.
+
     Args:
         model: The base model of the run.
         run: A run that trained chosen neurons.
         folder: Where to write; must not exist, or be empty.
-        format: `hf` for a whole model with its tokenizer, `lora` for a PEFT adapter.
-
-    Returns:
-        The folder.
-
-    Raises:
-        LseError: An unknown format; otherwise see `export_hf` and `export_lora`.
-    """
-    writers = {"hf": export_hf, "lora": export_lora}
-    if format not in writers:
-        raise LseError(
-            f"`format` must be hf or lora; got {format!r}. {near_misses(format, writers)}"
-        )
-    return writers[format](model, run, folder)
-
-
-def export_hf(model: HookedModel, run: FinetuneRun, folder: str | Path) -> Path:
-    """Write the tuned model as a folder that transformers loads: weights, config, tokenizer.
-
-    Args:
-        model: The base model of the run; its weights are the same bits afterwards.
-        run: A run that trained chosen neurons.
-        folder: Where to write; must not exist, or be empty.
+        format: `hf` or `lora`.
 
     Returns:
         The folder.
 
     Raises:
         MismatchError: The run was made from another model.
-        LseError: The run has no rows; runs are applied to the model; the model has no tokenizer.
+        LseError: An unknown format; the run has no rows, or for `lora` no neuron; runs are applied
+            to the model; for `hf`, the model has no tokenizer.
         ArtifactError: `folder` exists and is not empty.
     """
-    _check(model, run)
+    writers = {"hf": _hf_writer, "lora": _lora_writer}
+    if format not in writers:
+        raise LseError(
+            f"`format` must be hf or lora; got {format!r}. {near_misses(format, writers)}"
+        )
+    require_base(model, run)
+    if others := applied(model):
+        names = ", ".join(label(other) for other in others)
+        raise LseError(
+            f"{model.name} has runs applied ({names}), and an export holds one run. Remove them "
+            "first; or write the whole model with model.hf.save_pretrained."
+        )
+    write, folder = writers[format](model, run), Path(folder)
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise ArtifactError(f"{folder} exists and is not empty. Give another folder, or remove it.")
+    return write_folder(folder, write)
+
+
+def _hf_writer(model: HookedModel, run: FinetuneRun) -> Callable[[Path], None]:
     if model.tokenizer is None:
         raise LseError(
             f"{model.name} has no tokenizer to write with the weights. Wrap the model with one: "
@@ -82,30 +84,10 @@ def export_hf(model: HookedModel, run: FinetuneRun, folder: str | Path) -> Path:
         model.tokenizer.save_pretrained(path)
         model.write_defaults(path)
 
-    return _write_new_folder(Path(folder), write)
+    return write
 
 
-def export_lora(model: HookedModel, run: FinetuneRun, folder: str | Path) -> Path:
-    """Write the change as a LoRA adapter that `PeftModel.from_pretrained` loads.
-
-    The adapter computes base + delta where the run holds their rounded sum. In float64 the logits
-    agree within 1e-12 of their size, in float32 within 1e-5; merging adds one rounding per weight.
-    Layers without trained neurons get no module.
-
-    Args:
-        model: The base model of the run; not changed.
-        run: A run that trained chosen neurons.
-        folder: Where to write; must not exist, or be empty.
-
-    Returns:
-        The folder.
-
-    Raises:
-        MismatchError: The run was made from another model.
-        LseError: The run has no rows, or no neuron; runs are applied to the model.
-        ArtifactError: `folder` exists and is not empty.
-    """
-    _check(model, run)
+def _lora_writer(model: HookedModel, run: FinetuneRun) -> Callable[[Path], None]:
     factors, ranks = _factors(model, run)
     if not ranks:
         raise LseError(f"{label(run)} trained no neuron, so an adapter would be empty.")
@@ -114,17 +96,7 @@ def export_lora(model: HookedModel, run: FinetuneRun, folder: str | Path) -> Pat
         _lora_config(model, ranks).save_pretrained(path)
         save_file(factors, path / "adapter_model.safetensors", metadata={"format": "pt"})
 
-    return _write_new_folder(Path(folder), write)
-
-
-def _check(model: HookedModel, run: FinetuneRun) -> None:
-    require_base(model, run)
-    if others := applied(model):
-        names = ", ".join(label(other) for other in others)
-        raise LseError(
-            f"{model.name} has runs applied ({names}), and an export holds one run. Remove them "
-            "first; or write the whole model with model.hf.save_pretrained."
-        )
+    return write
 
 
 def _factors(model: HookedModel, run: FinetuneRun) -> tuple[dict[str, Tensor], dict[str, int]]:
@@ -137,7 +109,7 @@ def _factors(model: HookedModel, run: FinetuneRun) -> tuple[dict[str, Tensor], d
             continue
         parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
         sources = row_slices(model, layer)
-        for name, source, delta in zip(run.projections, sources, deltas, strict=True):
+        for name, source, delta in zip(run.model.projections, sources, deltas, strict=True):
             width = model.hf.get_parameter(source.name).shape[source.neuron_dim]
             one_hot = torch.zeros(len(neurons), width, dtype=delta.dtype)
             one_hot[torch.arange(len(neurons)), neurons + source.start] = 1
@@ -171,9 +143,3 @@ def _lora_config(model: HookedModel, ranks: Mapping[str, int]) -> Any:
         alpha_pattern=pattern,
         fan_in_fan_out=model.layout.transposed,
     )
-
-
-def _write_new_folder(folder: Path, write: Callable[[Path], None]) -> Path:
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise ArtifactError(f"{folder} exists and is not empty. Give another folder, or remove it.")
-    return write_folder(folder, write)

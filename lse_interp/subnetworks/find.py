@@ -11,20 +11,34 @@ from lse_interp.core.cli import ModelArgs
 from lse_interp.core.errors import ArtifactError, MismatchError, near_misses
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.info import ModelInfo
-from lse_interp.models.loading import load_from_args
+from lse_interp.models.loading import check_model, load_from_args
 from lse_interp.subnetworks.finetune_run import FinetuneRun, RunRecord
 from lse_interp.subnetworks.load_tuned import load_tuned
 from lse_interp.training.methods import METHODS
-from lse_interp.training.run_name import RunName
 
 __all__ = [
     "ModelChoice",
+    "default_name",
     "find_run",
     "finished_runs",
     "load_run",
     "model_choices",
     "require_runs_of",
 ]
+
+
+def default_name(method: str, *, profile: str, n_tokens: int | None, seed: int) -> str:
+    """Name the folder of a run by what was trained and how: `random-size-20000-seed1`.
+
+    Args:
+        method: The method as the run names it: `random:size`.
+        profile: Of the hyper-parameters; `fixed` is left out.
+        n_tokens: The requested token budget, if there is one.
+        seed: Of the training; 0 is left out.
+    """
+    parts = [*method.split(":"), "" if profile == "fixed" else profile]
+    parts += [str(n_tokens or ""), f"seed{seed}" if seed else ""]
+    return "-".join(filter(None, parts))
 
 
 def finished_runs(paths: RunPaths, language: str) -> dict[str, Path]:
@@ -74,9 +88,12 @@ def load_run(paths: RunPaths, language: str | None, run: str | Path) -> Finetune
 
 
 def _flags(name: str) -> str:
-    """Spell the flags that give a run its default name; none for other names."""
-    found = RunName.parse(name)
-    return "" if found is None else f" {found.flags}"
+    """Spell the flags of the method in a default name."""
+    method, *rest = name.split("-")
+    if method not in METHODS:
+        return ""
+    variants = [f" --random-match {part}" for part in rest if part in METHODS[method].variants]
+    return f" --method {method}{''.join(variants)}"
 
 
 def _place(name: str) -> tuple[float, str]:
@@ -131,12 +148,19 @@ def model_choices(
 
     Raises:
         ArtifactError: no such run; or no finished run, with `all`.
+        LseError: no such model.
         MismatchError: a label twice.
     """
     choices = [ModelChoice("base" if runs else Path(base.model).name or base.model, base)]
     for item in runs:
         if item == "all":
-            found = _every(paths, language)
+            found = finished_runs(paths, language)
+            if not found:
+                raise ArtifactError(
+                    f"{paths.finetune(language, '')} holds no finished run, so `all` names none. "
+                    f"Make one with `python -m lse_interp.finetune{paths.model_flag} --lang "
+                    f"{language}`."
+                )
         else:
             label, path = _labelled(item)
             found = {label: find_run(paths, language, path)}
@@ -146,6 +170,8 @@ def model_choices(
         # A revision belongs to the hub id of the base model.
         choices.append(ModelChoice(label, dataclasses.replace(base, model=path, revision=None)))
     require_distinct([choice.label for choice in choices])
+    for args in {choice.args for choice in choices}:
+        check_model(args)
     return tuple(choices)
 
 
@@ -160,17 +186,18 @@ def require_runs_of(base: ModelInfo, choices: Iterable[ModelChoice]) -> None:
             base.require_same(choice.run.model, what=f"{choice.run.folder}", exact=True)
 
 
+def require_same_base(choices: Iterable[ModelChoice]) -> None:
+    """Refuse runs of several base models, before any model is loaded.
+
+    Raises:
+        MismatchError: A run of another model than the first run.
+    """
+    runs = [choice for choice in choices if choice.run is not None]
+    if runs and runs[0].run is not None:
+        require_runs_of(runs[0].run.model, runs)
+
+
 def _labelled(item: str) -> tuple[str, str]:
     """Split `label=path`; a path alone is labelled by its last part."""
     label, _, path = item.partition("=") if "=" in item else ("", "", item)
     return label or Path(path).name or path, path
-
-
-def _every(paths: RunPaths, language: str) -> dict[str, Path]:
-    found = finished_runs(paths, language)
-    if not found:
-        raise ArtifactError(
-            f"{paths.finetune(language, '')} holds no finished run, so `all` names none. Make one "
-            f"with `python -m lse_interp.finetune{paths.model_flag} --lang {language}`."
-        )
-    return found

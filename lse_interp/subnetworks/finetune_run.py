@@ -20,7 +20,7 @@ from torch import Tensor
 from lse_interp.artifacts.format import load_artifact, read_meta, save_artifact
 from lse_interp.artifacts.stored import Stored
 from lse_interp.core.errors import ArtifactError, LseError
-from lse_interp.models.info import HasInfo, ModelInfo, info_of
+from lse_interp.models.info import ModelInfo
 from lse_interp.neurons.indices import check_layers, cut_indices, indices_to_mask
 
 __all__ = ["CURVE_COLUMNS", "FinetuneRun", "RunRecord"]
@@ -106,11 +106,6 @@ class FinetuneRun(Stored):
             for rows, base, dtype in zip(self.rows, self.base, wide, strict=True)
         )
 
-    @property
-    def projections(self) -> tuple[str, ...]:
-        """The names along the axis `projection`."""
-        return self.model.projections
-
     def mask(self) -> Bool[Tensor, "layer neuron"]:
         """Mark the trained neurons.
 
@@ -142,22 +137,18 @@ class FinetuneRun(Stored):
         return path
 
     @classmethod
-    def load(cls, folder: str | Path, *, model: ModelInfo | HasInfo | None = None) -> "FinetuneRun":
+    def load(cls, folder: str | Path) -> "FinetuneRun":
         """Read what `save` wrote.
 
         Args:
             folder: the folder of the run, or its file.
-            model: the base model that the run will be put into, if there is one.
 
         Raises:
             ArtifactError: missing, truncated, altered or of another kind.
-            MismatchError: the run was made from another model than `model`.
         """
         path = _find(Path(folder))
         tensors, meta = load_artifact(path, kind=cls.KIND, version=cls.VERSION)
         info = ModelInfo.from_dict(meta["model"])
-        if model is not None:
-            info_of(model).require_same(info, what=f"{path}")
         has_rows = "neurons" in tensors
         parts = _unpack(tensors, info, where=f"{path}") if has_rows else (None, None, None)
         neurons, rows, base = parts
@@ -193,20 +184,16 @@ class FinetuneRun(Stored):
         assert self.rows is not None
         assert self.base is not None
         check_layers(self.neurons, self.model, of="`neurons`")
+        expected = [
+            [len(self.model.projections), len(chosen), self.model.d_model]
+            for chosen in self.neurons
+        ]
         for name, per_layer in (("rows", self.rows), ("base", self.base)):
-            if len(per_layer) != self.model.n_layers:
+            if (found := [list(part.shape) for part in per_layer]) != expected:
                 raise LseError(
-                    f"`{name}` should list all {self.model.n_layers} layers of {self.model.name}; "
-                    f"got {len(per_layer)}."
+                    f"`{name}` should be [projection neuron d_model] in each of the "
+                    f"{self.model.n_layers} layers of {self.model.name}: {expected}; got {found}."
                 )
-        for layer, neurons in enumerate(self.neurons):
-            expected = (len(self.projections), len(neurons), self.model.d_model)
-            for name, found in (("rows", self.rows[layer]), ("base", self.base[layer])):
-                if tuple(found.shape) != expected:
-                    raise LseError(
-                        f"`{name}` of layer {layer} should be [projection neuron d_model] = "
-                        f"{list(expected)}; got {list(found.shape)}."
-                    )
 
 
 @dataclasses.dataclass(frozen=True)

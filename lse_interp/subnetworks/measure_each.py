@@ -33,6 +33,8 @@ def measure_each(
     load: Callable[[Path], _TableT],
     measure: Callable[[ModelChoice, HookedModel], _TableT],
     config: Any,
+    accept: Callable[[_TableT], None] = lambda earlier: None,
+    by_weights: bool = True,
 ) -> _TableT:
     """Measure the models that an earlier result lacks, and write one result of all models.
 
@@ -46,12 +48,15 @@ def measure_each(
         load: Reads the earlier result, and refuses one of other settings.
         measure: Measures one model.
         config: The configuration of the command, with `model` and `overwrite`.
+        accept: Refuses an earlier result of this base model that no model may be added to.
+        by_weights: Whether models that the earlier result has are taken from it. Otherwise
+            `measure` is called for every model.
 
     Returns:
         The result of the models in `choices`, in their order.
 
     Raises:
-        LseError: See `locked`, `ModelChoice.load`, `load` and `measure`.
+        LseError: See `locked`, `ModelChoice.load`, `load`, `measure` and `accept`.
         MismatchError: A run of another base model, or an earlier result of another model.
     """
     parts: list[_TableT] = []
@@ -62,7 +67,10 @@ def measure_each(
             if not parts:
                 require_runs_of(model.info, choices)
                 earlier = of_same_base(earlier, model.info.fingerprint, path=path, config=config)
-            part = find_by_weights(earlier, model.info.fingerprint, label=choice.label)
+                if earlier is not None:
+                    accept(earlier)
+            known = earlier if by_weights else None
+            part = find_by_weights(known, model.info.fingerprint, label=choice.label)
             if part is None:
                 part = measure(choice, model)
             else:

@@ -13,23 +13,16 @@ from typing import Any
 
 from torch import Tensor
 
-from lse_interp.artifacts.locks import locked
-from lse_interp.artifacts.model_table import of_same_base, union
 from lse_interp.artifacts.paths import RunPaths
-from lse_interp.artifacts.provenance import provenance
 from lse_interp.artifacts.reuse import changed_options
-from lse_interp.core.cli import ModelArgs, progress
+from lse_interp.core.cli import ModelArgs
 from lse_interp.core.errors import CorpusError, MismatchError
 from lse_interp.core.languages import lookup
 from lse_interp.data.parallel import ParallelText
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.tokenization import find_prefix
-from lse_interp.subnetworks.find import (
-    ModelChoice,
-    finished_runs,
-    model_choices,
-    require_runs_of,
-)
+from lse_interp.subnetworks.find import ModelChoice, finished_runs, model_choices
+from lse_interp.subnetworks.measure_each import measure_each
 from lse_interp.tasks.answer_cache import AnswerCache
 from lse_interp.tasks.evaluation import ask, loss_measures, measure_losses, one_model
 from lse_interp.tasks.questions import Questions
@@ -37,7 +30,7 @@ from lse_interp.tasks.results import EvaluationTable, Measure, measures_of
 from lse_interp.tasks.tables import language_report
 from lse_interp.tasks.task import digest
 
-__all__ = ["Asking", "choose_models", "update_table"]
+__all__ = ["Asking", "choose_models", "load_table", "update_table"]
 
 logger = logging.getLogger(__name__)
 
@@ -105,29 +98,31 @@ def update_table(
             another model with the method and seed of one in `choices`.
         ArtifactError: A table or a run that cannot be read.
     """
-    parts: list[EvaluationTable] = []
-    with locked(path, what=f"the scores of {asking.language}"):
-        earlier = None
-        if path.exists() and not asking.overwrite:
-            earlier = _require_same_questions(
-                EvaluationTable.load(path), asking.measures(), path=path, config=config
-            )
-        for choice in progress(choices, desc=asking.language, unit="model"):
-            model = choice.load()
-            if not parts:
-                require_runs_of(model.info, choices)
-                earlier = of_same_base(earlier, model.info.fingerprint, path=path, config=config)
-                if earlier is not None:
-                    _require_distinct_methods(earlier, choices, path=path)
-            parts.append(_ask_one(model, asking, choice))
-            # Two large models need not fit into memory together.
-            del model
-        about = provenance(config)
-        table = dataclasses.replace(EvaluationTable.concat(parts), provenance=about)
-        dataclasses.replace(union(earlier, table), provenance=about).save(path)
+    table = measure_each(
+        choices,
+        path,
+        what=f"the scores of {asking.language}",
+        load=lambda path: load_table(path, asking, config=config),
+        accept=lambda earlier: _require_distinct_methods(earlier, choices, path=path),
+        # Answers are kept by question, and by what the model reads before text.
+        by_weights=False,
+        measure=lambda choice, model: _ask_one(model, asking, choice),
+        config=config,
+    )
     logger.info("%s", language_report(table))
-    logger.info("wrote %s; the answers are in %s", path, asking.answers)
+    logger.info("the answers are in %s", asking.answers)
     return table
+
+
+def load_table(path: Path, asking: Asking, *, config: Any) -> EvaluationTable:
+    """Read a finished table of these questions.
+
+    Raises:
+        MismatchError: A finished table of other questions.
+        ArtifactError: A table that cannot be read.
+    """
+    table = EvaluationTable.load(path)
+    return _require_same_questions(table, asking.measures(), path=path, config=config)
 
 
 def choose_models(

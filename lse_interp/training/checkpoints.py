@@ -4,18 +4,16 @@ import contextlib
 import dataclasses
 import json
 import math
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from torch import Tensor
 
 from lse_interp.artifacts.atomic import remove_folder, remove_leftovers
 from lse_interp.artifacts.format import load_artifact, read_meta, save_artifact
 from lse_interp.artifacts.reuse import differences
-from lse_interp.core.errors import ArtifactError, LseError, MismatchError, WriteError
+from lse_interp.core.errors import ArtifactError, MismatchError
 
 __all__ = ["CheckpointStore", "State"]
 
@@ -104,67 +102,30 @@ class CheckpointStore:
         """Write a checkpoint and replace the previous one.
 
         Raises:
-            LseError: It could not be written; the previous one is kept.
+            WriteError: It could not be written; the previous one is kept.
         """
-        with self.guarded(f"the checkpoint of step {state.step}"):
-            save_artifact(
-                self.path,
-                kind=_KIND,
-                version=_VERSION,
-                tensors=tensors,
-                meta={"settings": self.settings, "state": dataclasses.asdict(state)},
-            )
+        meta = {"settings": self.settings, "state": dataclasses.asdict(state)}
+        save_artifact(self.path, kind=_KIND, version=_VERSION, tensors=tensors, meta=meta)
 
     def save_best(self, leaves: Mapping[str, Tensor], *, step: int) -> None:
         """Keep the weights of the best validation so far.
 
         Raises:
-            LseError: They could not be written; the previous ones are kept.
+            WriteError: They could not be written; the previous ones are kept.
         """
-        with self.guarded(f"the best weights, of step {step}"):
-            save_artifact(
-                self._best, kind=_BEST_KIND, version=_VERSION, tensors=leaves, meta={"step": step}
-            )
+        meta = {"step": step}
+        save_artifact(self._best, kind=_BEST_KIND, version=_VERSION, tensors=leaves, meta=meta)
 
     def load_best(self) -> dict[str, Tensor]:
         """Read the best weights."""
         return load_artifact(self._best, kind=_BEST_KIND, version=_VERSION)[0]
 
-    def tidy(self) -> None:
-        """Delete the temporary files that a killed process left."""
-        if self.folder.is_dir():
+    def tidy(self, *, keep: bool) -> None:
+        """Delete what a killed process left half written; unless `keep`, the folder as a whole."""
+        if not keep:
+            remove_folder(self.folder)
+        elif self.folder.is_dir():
             remove_leftovers(self.folder)
-
-    def clear(self) -> None:
-        """Delete the folder."""
-        remove_folder(self.folder)
-
-    def what_is_left(self) -> str:
-        """Say in a few words which checkpoint a failed run leaves behind."""
-        with contextlib.suppress(ArtifactError, MismatchError):
-            if found := self.found():
-                return f"the checkpoint of step {found.step} ({self.path}) is complete"
-        return "there is no checkpoint yet"
-
-    @contextlib.contextmanager
-    def guarded(self, what: str, *, folder: Path | None = None) -> Iterator[None]:
-        """Turn a failed write, by default into this folder, into an error that says what is left.
-
-        Raises:
-            LseError: The write failed.
-        """
-        try:
-            yield
-        except (OSError, SafetensorError, WriteError) as error:
-            folder = folder or self.folder
-            reason = error.__cause__ if isinstance(error, WriteError) else error
-            parent = next(path for path in (folder, *folder.parents) if path.exists())
-            free = shutil.disk_usage(parent).free / 1e6
-            raise LseError(
-                f"Could not write {what} into {folder} ({reason}); {free:,.0f} MB are free there. "
-                f"Nothing is lost: {self.what_is_left()}. Make room, and repeat the command to "
-                "resume."
-            ) from error
 
 
 @contextlib.contextmanager

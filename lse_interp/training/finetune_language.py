@@ -24,7 +24,7 @@ from lse_interp.artifacts.provenance import provenance
 from lse_interp.artifacts.registry import writer_command
 from lse_interp.artifacts.reuse import differences
 from lse_interp.core.errors import LseError, MismatchError
-from lse_interp.core.languages import lookup
+from lse_interp.core.languages import by_code, lookup
 from lse_interp.core.processes import Processes
 from lse_interp.data.corpora import Corpus
 from lse_interp.models.hooked import HookedModel
@@ -115,7 +115,7 @@ def finetune_language(
     text = pack_text(
         model,
         reader(corpus),
-        {lookup(code).code: texts for code, texts in validation.items()},
+        by_code(validation),
         language=language,
         n_tokens=n_tokens,
         options=options,
@@ -248,17 +248,15 @@ class _Run:
         resume_from = None if finished else store.found()
         # No process may change the folder before the others have looked at it.
         self._processes.wait()
-        if resume_from is None and self._processes.is_main:
-            store.clear()
+        if self._processes.is_main:
+            store.tidy(keep=resume_from is not None)
         if finished is not None:
             return finished
-        store.tidy()
         result = self._train(store, resume_from=resume_from)
         if self._processes.is_main:
-            with store.guarded("the result", folder=self.folder):
-                result.save(self.folder)
-            store.clear()
-            remove_folder(self.folder / _CHECKPOINTS[False])
+            result.save(self.folder)
+            for name in _CHECKPOINTS.values():
+                remove_folder(self.folder / name)
         self._processes.wait()
         return result
 
@@ -296,11 +294,10 @@ class _Run:
                 log_folder=folder / "tensorboard" if is_main else None,
             )
             if method.keep is not None:
-                with store.guarded("the result", folder=folder):
-                    if is_main:
-                        # An earlier run would seem to have made the matrices of this one.
-                        FinetuneRun.discard(folder)
-                    method.keep(self.model, ready, folder, is_main=is_main)
+                if is_main:
+                    # An earlier run would seem to have made the matrices of this one.
+                    FinetuneRun.discard(folder)
+                method.keep(self.model, ready, folder, is_main=is_main)
             n_labels = self.text.training.n_labels
             n_trainable = sum(leaf.numel() for leaf in ready.engine.leaves().values())
             return FinetuneRun(

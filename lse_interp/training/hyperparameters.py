@@ -1,6 +1,7 @@
 """How to train: the paper's values as defaults, and what the released code does instead."""
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 from lse_interp.core.errors import LseError
@@ -11,6 +12,10 @@ __all__ = ["PROFILES", "Hyperparameters", "Profile"]
 
 _OF_SOME_METHODS = ("engine", "lora_rank", "lora_alpha")
 """Fields that only methods with the flag of that name read."""
+_AT_LEAST = {"block_size": 2} | dict.fromkeys(("weight_decay", "warmup_steps", "seed"), 0)
+_AT_LEAST |= dict.fromkeys(
+    ("batch_size", "accumulation", "epochs", "validate_every", "loss_chunk", "lora_rank"), 1
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +116,33 @@ class Hyperparameters:
         missing = {name: value for name, value in values.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)
 
+    def lr_scale(self, step: int, *, n_steps: int) -> float:
+        """Return the factor of the learning rate in step s, from 0, of n.
+
+            scale(s) = s / warmup                            in the first `warmup` steps, then
+            scale(s) = 1                                     constant,
+            scale(s) = (n - s) / (n - warmup)                linear,
+            scale(s) = (1 + cos(pi (s - warmup) / (n - warmup))) / 2    cosine.
+
+        >>> Hyperparameters(schedule="linear").lr_scale(5, n_steps=10)
+        0.5
+        """
+        warmup = self.warmup_steps
+        if step < warmup:
+            return step / warmup
+        if self.schedule == "constant":
+            return 1.0
+        rest = max(1, n_steps - warmup)
+        if self.schedule == "linear":
+            return max(0.0, (n_steps - step) / rest)
+        return max(0.0, 0.5 * (1.0 + math.cos(math.pi * ((step - warmup) / rest))))
+
+    def decay_factor(self, step: int, *, n_steps: int) -> float:
+        """Multiply what weight decay leaves of a weight in each of the first `step` steps."""
+        assert self.lr is not None
+        decay = self.lr * self.weight_decay
+        return math.prod(1.0 - decay * self.lr_scale(s, n_steps=n_steps) for s in range(step))
+
     def check(self, method: Method) -> None:
         """Refuse values that are out of range or contradict each other.
 
@@ -130,27 +162,16 @@ class Hyperparameters:
         return entries
 
     def _out_of_range(self) -> list[str]:
-        faults = []
+        values = {name: getattr(self, name) for name in _AT_LEAST}
+        faults = [
+            f"`{name}` must be at least {_AT_LEAST[name]}; got {value}."
+            for name, value in values.items()
+            if value is not None and not value >= _AT_LEAST[name]
+        ]
         for name in ("lr", "lora_alpha", "max_grad_norm"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 faults.append(f"`{name}` must be above 0; got {value}.")
-        for name in ("weight_decay", "warmup_steps", "seed"):
-            if not getattr(self, name) >= 0:
-                faults.append(f"`{name}` must be at least 0; got {getattr(self, name)}.")
-        for name in (
-            "batch_size",
-            "accumulation",
-            "epochs",
-            "validate_every",
-            "loss_chunk",
-            "lora_rank",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                faults.append(f"`{name}` must be at least 1; got {value}.")
-        if self.block_size is not None and self.block_size < 2:
-            faults.append(f"`block_size` must be at least 2; got {self.block_size}.")
         return faults
 
     def _contradictions(self, method: Method) -> list[str]:

@@ -1,4 +1,6 @@
-"""How the processes of one launch share a training, as `accelerate launch` says in the environment.
+"""What a launch and its command line ask of a training, and the refusal of what it cannot do.
+
+`accelerate launch` says in the environment how the processes share a training.
 
 Replicas (DDP): every process holds the model, and gradients are averaged. Shards (FSDP2): every
 process holds a part of each block (see `models.placement.fsdp`), of one model or, with a
@@ -9,30 +11,49 @@ of its configuration is followed or refused.
 
 import contextlib
 import dataclasses
+import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from lse_interp.core.cli import ModelArgs
+from lse_interp.core.errors import LseError
 from lse_interp.core.processes import Processes
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.loading import load_from_args
 from lse_interp.models.placement.fsdp import load_sharded
+from lse_interp.training.methods import METHODS
 
-__all__ = ["Launch"]
+__all__ = ["Launch", "check_flags"]
 
-_USE_FSDP = "ACCELERATE_USE_FSDP"
-_RESHARD = "FSDP_RESHARD_AFTER_FORWARD"
-_OTHER_STRATEGIES = {
-    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
-    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+_USE_FSDP, _USE_MESH = "accelerate_use_fsdp", "accelerate_use_parallelism_config"
+_RESHARD = "fsdp_reshard_after_forward"
+_MESH = "parallelism_config_"
+_OTHER_STRATEGY = (
+    "Launch with --multi_gpu, or with --use_fsdp --fsdp_version 2 for a model that does not fit "
+    "one GPU."
+)
+_SHARDED_BY_BLOCKS = "Fine-tuning shards the data and the transformer blocks, and nothing else."
+_FOLLOWED: dict[str, tuple[tuple[str, ...], str]] = {
+    "accelerate_mixed_precision": (("no",), "The weights decide: choose by --dtype."),
+    "accelerate_use_deepspeed": (("false",), _OTHER_STRATEGY),
+    "accelerate_use_megatron_lm": (("false",), _OTHER_STRATEGY),
 }
-_USE_MESH = "ACCELERATE_USE_PARALLELISM_CONFIG"
-_MESH = "PARALLELISM_CONFIG_"
-_OTHER_DIMENSIONS = {"TP": "tensor", "CP": "context", "SP": "sequence"}
-_FIRST_TORCH = (2, 7)
-"""Since this version, `fully_shard` takes parameters to leave alone."""
+"""Option -> the values that are followed, the default first, and what to do about others."""
+_FOLLOWED_WITH_FSDP: dict[str, tuple[tuple[str, ...], str]] = {
+    "fsdp_version": (("2",), "Launch with --fsdp_version 2."),
+    _RESHARD: (("true", "false"), "Other strategies are of version 1."),
+    "fsdp_offload_params": (("false",), "Launch more processes: each holds a smaller part."),
+    "fsdp_activation_checkpointing": (("false",), "Pass --checkpointing to lse_interp.finetune."),
+    "fsdp_auto_wrap_policy": (("transformer_based_wrap",), _SHARDED_BY_BLOCKS),
+    "fsdp_ignored_modules": (("",), _SHARDED_BY_BLOCKS),
+}
+_FOLLOWED_WITH_MESH: dict[str, tuple[tuple[str, ...], str]] = {
+    f"{_MESH}{name}_size": (("1",), _SHARDED_BY_BLOCKS) for name in ("tp", "cp", "sp")
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +73,11 @@ class Launch:
     @classmethod
     def find(cls) -> "Launch":
         """Read the environment."""
-        replicas = _number(f"{_MESH}DP_REPLICATE_SIZE", 1) if _is_on(_USE_MESH) else 1
+        replicas = int(_option(f"{_MESH}dp_replicate_size", "1")) if _is_on(_USE_MESH) else 1
         return cls(
             sharded=_is_on(_USE_FSDP) and Processes.find().world > replicas,
             replicas=replicas,
-            reshard_after_forward=_is_on(_RESHARD, default=True),
+            reshard_after_forward=_option(_RESHARD, "true") == "true",
         )
 
     def faults(self, *, device: str | None) -> list[str]:
@@ -66,15 +87,48 @@ class Launch:
             device: The requested device.
         """
         world = Processes.find().world
-        faults = _precision_faults() + _strategy_faults()
-        if _is_on(_USE_MESH):
-            faults += _mesh_faults(world)
+        faults = []
+        followed = _FOLLOWED | (_FOLLOWED_WITH_FSDP if _is_on(_USE_FSDP) else {})
+        followed |= _FOLLOWED_WITH_MESH if _is_on(_USE_MESH) else {}
+        for name, (values, remedy) in followed.items():
+            if (found := _option(name, values[0])) not in values:
+                shown = name.removeprefix("accelerate_")
+                faults.append(
+                    f"The launch asks for {shown} {found}; fine-tuning follows "
+                    f"{' or '.join(values) or 'none'}. {remedy}"
+                )
+        n_shards = int(_option(f"{_MESH}dp_shard_size", "1"))
+        if _is_on(_USE_MESH) and self.replicas * n_shards != world:
+            faults.append(
+                f"dp_replicate_size x dp_shard_size of parallelism_config must be the number of "
+                f"processes, {world}; got {self.replicas} x {n_shards}."
+            )
         if world > 1 and device not in (None, "auto", "cpu", "cuda"):
             faults.append(
                 f"--device {device} names one device for {world} processes. Leave it out: "
                 "each process takes a GPU of its own."
             )
         return faults
+
+    @contextlib.contextmanager
+    def joined(self, args: ModelArgs) -> Iterator[tuple[Processes, ModelArgs]]:
+        """Join the processes that train together; they fail together, and one of them logs.
+
+        Meanwhile transformers and accelerate see nothing of the launch: they would shard again.
+
+        Yields:
+            The processes, and the model on the device of this one.
+        """
+        device = Processes.find().device(args.device)
+        names = [name.upper() for name in (_USE_FSDP, _USE_MESH)]
+        hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
+        try:
+            with Processes.find().joined(trains_on=device) as processes, processes.together():
+                if not processes.is_main:
+                    logging.disable(logging.WARNING)
+                yield processes, dataclasses.replace(args, device=device)
+        finally:
+            os.environ.update(hidden)
 
     def load(self, args: ModelArgs) -> HookedModel:
         """Load a model: whole on this process's device, or this process's part of it."""
@@ -87,93 +141,51 @@ class Launch:
             reshard_after_forward=self.reshard_after_forward,
         )
 
-    @contextlib.contextmanager
-    def hidden(self) -> Iterator[None]:
-        """Hide the launch from transformers and accelerate, which would shard again."""
-        names = (_USE_FSDP, _USE_MESH)
-        values = {name: os.environ.pop(name) for name in names if name in os.environ}
-        try:
-            yield
-        finally:
-            os.environ.update(values)
 
+def check_flags(config: Any, launch: Launch) -> None:
+    """Refuse what the command `finetune` cannot do.
 
-def _strategy_faults() -> list[str]:
-    faults = [
-        f"{name} was asked for, which fine-tuning does not use. Launch with --multi_gpu, or with "
-        "--use_fsdp --fsdp_version 2 for a model that does not fit one GPU."
-        for variable, name in _OTHER_STRATEGIES.items()
-        if _is_on(variable)
-    ]
-    return faults + (_fsdp_faults() if _is_on(_USE_FSDP) else [])
+    Args:
+        config: `lse_interp.finetune.Config`.
+        launch: What the launcher asks for.
 
-
-def _precision_faults() -> list[str]:
-    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
-    if precision == "no":
-        return []
-    return [
-        f"Mixed precision ({precision}) was asked for; the precision is that of the weights. "
-        "Launch with --mixed_precision no (mixed_precision: 'no'), and choose it by --dtype."
-    ]
-
-
-def _fsdp_faults() -> list[str]:
-    faults = []
-    version = os.environ.get("FSDP_VERSION", "1")
-    if version != "2":
+    Raises:
+        LseError: Names every fault.
+    """
+    method, device = METHODS[config.method], config.model.device
+    faults = launch.faults(device=device)
+    if launch.sharded and config.model.backend != "torch":
+        faults.append(f"--backend {config.model.backend} does not run sharded models; use torch.")
+    if config.random_match not in (None, *method.variants):
+        known = " or ".join(method.variants) or "no --random-match"
+        faults.append(f"--method {config.method} takes {known}; got {config.random_match}.")
+    if (config.neurons or config.masks) and not method.needs_neurons:
+        flag = "--masks" if config.masks else "--neurons"
+        faults.append(f"{flag} is of no use to --method {config.method}. Leave it out.")
+    if config.name is not None and Path(config.name).name != config.name:
+        faults.append(f"--name is the name of one folder, without a path; got {config.name}.")
+    if config.name is not None and len(config.n_tokens) > 1:
+        faults.append("--name fits one run; --n-tokens asks for several. Leave out --name.")
+    if any(n < 1 for n in config.n_tokens):
+        faults.append(f"--n-tokens must be at least 1; got {', '.join(map(str, config.n_tokens))}.")
+    if config.model.dtype == "float16":
+        faults.append("--dtype float16 overflows in training; use bfloat16 or float32.")
+    if device == "auto":
         faults.append(
-            f"FSDP version {version} was asked for; fine-tuning shards with version 2. Launch with "
-            "--fsdp_version 2 (fsdp_version: 2)."
+            "--device auto is for reading activations; to train a model larger than one GPU, "
+            "shard it: accelerate launch --use_fsdp --fsdp_version 2."
         )
-    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _FIRST_TORCH:
-        needed = ".".join(map(str, _FIRST_TORCH))
-        faults.append(f"FSDP2 needs torch {needed} or later; this is torch {torch.__version__}.")
-    reshard = os.environ.get(_RESHARD, "true")
-    if reshard.lower() not in ("true", "false"):
-        faults.append(
-            f"fsdp_reshard_after_forward must be true or false with version 2; got {reshard}."
-        )
-    if _is_on("FSDP_OFFLOAD_PARAMS"):
-        faults.append(
-            "fsdp_offload_params would keep weights on the host, which is not supported. Set it "
-            "to false, and launch more processes instead: each holds a smaller part."
-        )
-    if _is_on("FSDP_ACTIVATION_CHECKPOINTING"):
-        faults.append(
-            "fsdp_activation_checkpointing is chosen elsewhere: set it to false, and pass "
-            "--checkpointing to lse_interp.finetune."
-        )
-    policy = os.environ.get("FSDP_AUTO_WRAP_POLICY", "TRANSFORMER_BASED_WRAP").upper()
-    if policy != "TRANSFORMER_BASED_WRAP":
-        faults.append(
-            f"fsdp_auto_wrap_policy {policy} was asked for; the units are transformer blocks. Set "
-            "it to TRANSFORMER_BASED_WRAP, or leave it out."
-        )
-    if os.environ.get("FSDP_IGNORED_MODULES"):
-        faults.append("fsdp_ignored_modules is not supported. Leave it out.")
-    return faults
+    try:
+        config.training.check(method)
+    except LseError as error:
+        faults.append(str(error))
+    if faults:
+        raise LseError("\n".join(faults))
 
 
-def _mesh_faults(world: int) -> list[str]:
-    faults = [
-        f"parallelism_config asks for {name} parallelism, which fine-tuning does not use. Leave "
-        f"out its {short.lower()}_size."
-        for short, name in _OTHER_DIMENSIONS.items()
-        if _number(f"{_MESH}{short}_SIZE", 1) > 1
-    ]
-    replicas, shards = (_number(f"{_MESH}DP_{kind}_SIZE", 1) for kind in ("REPLICATE", "SHARD"))
-    if replicas * shards != world:
-        faults.append(
-            f"dp_replicate_size x dp_shard_size of parallelism_config must be the number of "
-            f"processes, {world}; got {replicas} x {shards}."
-        )
-    return faults
+def _option(name: str, default: str) -> str:
+    return os.environ.get(name.upper(), default).lower()
 
 
-def _number(variable: str, default: int) -> int:
-    return int(os.environ.get(variable, default))
-
-
-def _is_on(variable: str, *, default: bool = False) -> bool:
-    return os.environ.get(variable, str(default)).lower() in ("1", "true", "yes", "on")
+def _is_on(name: str) -> bool:
+    return _option(name, "false") in ("1", "true", "yes", "on")

@@ -10,8 +10,8 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
+from lse_interp.core.cli import progress
 from lse_interp.core.errors import ActivationError
 from lse_interp.core.processes import Processes
 from lse_interp.models.architectures import HFModel
@@ -28,8 +29,7 @@ from lse_interp.training.batch_order import batches_of_epoch, n_batches, take
 from lse_interp.training.checkpoints import CheckpointStore, State
 from lse_interp.training.engines.base import Engine, attach, clip_gradients
 from lse_interp.training.hyperparameters import Hyperparameters
-from lse_interp.training.progress import Scalars, peak_memory, progress_bar, tensorboard
-from lse_interp.training.schedule import decay_factor, lr_scale
+from lse_interp.training.progress import Scalars, peak_memory, tensorboard
 from lse_interp.training.sharded_leaves import (
     average_gradients,
     by_kind,
@@ -86,20 +86,17 @@ def train(
     Raises:
         ActivationError: A loss or its gradient stopped being a number; says at which step.
         ArtifactError: The checkpoint is damaged.
-        LseError: A checkpoint could not be written.
+        WriteError: A checkpoint or a log could not be written.
         UnsupportedModelError: `loss_chunk` with a model that scales or caps its logits.
     """
-    trainee = Trainee(hf, engine, loss_chunk=options.loss_chunk)
-    is_training = contextlib.ExitStack()
-    with is_training:
+    with contextlib.ExitStack() as is_training:
         is_training.enter_context(torch.random.fork_rng())
         is_training.callback(hf.train, hf.training)
         torch.manual_seed(options.seed)
-        with store.guarded("the TensorBoard logs", folder=log_folder):
-            scalars = is_training.enter_context(tensorboard(log_folder))
+        scalars = is_training.enter_context(tensorboard(log_folder))
         loop = _Loop(
-            trainee, engine, text=text, options=options, language=language, store=store,
-            scalars=scalars, log_folder=log_folder,
+            Trainee(hf, engine, loss_chunk=options.loss_chunk), engine, text, options,
+            language=language, store=store, scalars=scalars,
         )  # fmt: skip
         is_training.callback(attach(engine, loop.optimizer))
         is_training.enter_context(recomputed(hf, wanted=options.checkpointing))
@@ -107,38 +104,36 @@ def train(
     return loop.result()
 
 
+@dataclass(eq=False)
 class _Loop:
-    def __init__(
-        self,
-        trainee: Trainee,
-        engine: Engine,
-        *,
-        text: Text,
-        options: Hyperparameters,
-        language: str,
-        store: CheckpointStore,
-        scalars: Scalars,
-        log_folder: Path | None,
-    ) -> None:
+    trainee: Trainee
+    engine: Engine
+    text: Text
+    options: Hyperparameters
+    _: KW_ONLY
+    language: str
+    store: CheckpointStore
+    scalars: Scalars
+
+    def __post_init__(self) -> None:
+        options, trainee = self.options, self.trainee
         assert options.lr is not None
         assert options.validate_every is not None
-        self.engine, self.text, self.options, self.store = engine, text, options, store
-        self.language, self.scalars, self.log_folder = language, scalars, log_folder
         self.processes = Processes.find()
         self.is_sharded = is_sharded(trainee.parameters())
-        self.trainee, self.model = trainee, over_processes(trainee)
+        self.model = over_processes(trainee)
         trainee.require_chunkable()
         self.device = next(trainee.hf.parameters()).device
         self.lr, self.validate_every = options.lr, options.validate_every
         # A divisor, so that a checkpoint never falls between two entries of the log.
         self.log_every = math.gcd(self.validate_every, max(1, self.validate_every // 10))
         self.n_batches = n_batches(
-            len(text.training), batch_size=options.batch_size, world=self.processes.world
+            len(self.text.training), batch_size=options.batch_size, world=self.processes.world
         )
         self.steps_per_epoch = math.ceil(self.n_batches / options.accumulation)
         self.n_steps = options.epochs * self.steps_per_epoch
         self.optimizer = torch.optim.AdamW(
-            [{"params": kind} for kind in by_kind(engine.leaves().values())],
+            [{"params": kind} for kind in by_kind(self.engine.leaves().values())],
             lr=self.lr,
             weight_decay=options.weight_decay,
             fused=True,
@@ -156,19 +151,20 @@ class _Loop:
         else:
             self._restore(resume_from)
         self.trainee.train()
-        done, is_main = self.state.step, self.processes.is_main
-        with contextlib.closing(progress_bar(self.n_steps, done=done, is_main=is_main)) as bar:
-            for batches in self._steps():
-                began = time.perf_counter()
-                norm = self._step(batches)
-                self.seconds += time.perf_counter() - began
-                bar.update()
-                step = self.state.step
-                if step % self.log_every == 0:
-                    self._log(norm)
-                if step % self.validate_every == 0 or step == self.n_steps:
-                    self._validate()
-                    self._save()
+        steps: Iterable[list[TokenBlocks]] = self._steps()
+        if self.processes.is_main:
+            n_left = self.n_steps - self.state.step
+            steps = progress(steps, desc="training", total=n_left, unit="step")
+        for batches in steps:
+            began = time.perf_counter()
+            norm = self._step(batches)
+            self.seconds += time.perf_counter() - began
+            step = self.state.step
+            if step % self.log_every == 0:
+                self._log(norm)
+            if step % self.validate_every == 0 or step == self.n_steps:
+                self._validate()
+                self._save()
 
     def result(self) -> Trained:
         """Put the best weights into the model; return what was found on the way."""
@@ -184,9 +180,7 @@ class _Loop:
             "tokens": int(at_best["tokens"].iloc[0]),
             "validation_loss": dict(zip(at_best["language"], at_best["loss"], strict=True)),
             "base_validation_loss": dict(zip(at_start["language"], at_start["loss"], strict=True)),
-            "decay_factor": decay_factor(
-                state.best_step, n_steps=self.n_steps, options=self.options
-            ),
+            "decay_factor": self.options.decay_factor(state.best_step, n_steps=self.n_steps),
             "tokens_per_second": self.n_tokens / max(self.seconds, 1e-9),
             "peak_memory_bytes": peak_memory(),
         }
@@ -222,14 +216,14 @@ class _Loop:
                 # The gradients of the processes are averaged, hence the factor.
                 loss = self.model(*_on(batch, self.device)) / n_tokens * world
                 loss.backward()
-            self._require_number(loss.detach(), "The loss")
+            self._require_number(loss.detach(), f"The loss of step {self.state.step + 1}")
             self.logged_loss += loss.detach()
         if self.is_sharded:
             self.engine.before_step()
             average_gradients(self.engine.leaves().values())
         norm = clip_gradients(self.engine, self.options.max_grad_norm)
-        self._require_number(norm, "The norm of the gradient")
-        scale = lr_scale(self.state.step, n_steps=self.n_steps, options=self.options)
+        self._require_number(norm, f"The norm of the gradient of step {self.state.step + 1}")
+        scale = self.options.lr_scale(self.state.step, n_steps=self.n_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * scale
         self.optimizer.step()
@@ -268,9 +262,7 @@ class _Loop:
         # Devices of different kinds differ in the last bits, and all must agree on what is best.
         losses = self.processes.decide(lambda: losses)
         for code, loss in losses.items():
-            self._require_finite(
-                loss, f"The validation loss of {code} is {loss} after step {state.step}."
-            )
+            self._require_number(loss, f"The validation loss of {code} after step {state.step}")
         for code in sorted(losses, key=lambda code: (code != first, code)):
             state.curves.append((state.step, state.tokens, "validation", code, losses[code]))
         self._write(
@@ -319,22 +311,13 @@ class _Loop:
 
     def _write(self, values: Mapping[str, float], *, prefix: str) -> None:
         values = {prefix + name: value for name, value in values.items()}
-        with self.store.guarded("the TensorBoard logs", folder=self.log_folder):
-            self.scalars(values | {"train/tokens": self.state.tokens}, self.state.step)
+        self.scalars(values | {"train/tokens": self.state.tokens}, self.state.step)
 
-    def _require_number(self, value: Tensor, what: str) -> None:
-        number = float(value)
-        self._require_finite(
-            number,
-            f"{what} is {number} at step {self.state.step + 1}. The weights are those before that "
-            "step.",
-        )
-
-    def _require_finite(self, value: float, what: str) -> None:
-        if not math.isfinite(value):
-            left = self.store.what_is_left()
+    def _require_number(self, value: Tensor | float, what: str) -> None:
+        if not math.isfinite(number := float(value)):
             raise ActivationError(
-                f"{what} {left[0].upper()}{left[1:]}. Lower --lr, or train in bfloat16 or float32."
+                f"{what} is {number}, so training ends here. Its last checkpoint, if it came to "
+                f"one, stays in {self.store.folder}. Lower --lr, or train in bfloat16 or float32."
             )
 
 

@@ -4,20 +4,20 @@ import contextlib
 import logging
 import os
 import resource
+import socket
 import sys
-import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
-from lse_interp.artifacts.provenance import readable
-from lse_interp.core.errors import LseError
+from lse_interp.artifacts.atomic import reported
 from lse_interp.core.languages import lookup
 from lse_interp.subnetworks.finetune_run import FinetuneRun
 
-__all__ = ["Scalars", "peak_memory", "progress_bar", "report", "tensorboard"]
+__all__ = ["Scalars", "peak_memory", "report", "tensorboard"]
 
 logger = logging.getLogger(__name__)
 
@@ -25,61 +25,44 @@ Scalars = Callable[[Mapping[str, float], int], None]
 """Writes numbers by name, for a step."""
 
 
-def progress_bar(n_steps: int, *, done: int, is_main: bool) -> tqdm:
-    """Return a bar over the steps; silent in CI and in other processes than the main one."""
-    disable = True if os.environ.get("CI") or not is_main else None
-    return tqdm(
-        total=n_steps, initial=done, desc="training", unit="step", leave=False, disable=disable
-    )
-
-
 @contextlib.contextmanager
 def tensorboard(folder: Path | None) -> Iterator[Scalars]:
-    """Open TensorBoard logs in a folder; yields what writes into them, nothing for None.
+    """Open a TensorBoard log in a folder; yields what writes into it, nothing for None.
 
     Raises:
-        LseError: The path has letters that the locale of this process lacks.
+        WriteError: The disk is full, or the folder cannot be written to.
     """
     if folder is None:
         yield lambda values, step: None
         return
-    from torch.utils.tensorboard import SummaryWriter
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.record_writer import RecordWriter
 
-    with _quiet_threads():
-        try:
-            writer = SummaryWriter(log_dir=str(folder))
-        except UnicodeEncodeError as error:
-            raise LseError(
-                f"TensorBoard cannot write into {readable(str(folder))} under a locale that lacks "
-                f"its letters ({sys.getfilesystemencoding()}). Set PYTHONUTF8=1, or a UTF-8 locale."
-            ) from error
+    name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+    path = folder / name
+    with reported(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        # TensorBoard's own writers write in another thread, where a full disk is a traceback.
+        file = path.open("ab")
+    records = RecordWriter(file)
 
-        def write(values: Mapping[str, float], step: int) -> None:
-            # A failed write of the writer's thread is raised here too.
-            for name, value in values.items():
-                writer.add_scalar(name, value, step)
-            writer.flush()
+    def record(**content: Any) -> None:
+        with reported(path):
+            records.write(Event(wall_time=time.time(), **content).SerializeToString())
+            file.flush()
 
-        try:
-            yield write
-        finally:
-            writer.close()
+    def write(values: Mapping[str, float], step: int) -> None:
+        found = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        record(step=step, summary=Summary(value=found))
 
-
-@contextlib.contextmanager
-def _quiet_threads() -> Iterator[None]:
-    """Print no traceback of a write that failed in another thread."""
-    before = threading.excepthook
-
-    def hook(args: threading.ExceptHookArgs) -> None:
-        if not isinstance(args.exc_value, OSError):
-            before(args)
-
-    threading.excepthook = hook
     try:
-        yield
+        record(file_version="brain.Event:2")
+        yield write
     finally:
-        threading.excepthook = before
+        # A write that failed is reported already.
+        with contextlib.suppress(OSError):
+            file.close()
 
 
 def report(result: FinetuneRun) -> None:

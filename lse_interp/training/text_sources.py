@@ -5,19 +5,17 @@ from typing import Any
 
 from lse_interp.core.cli import CorpusArgs
 from lse_interp.core.errors import CorpusError, LseError
-from lse_interp.data.corpora import Corpus, load_corpus
+from lse_interp.data.corpora import Corpus, corpus_defaults, load_corpus
 from lse_interp.data.packing import require_documents
-from lse_interp.data.parallel import load_parallel
+from lse_interp.data.parallel import VALIDATION_SPLITS, load_parallel
 from lse_interp.neurons.sets import NeuronSets
 
 __all__ = ["reader", "require_kinds", "training_corpus", "validation_texts"]
 
-_EMBEDDED = "embedded"
-
 
 def training_corpus(text: CorpusArgs, language: str) -> Corpus:
-    """Open the corpus to train on; the default split of the embedded corpus is `adapt`."""
-    split = "adapt" if text.corpus == _EMBEDDED and text.split is None else text.split
+    """Open the corpus to train on, by default at its own split for training."""
+    split = text.split or corpus_defaults(text.corpus).training_split
     return load_corpus(text.corpus, language=language, split=split)
 
 
@@ -28,18 +26,18 @@ def validation_texts(
 
     Args:
         spec: `embedded`, `flores`, `ntrex:<folder>`, or anything `load_corpus` takes; None takes
-            `embedded` with the embedded corpus, else `flores`.
+            the default of the training corpus.
         corpus: The training corpus.
         languages: ISO 639-3.
 
     Raises:
         CorpusError: Text is missing.
     """
-    spec = spec or (_EMBEDDED if corpus == _EMBEDDED else "flores")
+    spec = spec or corpus_defaults(corpus).validation
     kind, codes = spec.partition(":")[0], tuple(languages)
     try:
-        if kind in (_EMBEDDED, "flores", "ntrex"):
-            split = None if kind == "ntrex" else "dev"
+        if kind in VALIDATION_SPLITS:
+            split = VALIDATION_SPLITS[kind]
             return dict(load_parallel(spec, languages=codes, split=split).sentences)
         return {code: tuple(load_corpus(spec, language=code).documents()) for code in codes}
     except CorpusError as error:

@@ -7,7 +7,6 @@ padded but the end of the last block. Labels leave out the prefix and padding.
 or padded to the block size, and padding counts as a label.
 """
 
-import functools
 import hashlib
 import itertools
 import re
@@ -24,13 +23,12 @@ from lse_interp.data.packing import IGNORE, Block, pack
 from lse_interp.data.separators import BosAt, Separator
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.tokenization import check_block_size
-from lse_interp.training.hyperparameters import Hyperparameters
+from lse_interp.training.hyperparameters import PROFILES, Hyperparameters, Profile
 
 __all__ = [
     "Packing",
     "Text",
     "TokenBlocks",
-    "authors_blocks",
     "pack_text",
     "require_disjoint",
     "token_blocks",
@@ -126,15 +124,14 @@ def pack_text(
             raise CorpusError(f"The validation text of {code} is empty. Give another --validation.")
     require_disjoint(documents(), held_out[language], language=language)
     packing = _packing(model, options)
-    switches = options.switches
-    pack_training = token_blocks
-    if switches.reencode:
-        pack_training = functools.partial(
-            authors_blocks, padding_is_label=switches.padding_is_label
-        )
     return Text(
-        training=pack_training(
-            documents(), model.tokenizer, packing, n_tokens=n_tokens, at_most=_PAPER_TOKENS
+        training=token_blocks(
+            documents(),
+            model.tokenizer,
+            packing,
+            n_tokens=n_tokens,
+            at_most=_PAPER_TOKENS,
+            profile=options.switches,
         ),
         validation={
             code: token_blocks(held_out[code], model.tokenizer, packing)
@@ -150,72 +147,52 @@ def token_blocks(
     *,
     n_tokens: int | None = None,
     at_most: int | None = None,
+    profile: Profile = PROFILES["fixed"],
 ) -> TokenBlocks:
     """Pack documents into blocks for training or validation.
 
-    Args:
-        documents: Texts.
-        tokenizer: A transformers tokenizer.
-        packing: How to pack.
-        n_tokens: Text tokens to take; None takes all.
-        at_most: With `n_tokens` None, stop after the block in which so many are reached.
-
-    Raises:
-        CorpusError: No text, less than `n_tokens`, or too little to predict any of it.
-    """
-    blocks = _blocks(documents, tokenizer, packing, n_tokens=n_tokens, at_most=at_most)
-    rows, targets = [], []
-    for block in blocks:
-        spare = packing.block_size - len(block.ids)
-        label = block.ids.clone()
-        label[0] = IGNORE
-        label[_is_prefix(block, packing)] = IGNORE
-        rows.append(torch.nn.functional.pad(block.ids, (0, spare)).int())
-        targets.append(torch.nn.functional.pad(label, (0, spare), value=IGNORE).int())
-    return _with_labels(torch.stack(rows), torch.stack(targets))
-
-
-def authors_blocks(
-    documents: Iterable[str],
-    tokenizer: Any,
-    packing: Packing,
-    *,
-    n_tokens: int | None = None,
-    at_most: int | None = None,
-    padding_is_label: bool = True,
-) -> TokenBlocks:
-    """Pack as the released code does: decoded and encoded again, padding a label.
-
-    Re-encoding changes the ids where a block begins or ends inside a character or a word, and
-    where the text is cut.
+    Re-encoding (see `Profile`) changes the ids where a block begins or ends inside a character or a
+    word, and where the text is cut.
 
     Args:
         documents: Texts.
-        tokenizer: A transformers tokenizer; pads with EOS if it has no padding token.
+        tokenizer: A transformers tokenizer; re-encoded blocks are padded with EOS if it has no
+            padding token.
         packing: How to pack.
         n_tokens: Text tokens to take, before they are encoded again; None takes all.
         at_most: With `n_tokens` None, stop after the block in which so many are reached.
-        padding_is_label: Whether padding is something to predict.
+        profile: Whether blocks are encoded again, and padding is a label.
 
     Raises:
-        CorpusError: As `token_blocks`.
-        LseError: The tokenizer has neither a padding token nor EOS.
+        CorpusError: No text, less than `n_tokens`, or too little to predict any of it.
+        LseError: To re-encode, the tokenizer has neither a padding token nor EOS.
     """
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    if pad is None:
-        raise LseError("--profile authors pads, and the tokenizer has neither PAD nor EOS.")
+    fill = _padding(tokenizer) if profile.reencode else 0
     rows, targets = [], []
     for block in _blocks(documents, tokenizer, packing, n_tokens=n_tokens, at_most=at_most):
-        text = tokenizer.decode(block.ids, skip_special_tokens=True)
-        ids = [*packing.prefix, *tokenizer(text, add_special_tokens=False)["input_ids"]]
-        row = torch.tensor(ids[: packing.block_size], dtype=torch.int32)
-        spare = packing.block_size - len(row)
-        rows.append(torch.nn.functional.pad(row, (0, spare), value=pad))
-        of_padding = pad if padding_is_label else IGNORE
-        targets.append(torch.nn.functional.pad(row, (0, spare), value=of_padding))
-    labels = torch.stack(targets)
-    labels[:, : max(1, len(packing.prefix))] = IGNORE
-    return _with_labels(torch.stack(rows), labels)
+        if profile.reencode:
+            text = tokenizer.decode(block.ids, skip_special_tokens=True)
+            ids = [*packing.prefix, *tokenizer(text, add_special_tokens=False)["input_ids"]]
+            row = torch.tensor(ids[: packing.block_size], dtype=torch.int64)
+            unpredicted = torch.arange(packing.block_size) < len(packing.prefix)
+        else:
+            row, unpredicted = block.ids, _is_prefix(block, packing)
+        spare = (0, packing.block_size - len(row))
+        label = torch.nn.functional.pad(
+            row, spare, value=fill if profile.padding_is_label else IGNORE
+        )
+        label[: len(unpredicted)][unpredicted] = IGNORE
+        label[0] = IGNORE
+        rows.append(torch.nn.functional.pad(row, spare, value=fill).int())
+        targets.append(label.int())
+    packed, labels = torch.stack(rows), torch.stack(targets)
+    # The mean loss of blocks with nothing to predict would be NaN.
+    predicts = (labels != IGNORE).any(dim=1)
+    if not predicts.any():
+        raise CorpusError(
+            "The text is too short to predict any token of it. Give more text, or more --n-tokens."
+        )
+    return TokenBlocks(packed[predicts], labels[predicts])
 
 
 def require_disjoint(training: Iterable[str], validation: Iterable[str], *, language: str) -> None:
@@ -255,6 +232,13 @@ def _packing(model: HookedModel, options: Hyperparameters) -> Packing:
     )
 
 
+def _padding(tokenizer: Any) -> int:
+    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return int(token)
+    raise LseError("--profile authors pads, and the tokenizer has neither PAD nor EOS.")
+
+
 def _is_prefix(block: Block, packing: Packing) -> Bool[Tensor, " pos"]:
     """Find the prefix in a block; a separator is predicted, and may have the same id."""
     if packing.bos_at == "block":
@@ -263,18 +247,6 @@ def _is_prefix(block: Block, packing: Packing) -> Bool[Tensor, " pos"]:
         return ~block.is_text
     # A separator follows text, or is the first of its block, which is not predicted anyway.
     return ~block.is_text & ~block.is_text.roll(1).index_fill(0, torch.tensor(0), False)
-
-
-def _with_labels(
-    ids: Int32[Tensor, "batch pos"], labels: Int32[Tensor, "batch pos"]
-) -> TokenBlocks:
-    """Leave out blocks with nothing to predict: their mean loss would be NaN."""
-    predicts = (labels != IGNORE).any(dim=1)
-    if not predicts.any():
-        raise CorpusError(
-            "The text is too short to predict any token of it. Give more text, or more --n-tokens."
-        )
-    return TokenBlocks(ids[predicts], labels[predicts])
 
 
 def _pieces(document: str) -> Iterator[str]:
@@ -294,15 +266,7 @@ def _blocks(
     n_tokens: int | None,
     at_most: int | None,
 ) -> Iterator[Block]:
-    blocks = pack(
-        documents,
-        tokenizer,
-        block_size=packing.block_size,
-        n_tokens=n_tokens,
-        prefix=packing.prefix,
-        bos_at=packing.bos_at,
-        separator=packing.separator,
-    )
+    blocks = pack(documents, tokenizer, n_tokens=n_tokens, **vars(packing))
     if n_tokens is None and at_most is not None:
         return itertools.takewhile(lambda block: block.start < at_most, blocks)
     return blocks

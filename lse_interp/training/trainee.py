@@ -1,7 +1,7 @@
 """What the loop calls: a model with its loss and its leaves, on one process or several."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from jaxtyping import Float, Int64
 from torch import Tensor, distributed, nn
@@ -12,7 +12,7 @@ from lse_interp.training.engines.base import Engine
 from lse_interp.training.loss import check_chunked, total_loss
 from lse_interp.training.sharded_leaves import is_sharded, shard_root
 
-__all__ = ["Trainee", "checkpoint_activations", "over_processes", "recomputed"]
+__all__ = ["Trainee", "over_processes", "recomputed"]
 
 
 class Trainee(nn.Module):
@@ -56,29 +56,20 @@ def over_processes(trainee: Trainee) -> nn.Module:
 
 
 @contextlib.contextmanager
-def recomputed(hf: HFModel, *, wanted: bool) -> Iterator[None]:
-    """Recompute activations in the backward passes of a `with` block, if that is wanted."""
-    if wanted:
-        checkpoint_activations(hf)
+def recomputed(hf: HFModel, *, wanted: bool = True) -> Iterator[None]:
+    """Recompute activations in the backward passes of a `with` block, if that is wanted.
+
+    transformers makes the embeddings require gradients along with it, which would force the
+    backward pass through every layer below the lowest that is trained; here they do not.
+    """
+    if not wanted:
+        yield
+        return
+    # transformers below 5.23 speaks of gradients, and 6 of activations alone.
+    kind = "activation" if hasattr(hf, "activation_checkpointing_enable") else "gradient"
+    getattr(hf, f"{kind}_checkpointing_enable")({"use_reentrant": False})
+    hf.disable_input_require_grads()
     try:
         yield
     finally:
-        if wanted:
-            _checkpointing(hf, "disable")()
-
-
-def checkpoint_activations(hf: HFModel) -> None:
-    """Recompute activations in the backward pass, without asking for gradients of the input.
-
-    transformers makes the embeddings require gradients along with it, which would force the
-    backward pass through every layer below the lowest that is trained.
-    """
-    _checkpointing(hf, "enable")({"use_reentrant": False})
-    hf.disable_input_require_grads()
-
-
-def _checkpointing(hf: HFModel, change: str) -> Callable[..., None]:
-    # transformers below 5.23 speaks of gradients, and 6 of activations alone.
-    return getattr(hf, f"activation_checkpointing_{change}", None) or getattr(
-        hf, f"gradient_checkpointing_{change}"
-    )
+        getattr(hf, f"{kind}_checkpointing_disable")()

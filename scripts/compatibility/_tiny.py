@@ -15,6 +15,7 @@ _SIZES: dict[str, Any] = {
     **dict.fromkeys(("intermediate_size", "n_inner", "ffn_dim", "decoder_ffn_dim"), D_MLP),
     **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input"), VOCAB),
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "attention_heads"), 2),
+    **dict.fromkeys(("decoder_attention_heads", "encoder_attention_heads"), 2),
     **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len"), 64),
     "num_key_value_heads": 1,
     "hidden_size_per_layer_input": 4,
@@ -32,6 +33,16 @@ _LATENT = {
     "qk_nope_head_dim": 4,
     "qk_rope_head_dim": 4,
     "v_head_dim": 8,
+}
+_MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_n_groups": 1}
+_GRANITE_4 = {
+    **_MAMBA,
+    "num_local_experts": 0,
+    "shared_intermediate_size": D_MLP,
+    "residual_multiplier": 0.3,
+    "attention_multiplier": 0.2,
+    "embedding_multiplier": 2.0,
+    "logits_scaling": 3.0,
 }
 _VISION = {
     "vision_config": {
@@ -59,6 +70,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "bloom": {},
     "apertus": {},
     "arcee": {"mlp_bias": True},
+    "bamba": {**_MAMBA, "attn_layer_indices": [1]},
+    "bart": {"encoder_layers": 2},
     "biogpt": {},
     "bitnet": {},
     "codegen": {"n_head": 4, "rotary_dim": 4, "n_ctx": 64},
@@ -104,6 +117,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "logits_scaling": 3.0,
     },
     "granite_swa": {},
+    "granitemoehybrid": {**_GRANITE_4, "layer_types": ["attention", "attention"]},
+    "granitemoehybrid mamba": {**_GRANITE_4, "layer_types": ["mamba", "attention"]},
     "helium": _HEADS_OF_8,
     "hunyuan_v1_dense": _HEADS_OF_8,
     "hyperclovax": {},
@@ -127,11 +142,28 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "smollm3": {},
     "stablelm": {},
     "starcoder2": {"residual_dropout": 0.2},
+    "trocr": {},
     "vaultgemma": _HEADS_OF_8,
     "xglm": {},
     # transformers sets the row of the padding token to zero when it loads this family.
     "youtu": {**_LATENT, "pad_token_id": None},
 }
+
+# Families that are refused: mixtures of experts, encoders, and blocks whose MLP is not
+# down(act(gate x) * (up x)) or down(act(up x)) with a module for each of its parts.
+REFUSED = (
+    "mixtral",
+    "qwen3_moe",
+    "bert",
+    "ctrl",
+    "lfm2",
+    "mamba",
+    "modernbert-decoder",
+    "moshi",
+    "prophetnet",
+    "recurrent_gemma",
+    "rwkv",
+)
 
 
 def tiny_config(family: str, *, n_layers: int = 2) -> Any:

@@ -32,7 +32,7 @@ from lse_interp.training.engines.compact import CompactRows
 from lse_interp.training.engines.masked_gradients import MaskedGradients
 from lse_interp.training.loss import total_loss
 
-from ._tiny import FAMILIES, VOCAB, tiny_hf
+from ._tiny import FAMILIES, REFUSED, VOCAB, tiny_hf
 
 NOTES = {
     "bitnet": "A norm lies between `mlp.hook_post`, act(gate) * up, and the down projection.",
@@ -56,7 +56,10 @@ fails the tests. TransformerLens has no adapter for some families; `--backend le
 them. Left padding: values do not depend on it. Trains: both engines train chosen neurons alike,
 dropout included, and nothing else. Exports: a trained subnetwork, saved as a folder and as a LoRA
 adapter, gives the same logits.
-
+"""
+_REFUSED = """
+Other families are refused. For some MLPs, `load_model(..., mlp=MLPNames(...))` is enough; the error
+shows the call.
 """
 
 
@@ -66,9 +69,23 @@ def table() -> str:
     columns = ["family", "class", *SITES, "left padding", "trains", "exports"]
     rows = [columns, ["---"] * len(columns)]
     rows += [[cells[column] for column in columns] for cells in map(measure, FAMILIES)]
-    lines = [f"| {' | '.join(row)} |" for row in rows]
+    refused = [["family", "error"], ["---"] * 2]
+    refused += [[family, refusal(family)] for family in REFUSED]
     notes = [f"- `{family}`: {note}" for family, note in NOTES.items()]
-    return _HEAD + "\n".join([*lines, "", *notes, ""])
+    return "\n".join([_HEAD, *_lines(rows), "", *notes, _REFUSED, *_lines(refused), ""])
+
+
+def _lines(rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def refusal(family: str) -> str:
+    """Return the first sentence of the error for a family that is refused."""
+    try:
+        HookedModel(tiny_hf(family))
+    except UnsupportedModelError as error:
+        return str(error).split(". ")[0] + "."
+    raise AssertionError(f"{family} is not refused.")
 
 
 @functools.cache
@@ -98,6 +115,8 @@ def measure(family: str) -> dict[str, str]:
 
 
 def _names(backends: set[str]) -> str:
+    if not backends:
+        return "refused"
     return "all" if backends == set(BACKENDS) else ", ".join(sorted(backends, key=BACKENDS.index))
 
 

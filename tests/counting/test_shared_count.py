@@ -121,9 +121,8 @@ def test_a_shard_that_another_process_wrote_elsewhere_is_missed(model, text, tmp
     there = processes(model, text, tmp_path / "there", world=2)[1]
     here.count(text)
     there.count(text)
-    with pytest.raises(ArtifactError, match=r"00001.safetensors does not exist") as caught:
+    with pytest.raises(ArtifactError, match=r"00001.safetensors does not exist"):
         here.merged()
-    assert "Another process may have counted shard 1 of mlt" in caught.value.__notes__[0]
 
 
 def test_several_processes_need_a_folder(model, documents, monkeypatch):

@@ -53,8 +53,7 @@ def disk(tmp_path):
     if not small._mount("size=4k"):
         pytest.skip("nothing may be mounted here")
     yield small
-    # Lazily: TensorBoard may keep a file of a run that failed open.
-    subprocess.run(["umount", "-l", folder], check=True)
+    subprocess.run(["umount", folder], check=True)
 
 
 def the_error(capsys):

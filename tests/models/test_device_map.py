@@ -262,7 +262,7 @@ def test_counter_counts_each_layer_where_it_runs(two_devices):
     for device, counts in counter._counts.items():
         assert counts.n_positive.device == counts.activation_sum.device == device
     with mode:
-        assert counter.n_positive.device == model.device == devices[0]
+        assert counter.totals()[0].device == model.device == devices[0]
 
 
 def test_sentences_are_pooled_where_each_layer_runs(two_devices):

@@ -221,24 +221,6 @@ def test_another_dtype_is_refused():
         apply_subnetwork(model, run)
 
 
-def without_fingerprint(run):
-    import dataclasses
-
-    return dataclasses.replace(run, model=dataclasses.replace(run.model, fingerprint=None))
-
-
-def test_other_weights_are_refused_without_a_fingerprint_too():
-    model = hooked()
-    with pytest.raises(MismatchError, match="trained from other weights.*differ in layer 0"):
-        apply_subnetwork(model, without_fingerprint(make_run(hooked(seed=1))))
-    run = without_fingerprint(make_run(model, lists(model, [1, 2], [], [])))
-    apply_subnetwork(model, run)
-    # Shares neuron 0:2 with the run applied, and claims another base for it.
-    tuned = without_fingerprint(make_run(model, lists(model, [2], [], []), language="slk"))
-    with pytest.raises(MismatchError, match="slk:target was trained from other weights"):
-        apply_subnetwork(model, tuned, shared="sum")
-
-
 @pytest.mark.parametrize("method", ["lora", "ffn", "full"])
 def test_runs_without_rows_are_refused(method):
     model = hooked()

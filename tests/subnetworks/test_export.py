@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError, WriteError
 from lse_interp.models.hooked import HookedModel
 from lse_interp.subnetworks.apply import apply_subnetwork, with_subnetworks
-from lse_interp.subnetworks.export import export, export_hf, export_lora
+from lse_interp.subnetworks.export import export
 from tests.tiny_models import FAMILIES, tiny_hf, tiny_tokenizer
 
 from .making_runs import make_run, record_alone
@@ -81,7 +81,7 @@ def test_export_lora_has_no_module_where_there_are_no_neurons(tmp_path):
         model,
         [torch.tensor([3, 20]), torch.tensor([], dtype=torch.int64)] * 1 + [torch.tensor([7])],
     )
-    export_lora(model, run, tmp_path / "out")
+    export(model, run, tmp_path / "out", format="lora")
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     modules = {
         f"model.layers.{i}.mlp.{name}" for i in (0, 2) for name in ("gate_up_proj", "down_proj")
@@ -116,7 +116,7 @@ def test_export_lora_tells_layers_of_a_deep_model_apart(tmp_path, ids):
     model = HookedModel(hf, tiny_tokenizer(), name="deep")
     sizes = [0, 1, 2, 3, 4, 0, 6, 7, 8, 9, 10, 5]
     run = make_run(model, [torch.arange(n) + 1 for n in sizes])
-    export_lora(model, run, tmp_path / "out")
+    export(model, run, tmp_path / "out", format="lora")
     with with_subnetworks(model, run):
         expected = logits(hf, ids)
     peft = PeftModel.from_pretrained(hf, tmp_path / "out")
@@ -149,24 +149,24 @@ def test_export_leaves_nothing_behind_when_it_fails(tmp_path):
     broken = HookedModel(model.hf, tiny_tokenizer(), name="tiny")
     broken.tokenizer.save_pretrained = fail
     with pytest.raises(WriteError, match="disk full"):
-        export_hf(broken, run, tmp_path / "out")
+        export(broken, run, tmp_path / "out", format="hf")
     assert not any(tmp_path.iterdir())
     assert all(torch.equal(before[name], w) for name, w in model.hf.state_dict().items())
 
 
-@pytest.mark.parametrize("write", [export_hf, export_lora])
-def test_export_refuses(write, tmp_path):
+@pytest.mark.parametrize("format", ["hf", "lora"])
+def test_export_refuses(format, tmp_path):
     model, other = hooked(), hooked()
     with torch.no_grad():
         other.hf.lm_head.weight[0, 0] += 1
     with pytest.raises(MismatchError, match="The run mlt:target belongs to other weights"):
-        write(model, make_run(other), tmp_path / "out")
+        export(model, make_run(other), tmp_path / "out", format=format)
     with pytest.raises(LseError, match="mlt:lora trained no chosen neurons.*`load_tuned`"):
-        write(model, record_alone(model, "lora"), tmp_path / "out")
+        export(model, record_alone(model, "lora"), tmp_path / "out", format=format)
     run = make_run(model, language="slk", seed=3)
     apply_subnetwork(model, make_run(model))
     with pytest.raises(LseError, match=r"tiny has runs applied \(mlt:target\)"):
-        write(model, run, tmp_path / "out")
+        export(model, run, tmp_path / "out", format=format)
     assert not any(tmp_path.iterdir())
 
 
@@ -174,8 +174,8 @@ def test_export_refuses_what_cannot_be_written(tmp_path):
     model = hooked()
     nothing = make_run(model, [torch.tensor([], dtype=torch.int64)] * 3)
     with pytest.raises(LseError, match="trained no neuron, so an adapter would be empty"):
-        export_lora(model, nothing, tmp_path / "out")
+        export(model, nothing, tmp_path / "out", format="lora")
     with pytest.raises(LseError, match="tiny has no tokenizer to write"):
-        export_hf(HookedModel(model.hf, name="tiny"), make_run(model), tmp_path / "out")
+        export(HookedModel(model.hf, name="tiny"), make_run(model), tmp_path / "out", format="hf")
     with pytest.raises(LseError, match="`format` must be hf or lora; got 'peft'"):
         export(model, make_run(model), tmp_path / "out", format="peft")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lse_interp.artifacts.format import save_artifact
 from lse_interp.artifacts.paths import RunPaths
-from lse_interp.core.errors import ArtifactError, LseError, MismatchError
+from lse_interp.core.errors import ArtifactError, LseError
 from lse_interp.models.info import ModelInfo
 from lse_interp.subnetworks.finetune_run import CURVE_COLUMNS, FinetuneRun
 
@@ -65,7 +65,7 @@ def test_run_survives_saving_and_loading(dtype, gated, tmp_path):
     path = run.save(tmp_path / "run")
     assert path == tmp_path / "run" / "subnetwork.safetensors"
     for where in (path, tmp_path / "run", str(tmp_path / "run")):
-        loaded = FinetuneRun.load(where, model=INFO)
+        loaded = FinetuneRun.load(where)
         assert_same(loaded, run)
         assert (loaded.folder, loaded.is_subnetwork) == (tmp_path / "run", True)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "run" / "curves.csv"), CURVES)
@@ -117,12 +117,6 @@ def test_deltas_of_narrow_rows_are_float32():
     assert {delta.dtype for delta in make(dtype=torch.float64).deltas} == {torch.float64}
 
 
-def test_projections_name_the_first_axis():
-    assert make().projections == ("gate", "up", "down")
-    ungated = dataclasses.replace(INFO, gated=False)
-    assert make(info=ungated).projections == ("up", "down")
-
-
 def test_exists_says_whether_a_run_is_finished(tmp_path):
     assert not FinetuneRun.exists(tmp_path)
     (tmp_path / "adapter").mkdir()
@@ -159,14 +153,8 @@ def test_load_refuses_any_flipped_bit(data, tmp_path_factory):
         FinetuneRun.load(path)
 
 
-def test_load_refuses_another_model_and_another_kind(tmp_path):
+def test_load_refuses_another_kind(tmp_path):
     path = make().save(tmp_path)
-    other = dataclasses.replace(INFO, name="other", fingerprint="0" * 16)
-    with pytest.raises(MismatchError, match="belongs to other weights: expected fingerprint 000"):
-        FinetuneRun.load(tmp_path, model=other)
-    deeper = dataclasses.replace(INFO, name="deeper", n_layers=4)
-    with pytest.raises(MismatchError, match=r"expected n_layers 4 \(deeper\), found n_layers 3"):
-        FinetuneRun.load(tmp_path, model=deeper)
     save_artifact(path, kind="neuron_sets", version=1, tensors={}, meta={})
     with pytest.raises(ArtifactError, match="holds `neuron_sets`; expected `finetune_run`"):
         FinetuneRun.load(tmp_path)
@@ -189,11 +177,11 @@ def test_saving_again_replaces_the_run(tmp_path):
         ({"rows": None}, "Neurons, rows and base belong together: give all three or none"),
         ({"neurons": None}, "Neurons, rows and base belong together"),
         ({"neurons": (torch.tensor([1]),)}, "listed for each of the 3 layers of tiny; got 1"),
-        ({"rows": make().rows[:2]}, "`rows` should list all 3 layers of tiny; got 2"),
+        ({"rows": make().rows[:2]}, "`rows` should be .* in each of the 3 layers of tiny: "),
         ({"base": make().base[::-1]}, r"`base` of layer 0 .* \[3, 2, 4\]; got \[3, 1, 4\]"),
         (
             {"model": dataclasses.replace(INFO, gated=False)},
-            r"`rows` of layer 0 should be \[projection neuron d_model\] = \[2, 2, 4\]",
+            r"`rows` should be \[projection neuron d_model\] in each .*: \[\[2, 2, 4\], ",
         ),
         (
             {"neurons": tuple(torch.tensor(n, dtype=torch.int64) for n in ([4, 1], [], [9]))},

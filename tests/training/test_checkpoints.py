@@ -53,39 +53,24 @@ def test_save_keeps_the_old_checkpoint_when_a_write_fails(store):
     with largest_file(10_000), pytest.raises(LseError) as caught:
         store.save({"leaf/0": torch.zeros(10_000)}, state=State(step=4))
     message = str(caught.value)
-    assert message.startswith(f"Could not write the checkpoint of step 4 into {store.folder} (")
-    assert f"Nothing is lost: the checkpoint of step 2 ({store.path}) is complete." in message
+    assert message.startswith(f"Could not write {store.path} (")
+    assert "Nothing that was there before is lost." in message
     assert "MB are free" in message
     assert files(store) == ["last.json", "last.safetensors"]
     assert store.found().step == 2
 
 
-def test_guarded_says_that_nothing_was_saved_before(store):
-    with pytest.raises(LseError, match="there is no checkpoint yet"), store.guarded("it"):
-        raise OSError("full")
-
-
-@pytest.mark.parametrize(
-    "error",
-    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("Connection closed by peer")],
-    ids=["memory", "peer"],
-)
-def test_guarded_blames_the_disk_for_failed_writes_alone(store, error):
-    with pytest.raises(type(error), match=str(error)), store.guarded("it"):
-        raise error
-
-
 def test_save_says_that_the_folder_cannot_be_made(store):
     store.folder.write_text("a file")
-    with pytest.raises(LseError, match="Could not write the checkpoint of step 4"):
+    with pytest.raises(LseError, match=f"Could not write {store.folder}"):
         write(store, 4)
 
 
 def test_tidy_deletes_what_a_killed_process_left_half_written(store):
-    store.tidy()
+    store.tidy(keep=True)
     write(store, 2)
     (store.folder / ".last.safetensors.abcd1234.safetensors").write_text("half")
-    store.tidy()
+    store.tidy(keep=True)
     assert files(store) == ["last.json", "last.safetensors"]
 
 
@@ -97,7 +82,6 @@ def test_a_damaged_checkpoint_is_refused(store, content):
         store.found()
     with pytest.raises(ArtifactError, match="Pass --overwrite to train from the beginning"):
         store.load()
-    assert store.what_is_left() == "there is no checkpoint yet"
 
 
 def test_save_best_keeps_the_old_weights_when_a_write_fails(store):
@@ -105,18 +89,18 @@ def test_save_best_keeps_the_old_weights_when_a_write_fails(store):
     store.save_best(first, step=2)
     with (
         largest_file(10_000),
-        pytest.raises(LseError, match="Could not write the best weights, of step 4"),
+        pytest.raises(LseError, match="Could not write .*best.safetensors"),
     ):
         store.save_best({"0": torch.zeros(10_000)}, step=4)
     assert torch.equal(store.load_best()["0"], first["0"])
     assert files(store) == ["best.json", "best.safetensors"]
 
 
-def test_clear_deletes_the_folder(store):
+def test_tidy_deletes_the_folder(store):
     write(store, 2)
-    store.clear()
+    store.tidy(keep=False)
     assert not store.folder.exists()
-    store.clear()
+    store.tidy(keep=False)
 
 
 @pytest.mark.parametrize("content", ["damaged", "altered", "other settings"])
@@ -188,10 +172,16 @@ def test_overwrite_goes_on_where_it_was_killed(tmp_path, caplog):
 
 
 def test_overwrite_that_was_killed_at_its_very_end_is_done(tmp_path, monkeypatch):
+    save = FinetuneRun.save
+
+    def save_and_die(run, folder):
+        save(run, folder)
+        raise KeyboardInterrupt
+
     model = tiny_model()
     first = tune(model, folder=tmp_path)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(CheckpointStore, "clear", _clear_once())
+        patch.setattr(FinetuneRun, "save", save_and_die)
         tune(model, folder=tmp_path, overwrite=True)
     with stopped_at(model, 0, expected=False):
         same_run(tune(model, folder=tmp_path, overwrite=True), first)
@@ -202,19 +192,6 @@ def test_overwrite_that_was_killed_at_its_very_end_is_done(tmp_path, monkeypatch
 
 def steps_in(messages):
     return [int(message.split()[1]) for message in messages if message.startswith("step ")]
-
-
-def _clear_once():
-    """Return a `clear` that is interrupted the second time."""
-    calls = iter([CheckpointStore.clear])
-
-    def clear(store):
-        work = next(calls, None)
-        if work is None:
-            raise KeyboardInterrupt
-        work(store)
-
-    return clear
 
 
 @pytest.mark.parametrize("damage", ["settings", "checkpoint"])
@@ -237,7 +214,7 @@ def test_a_run_of_another_model_is_not_continued(tmp_path):
     model = tiny_model()
     with stopped_at(model, 3):
         tune(model, folder=tmp_path)
-    with pytest.raises(MismatchError, match="model was [0-9a-f]{16}, now [0-9a-f]{16}"):
+    with pytest.raises(MismatchError, match="model was [0-9a-f]{16}.*, now [0-9a-f]{16}"):
         tune(tiny_model(seed=1), folder=tmp_path)
 
 
@@ -255,8 +232,7 @@ def test_a_disk_that_fills_up_costs_nothing(tmp_path):
     error = log[log.index("error: ") :]
     assert error.startswith("error: Could not write ")
     done = last_checkpoint(folder)
-    assert f"Nothing is lost: the checkpoint of step {done} (" in error
-    assert "is complete. Make room, and repeat" in error
+    assert "Nothing that was there before is lost. Make room, and repeat" in error
     assert not FinetuneRun.exists(folder)
 
     assert main(command) == 0
@@ -270,7 +246,9 @@ def test_a_result_that_cannot_be_written_is_written_later(tmp_path):
     model = tiny_model()
     in_the_way = tmp_path / "subnetwork.safetensors" / "file"
     in_the_way.mkdir(parents=True)
-    with pytest.raises(LseError, match=f"Could not write the result into {tmp_path} .* Nothing is"):
+    with pytest.raises(
+        LseError, match=f"Could not write {tmp_path}/subnetwork.safetensors .* Nothing"
+    ):
         tune(model, folder=tmp_path, n_tokens=100)
     in_the_way.rmdir()
     in_the_way.parent.rmdir()

@@ -6,7 +6,7 @@ from lse_interp.models.mlp_weights import read_rows
 from lse_interp.models.sites import SITES, site_name
 from lse_interp.training.engines.base import NeuronRows, attach, clip_gradients, master_dtype
 from lse_interp.training.loss import total_loss
-from lse_interp.training.trainee import checkpoint_activations
+from lse_interp.training.trainee import recomputed
 
 from .conftest import (
     DECAY,
@@ -197,7 +197,7 @@ def open_for_training(family, engine, *, checkpointing, input_gradients=False):
     opened = ENGINES[engine](NeuronRows(model, NEURONS["above"]))
     model.hf.train()
     if checkpointing:
-        checkpoint_activations(model.hf)
+        recomputed(model.hf).__enter__()
     if input_gradients:
         model.hf.enable_input_require_grads()
     passes = [{"forward": 0, "backward": 0, "needs": None} for _ in range(model.n_layers)]

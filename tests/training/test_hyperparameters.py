@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+import transformers
 
 from lse_interp.core.errors import LseError
 from lse_interp.models.defaults import ModelDefaults
@@ -186,3 +187,24 @@ def test_lora_of_each_profile(tmp_path, profile, rank, alpha, projections):
     n_projections = len(named)
     n_weights = model.n_layers * n_projections * rank * (model.d_model + model.d_mlp)
     assert run.results["n_trainable"] == n_weights
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 4, 30])
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_lr_scale_is_that_of_transformers(schedule, warmup):
+    options = Hyperparameters(schedule=schedule, warmup_steps=warmup)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    name = "constant_with_warmup" if schedule == "constant" else schedule
+    theirs = transformers.get_scheduler(
+        name, optimizer, num_warmup_steps=warmup, num_training_steps=17
+    )
+    for step in range(18):
+        expected = theirs.lr_lambdas[0](step)
+        assert options.lr_scale(step, n_steps=17) == expected
+
+
+def test_decay_factor_by_hand():
+    options = Hyperparameters(lr=0.1, weight_decay=0.5, warmup_steps=2)
+    expected = 1.0 * (1 - 0.05 * 0.5) * (1 - 0.05)
+    assert options.decay_factor(3, n_steps=9) == pytest.approx(expected, rel=1e-15)
+    assert options.decay_factor(0, n_steps=9) == 1.0

@@ -16,6 +16,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 
+from lse_interp.core.cli import ModelArgs
 from lse_interp.core.errors import LseError
 from lse_interp.finetune import Config, main, run
 from lse_interp.models.loading import load_model
@@ -191,7 +192,7 @@ def test_results_are_written_once_and_reused(alone, logs, strategy):
 @pytest.mark.slow
 def test_a_run_in_parts_goes_into_a_whole_model(alone, logs):
     model = load_model(alone.places["float64"].model, device="cpu")
-    found = FinetuneRun.load(alone.folder("target", runs="fsdp2"), model=model.info)
+    found = FinetuneRun.load(alone.folder("target", runs="fsdp2"))
     expected = alone.found("target", runs="alone")
     assert all(torch.equal(a, b) for a, b in zip(found.base, expected.base, strict=True))
     before = {name: weight.detach().clone() for name, weight in model.hf.named_parameters()}
@@ -368,15 +369,15 @@ def test_launch_refuses_what_it_does_not_do_all_at_once(launched_by):
         PARALLELISM_CONFIG_TP_SIZE=4,
     )
     expected = (
-        "Mixed precision (bf16) was asked for; the precision is that of the weights.",
-        "DeepSpeed was asked for, which fine-tuning does not use. Launch with --multi_gpu, or",
-        "FSDP version 1 was asked for; fine-tuning shards with version 2. Launch with --fsdp_ver",
-        "fsdp_reshard_after_forward must be true or false with version 2; got FULL_SHARD.",
-        "fsdp_offload_params would keep weights on the host, which is not supported. Set it to f",
-        "fsdp_activation_checkpointing is chosen elsewhere: set it to false, and pass --checkpo",
-        "fsdp_auto_wrap_policy SIZE_BASED_WRAP was asked for; the units are transformer blocks.",
-        "fsdp_ignored_modules is not supported. Leave it out.",
-        "parallelism_config asks for tensor parallelism, which fine-tuning does not use.",
+        "The launch asks for mixed_precision bf16; fine-tuning follows no. The weights decide",
+        "The launch asks for use_deepspeed true; fine-tuning follows false. Launch with --multi",
+        "The launch asks for fsdp_version 1; fine-tuning follows 2. Launch with --fsdp_version 2.",
+        "The launch asks for fsdp_reshard_after_forward full_shard; fine-tuning follows true or",
+        "The launch asks for fsdp_offload_params true; fine-tuning follows false. Launch more pro",
+        "The launch asks for fsdp_activation_checkpointing true; fine-tuning follows false. Pass",
+        "The launch asks for fsdp_auto_wrap_policy size_based_wrap; fine-tuning follows transform",
+        "The launch asks for fsdp_ignored_modules lm_head; fine-tuning follows none. Fine-tuning",
+        "The launch asks for parallelism_config_tp_size 4; fine-tuning follows 1. Fine-tuning sh",
         "dp_replicate_size x dp_shard_size of parallelism_config must be the number of processes, "
         "8; got 2 x 3.",
         "--device cuda:1 names one device for 8 processes. Leave it out",
@@ -389,12 +390,12 @@ def test_launch_refuses_what_it_does_not_do_all_at_once(launched_by):
 
 def test_stage_refuses_a_launch_before_anything_is_loaded(launched_by):
     launched_by(ACCELERATE_MIXED_PRECISION="bf16")
-    with pytest.raises(LseError, match="choose it by --dtype"):
+    with pytest.raises(LseError, match="choose by --dtype"):
         run(Config(lang="mlt"))
 
 
 def test_launch_gives_the_environment_back(launched_by):
     launch = launched_by(ACCELERATE_USE_FSDP="true", FSDP_VERSION=2)
-    with launch.hidden():
+    with launch.joined(ModelArgs(device="cpu")):
         assert "ACCELERATE_USE_FSDP" not in os.environ
     assert os.environ["ACCELERATE_USE_FSDP"] == "true"

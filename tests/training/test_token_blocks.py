@@ -10,10 +10,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from lse_interp.core.errors import CorpusError, LseError
 from lse_interp.data.packing import IGNORE
 from lse_interp.models.hooked import HookedModel
-from lse_interp.training.hyperparameters import Hyperparameters
+from lse_interp.training.hyperparameters import Hyperparameters, Profile
 from lse_interp.training.token_blocks import (
     Packing,
-    authors_blocks,
     pack_text,
     require_disjoint,
     token_blocks,
@@ -26,6 +25,12 @@ PAD, BOS, EOS = 0, 1, 2
 GEORGIAN = "ქართული ენა ძალიან ლამაზია და ძველია. ის საქართველოში ითქმის."
 NEPALI = "नेपाली भाषा हिमालमा बोलिन्छ। यो धेरै पुरानो हो।"
 FEW = settings(max_examples=30, deadline=None, derandomize=True)
+
+
+def authors_blocks(*arguments, padding_is_label=True):
+    """Pack as the released code does."""
+    profile = Profile(reencode=True, padding_is_label=padding_is_label)
+    return token_blocks(*arguments, profile=profile)
 
 
 def byte_tokenizer(*, pad=True, bos=False):

@@ -19,6 +19,7 @@ from lse_interp.models.adapter_folders import merge_adapter
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.placement.dtensors import stand_ins
 from lse_interp.subnetworks.finetune_run import FinetuneRun
+from lse_interp.training.engines.base import frozen
 from lse_interp.training.hyperparameters import Hyperparameters
 from lse_interp.training.methods import METHODS, Look, Method
 from lse_interp.training.methods._common import Trainable, base_of, kept_folder, tuned
@@ -68,7 +69,7 @@ def _train_adapter(
     model: HookedModel, *, neurons: None, options: Hyperparameters
 ) -> Iterator[Trainable]:
     # peft freezes the model before the engine is made.
-    flags = [(weight, weight.requires_grad) for weight in model.hf.parameters()]
+    restore = frozen(model.hf, {})
     switches = options.switches
     peft, weights = add_lora(
         model,
@@ -83,8 +84,7 @@ def _train_adapter(
     finally:
         engine.close()
         peft.unload()
-        for weight, flag in flags:
-            weight.requires_grad_(flag)
+        restore()
 
 
 def _keep(model: HookedModel, trainable: Trainable, folder: Path, *, is_main: bool) -> None:
