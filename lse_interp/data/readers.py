@@ -277,12 +277,12 @@ def _json(path: Path, replaced: Counter[str]) -> _Rows:
 
 def _parse(text: str, path: Path, line: int, replaced: Counter[str]) -> Any:
     try:
-        value = json.loads(text)
+        value = json.loads(text.rstrip())
     except (ValueError, RecursionError) as error:
         line += getattr(error, "lineno", 1) - 1
+        wanted = "one object a line" + ", or a list of objects" * (kind_of(path) == ".json")
         raise CorpusError(
-            f"{path}, line {line} is not JSON: {error}. Expected one object a line"
-            f"{', or a list of objects' if kind_of(path) == '.json' else ''}."
+            f"{path}, line {line} is not JSON: {getattr(error, 'msg', error)}. Expected {wanted}."
         ) from error
     if "\\ud" in text or "\\uD" in text:
         clean, n = _SURROGATE.subn("\ufffd", json.dumps(value, ensure_ascii=False))

@@ -78,6 +78,9 @@ def test_json_that_is_none_names_its_line(tmp_path):
     path = write(tmp_path / "a.json", '[\n {"text": "a"},\n {"text": }\n]')
     with pytest.raises(CorpusError, match=r"a\.json, line 3 is not JSON"):
         list(read_rows(path))
+    cut = write(tmp_path / "cut.jsonl", '{"text": "a"}\n{"text": \n')
+    with pytest.raises(CorpusError, match=r"cut\.jsonl, line 2 is not JSON: Expecting value\."):
+        list(read_rows(cut))
     deep = write(tmp_path / "deep.jsonl", '{"a":' * 100_000 + "1" + "}" * 100_000)
     with pytest.raises(CorpusError, match=r"deep\.jsonl, line 1 is not JSON"):
         list(read_rows(deep))
