@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from lse_interp.analysis.constants import N_CONTROLS, N_SENTENCES
 from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, NeuronArgs, SentenceArgs, main_for
-from lse_interp.core.languages import lookup
+from lse_interp.core.languages import codes_of
 
 __all__ = ["Config", "main", "run"]
 
@@ -80,9 +80,9 @@ def run(config: Config) -> Any:
     paths = RunPaths(config.root, config.model.model)
     source, out = neuron_file(config, paths), paths.folder / "ablation.safetensors"
     neurons = load_neurons(config, paths)
-    langs = tuple(lookup(code).code for code in config.langs) or neurons.languages
+    langs = codes_of(config.langs) or neurons.languages
     analysis.require_neurons(neurons, langs, what=str(source))
-    against = tuple(lookup(code).code for code in config.against) or neurons.languages
+    against = codes_of(config.against) or neurons.languages
     n_sentences = config.n_sentences if isinstance(config.n_sentences, int) else None
     parallel = load_parallel(
         config.parallel,

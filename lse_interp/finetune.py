@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lse_interp.core.cli import CONFIG_FLAT, CorpusArgs, ModelArgs, NeuronArgs, main_for
-from lse_interp.core.languages import lookup
+from lse_interp.core.languages import codes_of, lookup
 from lse_interp.training.hyperparameters import Hyperparameters
 from lse_interp.training.methods import METHODS
 
@@ -84,11 +84,10 @@ def run(config: Config) -> list[Any]:
     with launch.joined(config.model) as (processes, model):
         neurons = load_neurons(config, paths) if method.needs_neurons else None
         corpus = training_corpus(config.text, language)
-        others = (lookup(code).code for code in config.against)
         validation = validation_texts(
             config.validation,
             corpus=config.text.corpus,
-            languages=dict.fromkeys((language, *others)),
+            languages=codes_of((language, *config.against)),
         )
         runs = []
         for n_tokens in config.n_tokens or (None,):

@@ -205,7 +205,7 @@ def test_sentences_come_as_a_dictionary_or_a_folder(tmp_path):
     ("sentences", "message"),
     [
         ({"mlt": "one string"}, "mlt has one string"),
-        ({"mlt": ["a"], "mt": ["b"]}, "mt has the language twice"),
+        ({"mlt": ["a"], "mt": ["b"]}, "are the same language"),
         ({"mlt": ["a", "b"], "eng": ["a"]}, "found mlt 2, eng 1"),
         ({"mlt": ["a"]}, "were loaded without eng"),
     ],

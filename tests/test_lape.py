@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lse_interp import lape
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import ArtifactError, LanguageError, LseError, MismatchError
+from lse_interp.core.languages import lookup
 from lse_interp.counting.counts import ActivationCounts
 from lse_interp.models.info import ModelInfo
 from lse_interp.neurons.identify import identify
@@ -264,6 +265,14 @@ def test_identify_gives_the_choice_of_select_by_language():
     assert (neurons.method, neurons.site) == ("lape", "mlp.hook_act")
     assert neurons.thresholds["k"] == 0.2
     assert neurons.provenance["n_tokens"]["mlt"] == 100
+
+
+def test_identify_takes_counts_under_any_spelling():
+    counts, rule = random_counts(), {"k": 0.2, "activity_quantile": 0.8}
+    spelt = {lookup(code).name.upper(): found for code, found in counts.items()}
+    assert identify(spelt, **rule).to_frame().equals(identify(counts, **rule).to_frame())
+    with pytest.raises(LanguageError, match=r"'mlt' and 'Maltese' are the same language"):
+        identify(counts | {"Maltese": counts["mlt"]}, **rule)
 
 
 def test_identify_does_not_depend_on_the_amount_of_text():

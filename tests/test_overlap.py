@@ -126,13 +126,23 @@ def test_to_frame_lists_every_pair_once_in_order():
     assert relations["mlt", "slk"] == "none"
 
 
-def test_relation_of_a_code_outside_the_crosswalk_is_unknown():
-    assert relation("mlt", "xxx") == "unknown"
+def test_at_takes_any_spelling():
+    overlap = measure_overlap(random_sets(0))
+    assert overlap.at("Maltese", "lav").equals(overlap.at("mlt", "lvs"))
+
+
+def test_relation_without_a_family_is_unknown():
+    assert relation("mlt", "xxx") == relation("tlh", "mlt") == relation("qaa", "qab") == "unknown"
+    assert relation("Slovak", "sl") == "branch"
 
 
 @pytest.mark.parametrize(
     ("pair", "message"),
-    [(("mlt", "slo"), "No neurons of 'slo' here"), (("mlt", "mlt"), "needs two languages")],
+    [
+        (("mlt", "kat"), "No neurons of 'kat' here"),
+        (("mlt", "Maltese"), "needs two languages"),
+        (("mlt", "toki"), "unknown language 'toki'"),
+    ],
 )
 def test_at_refuses_what_is_not_a_pair(pair, message):
     with pytest.raises(LanguageError, match=message):
@@ -175,6 +185,13 @@ def test_related_summary_leaves_empty_languages_out():
     full = related_summary(measure_overlap(sets_of(lists)), n_permutations=50)
     empty = sets_of(lists | {"kat": [[]], "mkd": [[]]})
     assert related_summary(measure_overlap(empty), n_permutations=50) == full
+
+
+def test_related_summary_leaves_unknown_families_out():
+    lists = {"slk": [[0, 1]], "slv": [[0, 1]], "mlt": [[2]], "ekk": [[3]]}
+    full = related_summary(measure_overlap(sets_of(lists)), n_permutations=50)
+    unknown = measure_overlap(sets_of({"tlh": [[0, 1]]} | lists | {"qaa": [[0, 1]]}))
+    assert related_summary(unknown, n_permutations=50) == full
 
 
 def test_compare_relatives_finds_nothing_in_equal_similarities():

@@ -29,7 +29,7 @@ from lse_interp.artifacts.provenance import jsonable, provenance
 from lse_interp.artifacts.reuse import changed_options, refusal, require_same_settings
 from lse_interp.core.cli import progress
 from lse_interp.core.errors import CorpusError, LanguageError, LseError
-from lse_interp.core.languages import family_order, lookup
+from lse_interp.core.languages import codes_of, family_order
 from lse_interp.data.parallel import ParallelText, Sentences, as_parallel
 from lse_interp.models.hooked import HookedModel
 from lse_interp.neurons.indices import hash_indices
@@ -146,14 +146,14 @@ def ablation_setup(
         raise LseError(
             f"`n_controls` must be at least 1; got {n_controls}. Pass control=None for none."
         )
-    named = neurons if languages is None else [lookup(code).code for code in languages]
+    named = neurons if languages is None else codes_of(languages)
     ablated = tuple(family_order(named))
     measured = tuple(family_order(parallel.languages))
     require_neurons(neurons, ablated, what="The neuron set")
     parallel.require(ablated)
-    if len(set(ablated)) < len(ablated) or len(measured) < 2:
+    if len(measured) < 2:
         raise LanguageError(
-            "Ablation compares a language with others, each named once; got the neurons of "
+            "Ablation compares a language with others; got the neurons of "
             f"{', '.join(ablated)} and sentences in {', '.join(measured)}."
         )
     if len(parallel) < 2:

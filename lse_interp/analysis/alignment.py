@@ -16,7 +16,7 @@ from lse_interp.artifacts.model_table import ModelTable
 from lse_interp.artifacts.provenance import provenance
 from lse_interp.core.cli import progress
 from lse_interp.core.errors import CorpusError, LanguageError, LseError, MismatchError
-from lse_interp.core.languages import PAPER_REFERENCE, lookup
+from lse_interp.core.languages import PAPER_REFERENCE, codes_of, lookup
 from lse_interp.core.statistics import bootstrap_interval
 from lse_interp.data.parallel import ParallelText
 from lse_interp.models.hooked import HookedModel
@@ -221,7 +221,7 @@ def alignment_setup(
         CorpusError: Fewer than two sentences.
     """
     lang = lookup(lang).code
-    others = tuple(lookup(code).code for code in against) or tuple(
+    others = codes_of(against) or tuple(
         code for code in PAPER_REFERENCE if code != lang and code in parallel.languages
     )
     if not others:

@@ -20,7 +20,7 @@ from lse_interp.core.errors import (
     MismatchError,
     near_misses,
 )
-from lse_interp.core.languages import lookup
+from lse_interp.core.languages import codes_of, lookup
 from lse_interp.core.statistics import bootstrap_interval
 from lse_interp.data.parallel import ParallelText, Sentences, as_parallel
 from lse_interp.models.hooked import HookedModel
@@ -213,7 +213,7 @@ def compare_losses(
 
 def measured_languages(language: str, against: Sequence[str]) -> tuple[str, ...]:
     """Return the codes of a language and of those it is compared with, each once."""
-    return tuple(dict.fromkeys(lookup(name).code for name in (language, *against)))
+    return codes_of((language, *against))
 
 
 def comparison_setup(

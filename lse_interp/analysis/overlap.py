@@ -23,7 +23,7 @@ from lse_interp.analysis.relatedness import RelatedSummary, compare_relatives, r
 from lse_interp.artifacts.provenance import provenance
 from lse_interp.artifacts.stored import Stored
 from lse_interp.core.errors import LanguageError, LseError, MismatchError, near_misses
-from lse_interp.core.languages import family_order
+from lse_interp.core.languages import codes_of, family_order
 from lse_interp.models.info import ModelInfo
 from lse_interp.neurons.sets import NeuronSets
 
@@ -134,15 +134,16 @@ class OverlapMatrix(Stored):
 
     def at(self, language: str, other: str) -> pd.Series:
         """Return the row of `to_frame` for one pair, whichever of the two is named first."""
-        for code in (language, other):
+        codes = codes_of((language, other))
+        for code in codes:
             if code not in self.languages:
                 raise LanguageError(
                     f"No neurons of {code!r} here. {near_misses(code, self.languages)}"
                 )
-        if language == other:
+        if len(codes) < 2:
             raise LanguageError(f"A pair needs two languages; got {language!r} twice.")
         frame = self.to_frame()
-        pair = frame["language"].isin((language, other)) & frame["other"].isin((language, other))
+        pair = frame["language"].isin(codes) & frame["other"].isin(codes)
         return frame[pair].iloc[0]
 
     def to_frame(self) -> pd.DataFrame:

@@ -23,9 +23,10 @@ import contextlib
 import dataclasses
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from lse_interp.core.errors import LanguageError, near_misses
 
@@ -37,11 +38,15 @@ __all__ = [
     "RELEASED_LANGUAGES",
     "UNKNOWN",
     "Language",
+    "by_code",
+    "codes_of",
     "describe",
     "family_order",
     "find_language",
     "lookup",
 ]
+
+_T = TypeVar("_T")
 
 UNKNOWN = "unknown"
 """Family and branch of a language that `languages.tsv` does not list."""
@@ -188,6 +193,39 @@ def find_language(spelling: str) -> Language | None:
         return _named_variety(name, detail)
     found = _from_tag(key) if _TAG.match(key) else None
     return found if found or len(key) <= 3 else _from_name(spelling)
+
+
+def codes_of(spellings: Iterable[str]) -> tuple[str, ...]:
+    """Return the codes of languages in any spelling, each once, in their order.
+
+    Raises:
+        LanguageError: an unknown language.
+
+    >>> codes_of(["welsh", "est_Latn", "cy"])
+    ('cym', 'ekk')
+    """
+    return tuple(dict.fromkeys(lookup(spelling).code for spelling in spellings))
+
+
+def by_code(values: Mapping[str, _T]) -> dict[str, _T]:
+    """File the values of languages in any spelling under their codes.
+
+    Raises:
+        LanguageError: an unknown language, or one under two spellings.
+
+    >>> by_code({"welsh": 1, "et": 2})
+    {'cym': 1, 'ekk': 2}
+    """
+    found: dict[str, tuple[str, _T]] = {}
+    for spelling, value in values.items():
+        code = lookup(spelling).code
+        if code in found:
+            raise LanguageError(
+                f"{found[code][0]!r} and {spelling!r} are the same language ({code}). Give each "
+                "language once."
+            )
+        found[code] = (spelling, value)
+    return {code: value for code, (_, value) in found.items()}
 
 
 def describe(label: str) -> Language:

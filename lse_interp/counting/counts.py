@@ -49,7 +49,7 @@ class ActivationCounts(Stored):
     READ: ClassVar = {"model": ModelInfo.from_dict}
 
     language: str
-    """ISO 639-3."""
+    """ISO 639-3; any spelling that `core.languages.lookup` knows is turned into it."""
     model: ModelInfo
     site: str
     """Kind of site the values were read at, e.g. `mlp.hook_act`."""
@@ -62,6 +62,7 @@ class ActivationCounts(Stored):
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "language", lookup(self.language).code)
         _check(self)
 
     @property
@@ -243,7 +244,6 @@ def _texts(about: Mapping[str, Any]) -> set[str]:
 
 
 def _check(counts: ActivationCounts) -> None:
-    lookup(counts.language)
     n_tokens = counts.shard_n_tokens
     if counts.n_shards == 0 or bool((n_tokens < 1).any()):
         raise MismatchError(

@@ -21,7 +21,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from lse_interp.core.errors import CorpusError, LanguageError
-from lse_interp.core.languages import PAPER_LANGUAGES, PAPER_REFERENCE, Language, lookup
+from lse_interp.core.languages import (
+    PAPER_LANGUAGES,
+    PAPER_REFERENCE,
+    Language,
+    by_code,
+    codes_of,
+    lookup,
+)
 from lse_interp.data import embedded
 from lse_interp.data.hub import FLORES, HubSource, hub_sources, open_rows, read_source
 from lse_interp.data.local_files import find_files, has_files, listing, match_paths
@@ -58,6 +65,8 @@ class ParallelText:
     split: str | None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "languages", codes_of(self.languages))
+        object.__setattr__(self, "sentences", by_code(self.sentences))
         if tuple(self.sentences) != self.languages or not self.languages:
             raise CorpusError(
                 f"parallel text needs one language or more, each with sentences; got languages "
@@ -86,16 +95,18 @@ class ParallelText:
 
     def digest(self, languages: Sequence[str]) -> str:
         """Hash the sentences of some languages, in that order."""
-        text = json.dumps([self.sentences[code] for code in languages], ensure_ascii=False)
+        text = json.dumps(
+            [self.sentences[code] for code in codes_of(languages)], ensure_ascii=False
+        )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def require(self, languages: Sequence[str]) -> None:
-        """Refuse languages, ISO 639-3, whose sentences were not loaded.
+        """Refuse languages whose sentences were not loaded.
 
         Raises:
-            LanguageError: some are missing.
+            LanguageError: an unknown language, or some are missing.
         """
-        missing = [code for code in languages if code not in self.languages]
+        missing = [code for code in codes_of(languages) if code not in self.languages]
         if missing:
             every = ", ".join(f'"{code}"' for code in (*self.languages, *missing))
             raise LanguageError(
@@ -181,22 +192,17 @@ def as_parallel(
         optional: Further languages to load if the source has them.
 
     Raises:
-        LanguageError: An unknown language.
-        CorpusError: One language twice, one string in place of sentences, or see `load_parallel`.
+        LanguageError: An unknown language, or one under two spellings.
+        CorpusError: One string in place of sentences, or see `load_parallel`.
     """
     if isinstance(sentences, ParallelText):
         return sentences
     if isinstance(sentences, (str, Path)):
         return load_parallel(str(sentences), languages=languages, optional=optional)
-    found: dict[str, tuple[str, ...]] = {}
     for name, lines in sentences.items():
-        code = lookup(name).code
-        if isinstance(lines, str) or code in found:
-            fault = "one string" if isinstance(lines, str) else "the language twice"
-            raise CorpusError(
-                f"Give each language once, with a list of sentences; {name} has {fault}."
-            )
-        found[code] = tuple(lines)
+        if isinstance(lines, str):
+            raise CorpusError(f"{name} has one string; give each language a list of sentences.")
+    found = {code: tuple(lines) for code, lines in by_code(sentences).items()}
     return ParallelText(tuple(found), found, spec="a dictionary", split=None)
 
 
@@ -218,7 +224,7 @@ def load_with_reference(
         split: as in `load_parallel`.
         n_sentences: as in `load_parallel`.
     """
-    code, others = lookup(language).code, tuple(lookup(name).code for name in against)
+    code, others = lookup(language).code, codes_of(against)
     return load_parallel(
         spec,
         languages=tuple(dict.fromkeys((code, *others))),

@@ -27,12 +27,13 @@ def identify(
     language's counts and all probabilities.
 
     Args:
-        counts: language -> counts, all of one model at one site.
+        counts: language, in any spelling -> counts, all of one model at one site.
         selector: how neurons are chosen; a file of `neurons.selectors`, or of another package.
         **parameters: of the selector. LAPE takes `k`, the share of all neurons to choose, and the
             quantiles `activity_quantile` and `selectivity_quantile`.
 
     Raises:
+        LanguageError: an unknown language, or one under two spellings.
         MismatchError: counts of different models or sites, or filed under another language.
         LseError: no such selector, no such parameter, a value out of range, or counts among which
             the selector cannot choose.
@@ -42,13 +43,13 @@ def identify(
     checked = CheckedCounts(counts)
     selection = kind.choose(checked, asked)
     # A selector need not read every language.
-    for language in counts.keys() - checked.n_tokens:
+    for language in checked.keys() - checked.n_tokens:
         checked[language]
     assert checked.model is not None
     return NeuronSets(
         indices={
             language: mask_to_indices(member)
-            for language, member in zip(counts.keys(), selection.member, strict=True)
+            for language, member in zip(checked, selection.member, strict=True)
         },
         model=checked.model,
         site=checked.site,

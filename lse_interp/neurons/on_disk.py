@@ -15,7 +15,7 @@ from lse_interp.artifacts.registry import writer_command
 from lse_interp.artifacts.reuse import differences, refusal, reuse_or_make
 from lse_interp.core.cli import NeuronArgs
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError
-from lse_interp.core.languages import lookup
+from lse_interp.core.languages import codes_of
 from lse_interp.counting.counts import ActivationCounts
 from lse_interp.counting.foreign_counts import count_files
 from lse_interp.models.info import ModelInfo
@@ -49,7 +49,7 @@ class CountsOnDisk(Mapping):
     ) -> None:
         self._model_name = paths.model
         self._files = count_files(folder or paths.counts("*").parent)
-        asked = tuple(dict.fromkeys(lookup(code).code for code in languages))
+        asked = codes_of(languages)
         self._languages = asked or tuple(sorted(self._files))
         missing = [code for code in self._languages if code not in self._files]
         if missing or not self._files:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lse_interp.core.cli import progress
 from lse_interp.core.errors import LseError, MismatchError
+from lse_interp.core.languages import by_code
 from lse_interp.counting.counts import ActivationCounts
 from lse_interp.models.info import ModelInfo
 
@@ -34,19 +35,21 @@ class CheckedCounts(Mapping):
     """Counts by language, read on access; those that do not belong together are refused.
 
     Raises:
+        LanguageError: An unknown language, or one under two spellings.
         MismatchError: On access: counts of another model or site than those read before, or filed
             under another language.
     """
 
     def __init__(self, counts: Mapping[str, ActivationCounts]) -> None:
         self._counts = counts
+        self._spellings = by_code({spelling: spelling for spelling in counts})
         self.model: ModelInfo | None = None
         self.site: str | None = None
         self.n_tokens: dict[str, int] = {}
         self.corpora: dict[str, str | None] = {}
 
     def __getitem__(self, language: str) -> ActivationCounts:
-        found = self._counts[language]
+        found = self._counts[self._spellings[language]]
         if found.language != language:
             raise MismatchError(
                 f"Counts filed under {language} are of {found.language}. File them by their own "
@@ -65,7 +68,7 @@ class CheckedCounts(Mapping):
         return found
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._counts)
+        return iter(self._spellings)
 
     def __len__(self) -> int:
         return len(self._counts)

@@ -6,7 +6,6 @@ A neuron is a pair (layer, index in the MLP). Sets of different languages may ov
 [lang layer neuron], both in float64 as they are in memory.
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from lse_interp.artifacts.provenance import provenance
 from lse_interp.artifacts.registry import writer_command
 from lse_interp.artifacts.stored import Stored
 from lse_interp.core.errors import LanguageError, LseError, near_misses
-from lse_interp.core.languages import lookup
+from lse_interp.core.languages import by_code, describe
 from lse_interp.models.info import HasInfo, ModelInfo, info_of
 from lse_interp.neurons.controls import draw_control
 from lse_interp.neurons.formats.masks_pth import read_masks, write_masks
@@ -53,10 +52,11 @@ _COLUMNS = ("language", "layer", "neuron")
 class NeuronSets(Stored):
     """The neurons of each language, with the evidence they were chosen by where it is known.
 
-    Select by code: `neurons["mlt"]` is one sorted tensor of neuron indices per layer.
+    Select by language: `neurons["mlt"]` is one sorted tensor of neuron indices per layer. Every
+    method takes a language in any spelling that `core.languages.lookup` knows.
 
     Raises:
-        LanguageError: no language at all.
+        LanguageError: no language at all, an unknown one, or one under two spellings.
         LseError: a set with the wrong number of layers, an index out of range, unsorted or
             repeated; `scores` or `probability` of another shape, or not a number for a neuron of
             the sets; a score with the name of another column.
@@ -91,6 +91,7 @@ class NeuronSets(Stored):
     def __post_init__(self) -> None:
         if not self.indices:
             raise LanguageError("NeuronSets needs at least one language; got none.")
+        object.__setattr__(self, "indices", by_code(self.indices))
         for language, layers in self.indices.items():
             check_layers(layers, self.model, of=f"The neurons of {language}")
         if self.score_name in (*_COLUMNS, "probability"):
@@ -115,14 +116,13 @@ class NeuronSets(Stored):
         return self.scores if self.score_name == "lape" else None
 
     def __getitem__(self, language: str) -> tuple[Int64[Tensor, " _neuron"], ...]:
-        self._position(language)
-        return self.indices[language]
+        return self.indices[self._code(language)]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.indices)
 
     def __contains__(self, language: object) -> bool:
-        return language in self.indices
+        return isinstance(language, str) and describe(language).code in self.indices
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -164,7 +164,7 @@ class NeuronSets(Stored):
     def exclusive(self, language: str) -> Bool[Tensor, "layer neuron"]:
         """Mark the neurons that belong to this language and to no other."""
         mask = self.mask(language)
-        others = [code for code in self if code != language]
+        others = [code for code in self if code != self._code(language)]
         return mask & ~self.union(*others) if others else mask
 
     def select(self, *languages: str) -> "NeuronSets":
@@ -173,10 +173,11 @@ class NeuronSets(Stored):
         Raises:
             LanguageError: a language that is not here.
         """
-        order = [self._position(code) for code in languages]
+        codes = tuple(dict.fromkeys(map(self._code, languages)))
+        order = [self.languages.index(code) for code in codes]
         return dataclasses.replace(
             self,
-            indices={code: self[code] for code in languages},
+            indices={code: self[code] for code in codes},
             probability=None if self.probability is None else self.probability[order],
         )
 
@@ -408,17 +409,13 @@ class NeuronSets(Stored):
         """Write the form that `from_masks` reads; languages in the order of `languages`."""
         return write_masks(path, list(self.indices.values()))
 
-    def _position(self, language: str) -> int:
-        if language not in self:
-            raise LanguageError(f"No neurons of {language!r} here. {self._hint(language)}")
-        return self.languages.index(language)
-
-    def _hint(self, language: str) -> str:
-        with contextlib.suppress(LanguageError):
-            code = lookup(language).code
-            if code != language and code in self:
-                return f"They are filed under {code!r}."
-        return near_misses(language, self.indices)
+    def _code(self, language: str) -> str:
+        code = describe(language).code
+        if code not in self.indices:
+            raise LanguageError(
+                f"No neurons of {language!r} here. {near_misses(code, self.indices)}"
+            )
+        return code
 
     def _frame(self, position: int, language: str) -> pd.DataFrame:
         layer = torch.arange(self.model.n_layers).repeat_interleave(self.counts(language))

@@ -129,7 +129,7 @@ themed = theme()
 
 
 def language_label(code: str) -> str:
-    """Return the English name of a language, or the code if the crosswalk has no name.
+    """Return the English name of a language; a label that is no language stays as it is.
 
     >>> language_label("mlt"), language_label("qaa")
     ('Maltese', 'qaa')
@@ -261,6 +261,7 @@ def save_figure(
 
 
 def _style(code: str) -> tuple[str, int]:
+    code = describe(code).code
     if code in LANGUAGE_STYLES:
         return LANGUAGE_STYLES[code]
     letters = zlib.crc32(code.encode())

@@ -84,9 +84,8 @@ class GreedyLM(HFLM):
         before = [] if add_special_tokens is False else [*self.prefix]
         if ids[: len(before)] == before:
             ids = ids[len(before) :]
-        if left_truncate_len is not None:
-            ids = ids[max(0, len(before) + len(ids) - left_truncate_len) :]
-        return before + ids
+        room = len(ids) if left_truncate_len is None else max(0, left_truncate_len - len(before))
+        return before + ids[max(0, len(ids) - room) :]
 
     def tok_batch_encode(
         self,
@@ -111,6 +110,13 @@ class GreedyLM(HFLM):
         return super().tok_decode(tokens, skip_special_tokens=skip_special_tokens)
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Tokenise a prompt and what follows it; a prompt too long keeps the prefix and its end."""
+        before, after = self._whole_pair(context, continuation)
+        n_prefix = len(self.prefix)
+        n_cut = len(before) + len(after) - (self.max_length + 1)
+        return before[:n_prefix] + before[n_prefix + max(0, n_cut) :], after
+
+    def _whole_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Tokenise a prompt and what follows it.
 
         Like the harness, it tokenises both together. If a token reaches across the end of the
@@ -150,7 +156,7 @@ class GreedyLM(HFLM):
         """Score continuations, after a warning that names the tasks with prompts too long."""
         longer = []
         for request in requests:
-            context, continuation = self._encode_pair(*request.args)
+            context, continuation = self._whole_pair(*request.args)
             if not 0 < len(continuation) <= self.max_length:
                 raise LseError(
                     f"An option of question {request.doc_id + 1} of {request.task_name} has "

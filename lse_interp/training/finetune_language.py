@@ -24,7 +24,7 @@ from lse_interp.artifacts.provenance import provenance
 from lse_interp.artifacts.registry import writer_command
 from lse_interp.artifacts.reuse import differences
 from lse_interp.core.errors import LseError, MismatchError
-from lse_interp.core.languages import lookup
+from lse_interp.core.languages import by_code, lookup
 from lse_interp.core.processes import Processes
 from lse_interp.data.corpora import Corpus
 from lse_interp.models.hooked import HookedModel
@@ -115,7 +115,7 @@ def finetune_language(
     text = pack_text(
         model,
         reader(corpus),
-        {lookup(code).code: texts for code, texts in validation.items()},
+        by_code(validation),
         language=language,
         n_tokens=n_tokens,
         options=options,

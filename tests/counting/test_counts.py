@@ -48,6 +48,12 @@ def test_activation_counts_totals_by_hand():
     assert found.probability.dtype == torch.float64
 
 
+def test_a_language_in_any_spelling_is_turned_into_its_code():
+    spelt = [counts(TWO_SHARDS, [4, 6], language=name) for name in ("en", "English", "eng_Latn")]
+    assert {found.language for found in spelt} == {"eng"}
+    assert merge(spelt[0], spelt[1]).n_tokens == 20
+
+
 def test_to_frame_has_a_row_per_neuron():
     frame = counts(TWO_SHARDS, [4, 6]).to_frame()
     assert list(frame) == ["language", "layer", "neuron", "n_positive", "probability", "mean"]

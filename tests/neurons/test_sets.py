@@ -107,10 +107,46 @@ def test_n_trainable_counts_three_projections_of_d_model():
 
 
 def test_an_unknown_language_lists_near_misses():
-    with pytest.raises(LanguageError, match="No neurons of 'mt' here. They are filed under 'mlt'"):
-        hand_made()["mt"]
     with pytest.raises(LanguageError, match="No neurons of 'mla' here. Did you mean mlt"):
         hand_made()["mla"]
+
+
+def test_every_spelling_of_a_language_means_the_same_sets():
+    own = hand_made()
+    spelt = hand_made(
+        indices={
+            name: own[code] for name, code in (("Maltese", "mlt"), ("lav", "lvs"), ("sk", "slk"))
+        }
+    )
+    assert spelt.languages == own.languages == ("mlt", "lvs", "slk")
+    for name in ("mlt", "mt", "maltese", "mlt_Latn", "MLT"):
+        assert name in own
+        assert torch.equal(own.mask(name), own.mask("mlt"))
+        assert (own.size(name), own.counts(name).tolist()) == (3, [2, 0, 1])
+        assert torch.equal(own.exclusive(name), own.exclusive("mlt"))
+        assert torch.equal(own.union(name, "lav"), own.union("mlt", "lvs"))
+    chosen = own.select("Slovak", "mt", "slk")
+    assert chosen.languages == ("slk", "mlt")
+    assert torch.equal(chosen.probability, own.probability[[2, 0]])
+    assert not {"ekk", "law", 3} & set(filter(own.__contains__, ("ekk", "law", 3)))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("mlt", "mt"), r"'mlt' and 'mt' are the same language \(mlt\)\. Give each language once"),
+        (("mlt", "toki"), "unknown language 'toki'; .* qaa to qtz"),
+    ],
+)
+def test_a_language_twice_or_an_unknown_label_is_refused(names, message):
+    layers = layers_of([], [], [])
+    with pytest.raises(LanguageError, match=message):
+        hand_made(indices=dict.fromkeys(names, layers), probability=None)
+
+
+def test_private_codes_name_sets_of_ones_own():
+    neurons = hand_made(indices={"qaa": layers_of([1], [], [])}, probability=None)
+    assert (neurons.languages, neurons.size("QAA")) == (("qaa",), 1)
 
 
 def test_set_algebra_of_a_hand_computed_case():

@@ -198,3 +198,18 @@ def test_plot_overlap_panels_shows_counts_jaccard_and_ratio(neurons):
     assert len({ax.figure for ax in axes}) == 1
     assert cells(axes[1])[2, 1] == 3 / 5
     assert cells(axes[2])[2, 1] == pytest.approx(3 / 0.8)
+
+
+def test_plot_overlap_puts_languages_of_unknown_families_last(make_neurons):
+    frame = overlap_frame(
+        measure_overlap(make_neurons(spread(("tlh", "mlt", "qaa", "slk")), d_mlp=400))
+    )
+    assert frame["language"].unique().tolist() == ["mlt", "slk", "tlh", "qaa"]
+    names = [label.get_text() for label in plot_overlap(frame).get_yticklabels()]
+    assert {"Maltese", "Slovak", "Klingon", "qaa"} & set(names)
+
+
+def test_plot_overlap_of_many_languages_names_the_unknown_family_too(make_neurons):
+    codes = [*family_order(LANGUAGES)[:47], *(f"qa{letter}" for letter in "abcdefg")]
+    ax = plot_overlap(overlap_frame(measure_overlap(make_neurons(spread(codes), d_mlp=400))))
+    assert "unknown" in {text.get_text() for text in ax.texts}

@@ -93,6 +93,12 @@ def test_language_color_of_other_languages_depends_on_the_code_alone():
 def test_language_label_keeps_an_unknown_code():
     assert style.language_label("npi") == "Nepali"
     assert style.language_label("qaa") == "qaa"
+    assert style.language_label("random") == "random"
+
+
+def test_language_color_is_that_of_the_language_in_any_spelling():
+    for spelling in ("cy", "Welsh", "cym_Latn"):
+        assert style.language_color(spelling) == style.language_color("cym")
 
 
 def test_projection_colors_name_the_three_projections():

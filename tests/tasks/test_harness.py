@@ -220,6 +220,11 @@ def test_prompts_begin_with_the_prefix_of_the_model_and_end_in_text():
         ((found, _),) = lm.loglikelihood([request])
         nats = sentence_losses(model, ["w5 w6 w7"]) - sentence_losses(model, ["w5 w6"])
         assert found == pytest.approx(-float(nats))
+        # Of a prompt that is too long, the prefix stays.
+        lm._max_length = n + 2
+        request = Instance("loglikelihood", {}, ("w3 w4 w5 w6", " w7"), 0, metadata=("task", 0, 1))
+        ((cut, _),) = lm.loglikelihood([request])
+        assert cut == pytest.approx(found)
     # A text that holds the prefix itself, as chat templates write it, has it once.
     assert as_lm(HookedModel(plain.hf, plain.tokenizer)).tok_encode("\n w5") == [1, 7]
 
