@@ -45,9 +45,7 @@ def _page(scores: Scores, *, name: str, printed: pd.DataFrame | None = None) -> 
 
 
 def _about(scores: Scores, *, is_printed: bool) -> str:
-    sentences = [
-        f"Mean over the languages that have the benchmark, whose number stands under Over. {LEGEND}"
-    ]
+    sentences = [f"Mean over the languages that have the benchmark, which Over counts. {LEGEND}"]
     if is_printed:
         sentences.append(f"{_RECOMPUTED}.")
     if scores.frame["stderr"].notna().any():

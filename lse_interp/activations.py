@@ -58,7 +58,7 @@ def run(config: Config) -> dict[str, Path]:
     from lse_interp.artifacts.paths import RunPaths
     from lse_interp.core.processes import Processes
     from lse_interp.counting.count_languages import count_languages
-    from lse_interp.data.corpora import require_text_of_each
+    from lse_interp.data.corpora import load_corpus, require_text_of_each
     from lse_interp.models.loading import load_from_args
 
     with Processes.find().joined() as processes, processes.together():
@@ -67,13 +67,18 @@ def run(config: Config) -> dict[str, Path]:
         config.counting.check()
         languages = codes_of(config.langs)
         require_text_of_each(config.text.corpus, languages)
+        paths = RunPaths(config.root, config.model.model)
+        for language in languages if processes.is_main else ():
+            # Finished counts need no text.
+            if config.overwrite or not paths.counts(language).exists():
+                load_corpus(config.text.corpus, language=language, split=config.text.split)
         device = processes.device(config.model.device)
         return count_languages(
             load_from_args(replace(config.model, device=device)),
             languages,
             corpus=config.text,
             settings=config.counting,
-            paths=RunPaths(config.root, config.model.model),
+            paths=paths,
             processes=processes,
             overwrite=config.overwrite,
             config=config,

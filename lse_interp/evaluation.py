@@ -102,17 +102,19 @@ def run(config: Config) -> dict[str, Any]:
         return {}
     from lse_interp.artifacts.paths import RunPaths
     from lse_interp.models.loading import read_defaults
+    from lse_interp.subnetworks.find import require_same_base
     from lse_interp.tasks.evaluation import sentences_for
     from lse_interp.tasks.harness import require_harness
     from lse_interp.tasks.questions import questions_of
-    from lse_interp.tasks.table_update import Asking, choose_models, update_table
+    from lse_interp.tasks.table_update import Asking, choose_models, load_table, update_table
     from lse_interp.tasks.tables import averages_report
 
     require_harness()
     defaults = read_defaults(config.model.model)
     tasks, spec = config.tasks or defaults.tasks, config.parallel or defaults.parallel
     paths = RunPaths(config.root, config.model.model)
-    tables = {}
+    plans = []
+    # All languages are checked before a model is loaded for the first.
     for code in codes:
         path = paths.evaluation(code)
         choices = choose_models(config.model, runs=config.runs, paths=paths, language=code)
@@ -125,7 +127,14 @@ def run(config: Config) -> dict[str, Any]:
             overwrite=config.overwrite,
         )
         out = path.parent / config.name / path.name
-        tables[code] = update_table(out, choices, asking, config=config)
+        if out.exists() and not config.overwrite:
+            load_table(out, asking, config=config)
+        plans.append((out, choices, asking))
+    require_same_base([choice for _, choices, _ in plans for choice in choices])
+    tables = {
+        asking.language: update_table(out, choices, asking, config=config)
+        for out, choices, asking in plans
+    }
     if len(tables) > 1:
         logger.info("%s", averages_report(list(tables.values())))
     return tables

@@ -847,6 +847,12 @@ def test_stage_ends_with_one_clear_line(stage, capsys, artefact, more, lang, mes
     assert not artefact.exists()
 
 
+def test_stage_checks_every_model_before_it_loads_one(stage, capsys, monkeypatch):
+    monkeypatch.setattr("lse_interp.subnetworks.find.load_from_args", pytest.fail)
+    assert stage("--models", "/nowhere/model") == 2
+    assert "error: There is no model folder at /nowhere" in capsys.readouterr().err
+
+
 @pytest.fixture
 def runs(folders, tmp_path):
     """A target and a random run of `base` in Maltese, where the stage looks for them."""

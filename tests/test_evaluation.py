@@ -15,7 +15,7 @@ from lse_interp.core.errors import CorpusError, LseError
 from lse_interp.data.embedded import sentences
 from lse_interp.data.parallel import load_parallel
 from lse_interp.evaluation import Config, main, run
-from lse_interp.models.loading import read_defaults
+from lse_interp.models.loading import load_from_args, read_defaults
 from lse_interp.models.packaged import packaged_folder
 from lse_interp.tasks import evaluation
 from lse_interp.tasks.benchmarks import load_documents, tasks_of
@@ -270,6 +270,44 @@ def test_stage_asks_benchmarks_from_a_folder(tmp_path):
     (asked, *_) = (folder / "belebele_mlt.jsonl").read_text("utf-8").splitlines()
     assert json.loads(asked)["choices"] == ["kelb", "qattus", "ors", "far"]
     assert "Passage: Il-qattus raqad.\n\nQuestion: X'raqad?" in json.loads(asked)["prompt"]
+
+
+def write_belebele(root, *codes):
+    row = {"flores_passage": "a", "question": "b", "correct_answer_num": "1"}
+    row |= {f"mc_answer{number}": "c" for number in range(1, 5)}
+    (root / "Belebele").mkdir(exist_ok=True)
+    for code in codes:
+        (root / "Belebele" / f"{code}.jsonl").write_text(json.dumps(row) + "\n")
+    return root
+
+
+@pytest.mark.parametrize("lacks", ["file", "field", "sentences", "run", "questions"])
+def test_stage_checks_every_language_before_it_loads_a_model(tmp_path, monkeypatch, lacks):
+    monkeypatch.setattr("lse_interp.subnetworks.find.load_from_args", pytest.fail)
+    data = write_belebele(tmp_path, "isl_Latn", "mlt_Latn")
+    options = {"tasks": ("belebele",), "data_dir": data, "parallel": "none", "root": tmp_path}
+    match = {
+        "file": r"no file mlt_Latn/test",
+        "field": r"mlt_Latn\.jsonl, line 1 has no `flores_passage`",
+        "sentences": r"no file or folder for Maltese",
+        "run": r"no finished run 'target' of isl",
+        "questions": r"mlt\.safetensors is finished, with other questions",
+    }[lacks]
+    if lacks == "file":
+        (data / "Belebele" / "mlt_Latn.jsonl").unlink()
+    if lacks == "field":
+        (data / "Belebele" / "mlt_Latn.jsonl").write_text("{}\n")
+    if lacks == "sentences":
+        (tmp_path / "isl.txt").write_text("a\n")
+        options["parallel"] = str(tmp_path)
+    if lacks == "run":
+        options["runs"] = ("target",)
+    if lacks == "questions":
+        with monkeypatch.context() as loading:
+            loading.setattr("lse_interp.subnetworks.find.load_from_args", load_from_args)
+            run(Config(langs=("mlt",), tasks=("endings",), parallel="none", limit=1, root=tmp_path))
+    with pytest.raises(LseError, match=match):
+        run(Config(langs=("isl", "mlt"), **options))
 
 
 def test_stage_writes_task_files_instead_of_asking(tmp_path, caplog):

@@ -39,7 +39,8 @@ def ablate(
             text = model.generate("Mae'r", max_new_tokens=20)
 
     At `mlp.hook_post` with 0, this removes what a neuron adds to the residual stream, as if its
-    column of the down projection were zero.
+    column of the down projection were zero. In BitNet, whose down projection reads neurons through
+    a norm, the other neurons are scaled to fill the gap.
 
     Args:
         model: The model.

@@ -16,6 +16,7 @@ __all__ = [
     "mcnemar_p_value",
     "resampled_means",
     "standard_error",
+    "wilson_interval",
 ]
 
 
@@ -26,6 +27,28 @@ def standard_error(values: Float64[Tensor, " document"]) -> float:
     28.867513459481287
     """
     return values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def wilson_interval(n_right: int, n: int, *, z: float = 1.959964) -> tuple[float, float]:
+    """Bound a proportion, also where few were counted or all are alike.
+
+    (p + z^2 / 2n ± z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n), with p = n_right / n.
+
+    >>> [round(bound, 4) for bound in wilson_interval(0, 8)]
+    [0.0, 0.3244]
+
+    Args:
+        n_right: How many of `n`.
+        n: How many were counted, at least 1.
+        z: Width in standard deviations of a normal distribution; 1.96 gives 95 %.
+
+    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
+    1927.
+    """
+    p = n_right / n
+    center, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    scale = 1 + z**2 / n
+    return max(0.0, (center - half) / scale), min(1.0, (center + half) / scale)
 
 
 def mcnemar_p_value(a: Float64[Tensor, " document"], b: Float64[Tensor, " document"]) -> float:

@@ -18,7 +18,7 @@ from lse_interp.core.languages import Language, lookup
 from lse_interp.data import embedded
 from lse_interp.data.hub import GLOTCC, hub_sources, open_rows, read_column
 from lse_interp.data.local_files import find_files
-from lse_interp.data.readers import read_documents
+from lse_interp.data.readers import read_documents, read_records
 from lse_interp.data.source_spec import names_language, parse_options
 
 __all__ = ["Corpus", "CorpusDefaults", "corpus_defaults", "load_corpus", "require_text_of_each"]
@@ -80,7 +80,8 @@ def load_corpus(spec: str, *, language: str, split: str | None = None) -> Corpus
 
     Raises:
         LanguageError: unknown language, or one the embedded corpus lacks.
-        CorpusError: no such file, data set, configuration or split; an empty file; no network.
+        CorpusError: no such file, data set, configuration or split; an empty file; no network; a
+            first row that cannot be read or lacks the field.
     """
     record = lookup(language)
     if spec == "embedded":
@@ -147,6 +148,7 @@ def _local(spec: str, language: Language, split: str | None) -> Corpus:
             error.add_note(f"{near_misses(path, _SPECS)} (Known besides paths: embedded, glotcc.)")
         raise
     name = options.get("field", "text")
+    next(read_records(files[0], field=name), None)
     return Corpus(
         language=language.code,
         spec=spec,

@@ -121,7 +121,7 @@ def read_source(rows: "IterableDataset", source: HubSource) -> Iterator[tuple[st
     """Yield the place of each row of an opened source, for messages, and the row.
 
     Raises:
-        CorpusError: A broken transfer.
+        CorpusError: A broken transfer, or rows that cannot be read.
     """
     where = f"{source.dataset} ({source.config or 'default'})"
     try:
@@ -129,6 +129,11 @@ def read_source(rows: "IterableDataset", source: HubSource) -> Iterator[tuple[st
             yield f"{where}, row {number}", row
     except (OSError, _datasets_error()) as error:
         raise CorpusError(f"reading {where} broke off: {error}. Run again to resume.") from error
+    except ValueError as error:
+        raise CorpusError(
+            f"{where} cannot be read: {' '.join(str(error).split())}. Give the path of local files "
+            "without hf:, and the message names the line that is wrong."
+        ) from error
 
 
 def read_column(rows: "IterableDataset", source: HubSource) -> Iterator[str]:

@@ -21,10 +21,8 @@ guess the types of cells, and their errors name neither the line nor the byte th
 import contextlib
 import csv
 import functools
-import io
 import json
 import logging
-import lzma
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,15 +30,12 @@ from pathlib import Path
 from typing import Any
 
 from lse_interp.core.errors import CorpusError
+from lse_interp.data.text_lines import PACKED, read_lines
 
 __all__ = ["SUFFIXES", "as_text", "kind_of", "read_documents", "read_records", "read_rows"]
 
-SUFFIXES: tuple[str, ...] = (
-    *(".txt", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow"),
-)
+SUFFIXES = (".txt", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 """Kinds of file that can be read."""
-
-_PACKED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".xz": "xz"}
 
 log = logging.getLogger(__name__)
 # A text may be read several times; what is wrong with it is said once.
@@ -48,7 +43,6 @@ _warn_once = functools.cache(log.warning)
 
 _Rows = Iterator[tuple[str, dict[str, Any]]]
 _ROWS_PER_READ = 256
-_BYTES_PER_READ = 1 << 20
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -114,7 +108,7 @@ def kind_of(path: Path, *, also: Iterable[str] = ()) -> str:
     >>> kind_of(Path("mlt.TXT.gz")), kind_of(Path("notes.docx"))
     ('.txt', '')
     """
-    suffix = path.with_suffix("").suffix if path.suffix.lower() in _PACKED else path.suffix
+    suffix = path.with_suffix("").suffix if path.suffix.lower() in PACKED else path.suffix
     return suffix if suffix in also else suffix.lower() if suffix.lower() in SUFFIXES else ""
 
 
@@ -181,7 +175,7 @@ def _records(path: Path, field: str, replaced: Counter[str]) -> Iterator[str]:
 def _text(path: Path) -> _Rows:
     """Yield lines; blank ones once there is text after them."""
     blank = 0
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             blank += 1
             continue
@@ -191,76 +185,8 @@ def _text(path: Path) -> _Rows:
         yield f"{path}, line {number}", {"id": number, "text": line.rstrip("\r\n")}
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """Yield lines with their ends, cut at newlines only: U+2028 and the like are text."""
-    offset = 0
-    for number, raw in enumerate(_raw_lines(path), start=1):
-        line = _decode(raw, f"{path}, line {number},", path, offset)
-        yield line if offset else line.removeprefix("\ufeff")
-        offset += len(raw)
-
-
-def _raw_lines(path: Path) -> Iterator[bytes]:
-    packing = _PACKED.get(path.suffix.lower())
-    try:
-        with _open(path, packing) as stream:
-            head = stream.read(_BYTES_PER_READ)
-            if head.startswith(b"version https://git-lfs"):
-                raise CorpusError(
-                    f"{path} is a pointer of Git LFS, not the file itself. Run `git lfs pull` in "
-                    "its repository."
-                )
-            end = b"\r" if b"\r" in head and b"\n" not in head else b"\n"
-            while head:
-                *lines, rest = head.split(end)
-                yield from (line + end for line in lines)
-                # The rest of a line, however long it is.
-                more = [rest]
-                while block := stream.read(_BYTES_PER_READ):
-                    more.append(block)
-                    if end in block:
-                        break
-                head = b"".join(more)
-                if not block:
-                    break
-            if head:
-                yield head
-    except (OSError, EOFError, lzma.LZMAError) as error:
-        what = "decompressed" if packing else "read"
-        raise CorpusError(
-            f"{path} cannot be {what}: {error}. If it is truncated or of another format, fetch it "
-            "again."
-        ) from error
-
-
-def _open(path: Path, packing: str | None) -> io.BufferedIOBase:
-    if packing is None:
-        return path.open("rb")
-    if packing == "xz":
-        return lzma.open(path, "rb")
-    # Reads files of several parts, which the `zstandard` package ends after the first.
-    import pyarrow
-
-    return io.BufferedReader(pyarrow.input_stream(path, compression=packing))
-
-
-def _decode(raw: bytes, where: str, path: Path, offset: int) -> str:
-    try:
-        text = raw.decode("utf-8")
-        if "\0" not in text:
-            return text
-        at, reason = raw.index(b"\0"), "text has no such byte"
-    except UnicodeDecodeError as error:
-        at, reason = error.start, error.reason
-    guess = "UTF-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in raw else "ISO-8859-1"
-    raise CorpusError(
-        f"{where} is not UTF-8: byte 0x{raw[at]:02x} at offset {offset + at} ({reason}). Convert "
-        f"it, naming the encoding it is in: iconv -f {guess} -t UTF-8 '{path}' > converted.txt"
-    )
-
-
 def _json(path: Path, replaced: Counter[str]) -> _Rows:
-    lines = enumerate(_lines(path), start=1)
+    lines = enumerate(read_lines(path), start=1)
     for number, line in lines:
         if not line.strip():
             continue
@@ -277,12 +203,12 @@ def _json(path: Path, replaced: Counter[str]) -> _Rows:
 
 def _parse(text: str, path: Path, line: int, replaced: Counter[str]) -> Any:
     try:
-        value = json.loads(text)
+        value = json.loads(text.rstrip())
     except (ValueError, RecursionError) as error:
         line += getattr(error, "lineno", 1) - 1
+        wanted = "one object a line" + ", or a list of objects" * (kind_of(path) == ".json")
         raise CorpusError(
-            f"{path}, line {line} is not JSON: {error}. Expected one object a line"
-            f"{', or a list of objects' if kind_of(path) == '.json' else ''}."
+            f"{path}, line {line} is not JSON: {getattr(error, 'msg', error)}. Expected {wanted}."
         ) from error
     if "\\ud" in text or "\\uD" in text:
         clean, n = _SURROGATE.subn("\ufffd", json.dumps(value, ensure_ascii=False))
@@ -296,15 +222,17 @@ def _table(path: Path, header: Sequence[str] | None) -> _Rows:
     # A cell may hold a whole document.
     csv.field_size_limit(2**31 - 1)
     delimiter = "\t" if kind_of(path) == ".tsv" else ","
-    rows = csv.DictReader(_lines(path), header, delimiter=delimiter, strict=True)
+    rows = csv.DictReader(read_lines(path), header, delimiter=delimiter, strict=True)
     last = 0
     try:
-        n_cells, last = len(rows.fieldnames or ()), rows.line_num
+        names, last = rows.fieldnames or (), rows.line_num
+        if doubled := [name for name, n in Counter(names).items() if n > 1]:
+            raise CorpusError(f"{path} has two columns called {doubled[0]!r}. Rename one of them.")
         for row in rows:
             where = f"{path}, line {rows.line_num}"
             if None in row or None in row.values():
                 raise CorpusError(
-                    f"{where} should have {n_cells} cells, as its header has. "
+                    f"{where} should have {len(names)} cells, as its header has. "
                     'Cells with a line break, a quote or the delimiter in them need " around them.'
                 )
             yield where, row
@@ -353,7 +281,7 @@ def _batches(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
 def _has_paragraphs(path: Path) -> bool:
     """Say whether there is a blank line between two lines of text."""
     gap = text_before = False
-    for line in _lines(path):
+    for line in read_lines(path):
         if not line.strip():
             gap = text_before
         elif gap:

@@ -63,12 +63,16 @@ class ModelInfo:
             LseError: The configuration cannot be read.
             UnsupportedModelError: An encoder, encoder-decoder, mixture-of-experts or unknown model.
         """
+        from lse_interp.models.adapter_folders import base_of_adapter
         from lse_interp.models.architectures import find_layout
         from lse_interp.models.checkpoint import read_config, without_weights
         from lse_interp.models.fingerprint import n_parameters
         from lse_interp.models.loading import find_source
 
-        hf = without_weights(read_config(find_source(str(name)), revision=revision))
+        source = find_source(str(name))
+        while adapted := base_of_adapter(source, revision=revision):
+            source, revision = find_source(adapted[0]), adapted[1]
+        hf = without_weights(read_config(source, revision=revision))
         layout = find_layout(hf)
         return cls(
             name=str(name),

@@ -21,7 +21,7 @@ from lse_interp.models.placement.device_map import device_map
 from lse_interp.models.tokenization import parse_bos
 from lse_interp.models.tokenizer_file import read_tokenizer
 
-__all__ = ["find_source", "load_from_args", "load_model", "read_defaults"]
+__all__ = ["check_model", "find_source", "load_from_args", "load_model", "read_defaults"]
 
 
 def load_from_args(args: ModelArgs) -> HookedModel:
@@ -34,6 +34,18 @@ def load_from_args(args: ModelArgs) -> HookedModel:
         revision=args.revision,
         bos=args.bos,
     )
+
+
+def check_model(args: ModelArgs) -> None:
+    """Refuse a model that cannot be loaded, as far as its name and configuration tell.
+
+    Raises:
+        LseError: There is no such folder, hub id or device.
+        UnsupportedModelError: See `read_config`.
+    """
+    if args.device is not None and args.device != "auto":
+        _check_device(args.device)
+    read_config(find_source(args.model), revision=args.revision)
 
 
 def read_defaults(name: str | Path) -> ModelDefaults:

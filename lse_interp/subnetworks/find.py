@@ -11,7 +11,7 @@ from lse_interp.core.cli import ModelArgs
 from lse_interp.core.errors import ArtifactError, MismatchError, near_misses
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.info import ModelInfo
-from lse_interp.models.loading import load_from_args
+from lse_interp.models.loading import check_model, load_from_args
 from lse_interp.subnetworks.finetune_run import FinetuneRun, RunRecord
 from lse_interp.subnetworks.load_tuned import load_tuned
 from lse_interp.training.methods import METHODS
@@ -148,6 +148,7 @@ def model_choices(
 
     Raises:
         ArtifactError: no such run; or no finished run, with `all`.
+        LseError: no such model.
         MismatchError: a label twice.
     """
     choices = [ModelChoice("base" if runs else Path(base.model).name or base.model, base)]
@@ -169,6 +170,8 @@ def model_choices(
         # A revision belongs to the hub id of the base model.
         choices.append(ModelChoice(label, dataclasses.replace(base, model=path, revision=None)))
     require_distinct([choice.label for choice in choices])
+    for args in {choice.args for choice in choices}:
+        check_model(args)
     return tuple(choices)
 
 
@@ -181,6 +184,17 @@ def require_runs_of(base: ModelInfo, choices: Iterable[ModelChoice]) -> None:
     for choice in choices:
         if choice.run is not None:
             base.require_same(choice.run.model, what=f"{choice.run.folder}", exact=True)
+
+
+def require_same_base(choices: Iterable[ModelChoice]) -> None:
+    """Refuse runs of several base models, before any model is loaded.
+
+    Raises:
+        MismatchError: A run of another model than the first run.
+    """
+    runs = [choice for choice in choices if choice.run is not None]
+    if runs and runs[0].run is not None:
+        require_runs_of(runs[0].run.model, runs)
 
 
 def _labelled(item: str) -> tuple[str, str]:

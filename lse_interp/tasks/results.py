@@ -16,6 +16,7 @@ from lse_interp.core.statistics import (
     bootstrap_p_value,
     mcnemar_p_value,
     standard_error,
+    wilson_interval,
 )
 from lse_interp.tasks.kinds import Unit, kind_of
 from lse_interp.tasks.task import Task
@@ -154,10 +155,11 @@ class EvaluationTable(ModelTable):
         """List every model's mean score, and its change against the first model.
 
         Columns: see `FRAME_COLUMNS`. `score` and `base` are means over questions, `stderr` the
-        standard error of `score`; `low` and `high` bound `difference` = score - base by a 95 %
-        bootstrap over questions, paired. `p_value` is two-sided: McNemar's exact test where
-        questions are right or wrong, the paired bootstrap elsewhere. The first model has none of
-        these. Questions are taken to be independent; those of the embedded corpus share clauses,
+        standard error of `score`; where questions are right or wrong, half of Wilson's interval of
+        one standard deviation, which is never 0. `low` and `high` bound `difference` = score - base
+        by a 95 % bootstrap over questions, paired. `p_value` is two-sided: McNemar's exact test
+        where questions are right or wrong, the paired bootstrap elsewhere. The first model has none
+        of these. Questions are taken to be independent; those of the embedded corpus share clauses,
         so that its intervals are too narrow.
         """
         rows = [
@@ -184,7 +186,7 @@ class EvaluationTable(ModelTable):
             **{name[:-1]: getattr(self, name)[at] for name in ("models", "methods", "seeds")},
             **dataclasses.asdict(measure),
             "score": own.mean().item(),
-            "stderr": standard_error(own),
+            "stderr": _half_of_wilson(own) if measure.unit == "%" else standard_error(own),
             "n_documents": len(own),
         }
         row["language"] = self.language
@@ -204,3 +206,8 @@ class EvaluationTable(ModelTable):
             "high": high.item(),
             "p_value": p_value,
         }
+
+
+def _half_of_wilson(scores: Tensor) -> float:
+    low, high = wilson_interval(int((scores > 0).sum()), len(scores), z=1.0)
+    return 100 * (high - low) / 2

@@ -30,7 +30,7 @@ from lse_interp.tasks.results import EvaluationTable, Measure, measures_of
 from lse_interp.tasks.tables import language_report
 from lse_interp.tasks.task import digest
 
-__all__ = ["Asking", "choose_models", "update_table"]
+__all__ = ["Asking", "choose_models", "load_table", "update_table"]
 
 logger = logging.getLogger(__name__)
 
@@ -102,9 +102,7 @@ def update_table(
         choices,
         path,
         what=f"the scores of {asking.language}",
-        load=lambda path: _require_same_questions(
-            EvaluationTable.load(path), asking.measures(), path=path, config=config
-        ),
+        load=lambda path: load_table(path, asking, config=config),
         accept=lambda earlier: _require_distinct_methods(earlier, choices, path=path),
         # Answers are kept by question, and by what the model reads before text.
         by_weights=False,
@@ -114,6 +112,17 @@ def update_table(
     logger.info("%s", language_report(table))
     logger.info("the answers are in %s", asking.answers)
     return table
+
+
+def load_table(path: Path, asking: Asking, *, config: Any) -> EvaluationTable:
+    """Read a finished table of these questions.
+
+    Raises:
+        MismatchError: A finished table of other questions.
+        ArtifactError: A table that cannot be read.
+    """
+    table = EvaluationTable.load(path)
+    return _require_same_questions(table, asking.measures(), path=path, config=config)
 
 
 def choose_models(

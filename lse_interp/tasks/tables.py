@@ -10,6 +10,7 @@ import pandas as pd
 
 from lse_interp.core.errors import LseError
 from lse_interp.core.languages import lookup
+from lse_interp.core.statistics import wilson_interval
 from lse_interp.tasks.results import FRAME_COLUMNS, EvaluationTable
 
 __all__ = [
@@ -47,7 +48,8 @@ def require_scores(frame: pd.DataFrame) -> pd.DataFrame:
 def language_scores(frame: pd.DataFrame) -> pd.DataFrame:
     """Tabulate the headline scores of one language: one row per group, task and model.
 
-    Columns: group, label, metric, unit, model, score, stderr, difference, low, high, p_value. A
+    Columns: group, label, metric, unit, model, score, stderr, difference, low, high, p_value,
+    n_documents. A
     row `Avg.` per group and model is the mean over its tasks in percent and BLEU; losses are not
     in it. Its change is the mean change, without bounds.
 
@@ -58,7 +60,7 @@ def language_scores(frame: pd.DataFrame) -> pd.DataFrame:
     if (n := frame["language"].nunique()) > 1:
         raise LseError(f"This is the table of one language; got {n}. Select one, or average them.")
     columns = ["group", "label", "metric", "unit", "model", "score", "stderr", "difference"]
-    rows = frame.loc[frame["headline"], [*columns, "low", "high", "p_value"]]
+    rows = frame.loc[frame["headline"], [*columns, "low", "high", "p_value", "n_documents"]]
     return _with_averages(rows, name="label", column="model")
 
 
@@ -96,8 +98,8 @@ def language_report(table: EvaluationTable) -> str:
     """Print the scores of one language; each model is compared with the base."""
     text = to_text(language_scores(table.to_frame()), name="label", column="model")
     return (
-        f"Scores of {lookup(table.language).name} (mean ± standard error; * p < 0.05 against the "
-        f"base):\n{text}"
+        f"Scores of {lookup(table.language).name} (mean ± standard error; Wilson's interval of 95 "
+        f"% where questions are right or wrong; * p < 0.05 against the base):\n{text}"
     )
 
 
@@ -135,7 +137,12 @@ def _with_averages(rows: pd.DataFrame, *, name: str, column: str) -> pd.DataFram
 def _cell(row: pd.Series, column: str) -> str:
     text = f"{row['score']:.2f}"
     if column == "model" and pd.notna(row["stderr"]):
-        text += f" ± {row['stderr']:.2f}"
+        if row["unit"] == "%":
+            n = int(row["n_documents"])
+            low, high = wilson_interval(round(row["score"] * n / 100), n)
+            text += f" [{100 * low:.2f}, {100 * high:.2f}]"
+        else:
+            text += f" ± {row['stderr']:.2f}"
     if column == "model" and pd.notna(row.get("p_value")) and row["p_value"] < 0.05:
         text += "*"
     return text

@@ -6,6 +6,7 @@ Every other module of this folder has `table() -> str`, a section of the page in
 """
 
 import importlib
+import importlib.metadata
 from pathlib import Path
 
 PAGE = Path(__file__).parents[2] / "docs" / "compatibility.md"
@@ -14,14 +15,23 @@ _HEAD = """# Compatibility
 
 This page is written by `python -m scripts.compatibility`, which measures everything in it. Do not
 edit it by hand: a test compares it with what the command writes.
+
+Measured with {versions}.
 """
+_LIBRARIES = ("torch", "transformers", "transformer-lens", "nnsight", "peft", "tokenizers")
+
+
+def head() -> str:
+    """Return the beginning of the page: what it is, and with which libraries it was measured."""
+    found = {name: importlib.metadata.version(name).split("+")[0] for name in _LIBRARIES}
+    return _HEAD.format(versions=", ".join(f"{name} {found[name]}" for name in found))
 
 
 def page() -> str:
     """Return the page."""
     modules = sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
     tables = (importlib.import_module(f"scripts.compatibility.{name}").table() for name in modules)
-    return "\n".join([_HEAD, *tables])
+    return "\n".join([head(), *tables])
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ _SIZES: dict[str, Any] = {
     **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len"), 64),
     "num_key_value_heads": 1,
     "hidden_size_per_layer_input": 4,
+    **dict.fromkeys(("linear_num_key_heads", "linear_num_value_heads"), 2),
+    **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim", "mamba_chunk_size"), 8),
     "bos_token_id": None,
     "eos_token_id": 2,
     "pad_token_id": 0,
@@ -34,7 +36,12 @@ _LATENT = {
     "qk_rope_head_dim": 4,
     "v_head_dim": 8,
 }
-_MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_n_groups": 1}
+_MAMBA = {
+    "mamba_n_heads": 4,
+    "mamba_d_head": 8,
+    "mamba_d_state": 4,
+    "mamba_n_groups": 1,
+}
 _GRANITE_4 = {
     **_MAMBA,
     "num_local_experts": 0,
@@ -77,7 +84,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "codegen": {"n_head": 4, "rotary_dim": 4, "n_ctx": 64},
     "cohere": {},
     "cohere2": {},
-    "cwm": _HEADS_OF_8,
+    "cwm": {**_HEADS_OF_8, "bos_token_id": 1},
     "diffllama": {"num_key_value_heads": 2},
     "ernie4_5": _HEADS_OF_8,
     "exaone4": {"sliding_window": 4},
@@ -158,7 +165,6 @@ REFUSED = (
     "ctrl",
     "lfm2",
     "mamba",
-    "modernbert-decoder",
     "moshi",
     "prophetnet",
     "recurrent_gemma",

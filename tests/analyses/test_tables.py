@@ -177,8 +177,8 @@ def test_read_scores_of_a_folder_of_evaluations(draw, tmp_path):
         make_table(language).save(folder / f"{language}.safetensors")
     page, _ = draw("tables15_26", folder)
     assert page.name == "tables15_26_my-model.md"
-    # s / sqrt(n): sqrt(2500) / 2 and sqrt(10000 / 3) / 2.
-    assert "| Topics mlt | *25.00* ± 25.00 | **50.00** ± 28.87 |\n" in section(page, "Maltese")
+    # Half of Wilson's interval, z = 1: sqrt(p (1 - p) / 4 + 1 / 64) / (1 + 1 / 4).
+    assert "| Topics mlt | *25.00* ± 20.00 | **50.00** ± 22.36 |\n" in section(page, "Maltese")
     one = read_scores(folder / "mlt.safetensors")
     assert (one.name, set(one.frame["language"])) == ("my-model_mlt", {"mlt"})
 

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lse_interp.core.errors import LseError
-from lse_interp.core.statistics import bootstrap_p_value, mcnemar_p_value, standard_error
+from lse_interp.core.statistics import (
+    bootstrap_p_value,
+    mcnemar_p_value,
+    standard_error,
+    wilson_interval,
+)
 
 RIGHT_OR_WRONG = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
 
@@ -26,6 +31,17 @@ def test_standard_error_agrees_with_scipy():
 
 def test_standard_error_of_one_value_is_unknown():
     assert math.isnan(standard_error(scores([3.0])))
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_interval_agrees_with_scipy_and_is_never_a_point(counts):
+    n_right, n = counts
+    low, high = wilson_interval(n_right, n)
+    expected = stats.binomtest(n_right, n).proportion_ci(method="wilson")
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-6)
+    assert 0 <= low <= n_right / n + 1e-12
+    assert n_right / n - 1e-12 <= high <= 1
+    assert low < high
 
 
 def test_mcnemar_counts_the_questions_that_tell_models_apart():

@@ -51,6 +51,22 @@ def test_run_writes_counts_of_every_language(configure, caplog):
     assert "counts (400 tokens counted now" in caplog.text
 
 
+@pytest.mark.parametrize("lacks", ["file", "field"])
+def test_run_checks_the_text_of_every_language_before_it_loads_a_model(
+    configure, tmp_path, monkeypatch, lacks
+):
+    monkeypatch.setattr("lse_interp.models.loading.load_from_args", pytest.fail)
+    for code in ("mlt", "ekk"):
+        (tmp_path / f"{code}.jsonl").write_text('{"text": "a"}\n', encoding="utf-8")
+    if lacks == "file":
+        (tmp_path / "ekk.jsonl").unlink()
+    else:
+        (tmp_path / "ekk.jsonl").write_text('{"content": "a"}\n', encoding="utf-8")
+    message = {"file": "no text for Estonian", "field": r"ekk\.jsonl, line 1 has no field 'text'"}
+    with pytest.raises(CorpusError, match=message[lacks]):
+        run(configure(text=CorpusArgs(corpus=str(tmp_path / "{lang}.jsonl"))))
+
+
 def test_run_takes_all_the_text_there_is(configure):
     counts = ActivationCounts.load(run(configure(n_tokens="all", langs=("mlt",)))["mlt"])
     with pytest.raises(CorpusError, match=f"but the corpus has {counts.n_tokens:,}") as caught:

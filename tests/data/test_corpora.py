@@ -452,6 +452,20 @@ def test_load_corpus_streams_a_plain_folder_of_jsonl(tmp_path):
     assert documents(f"hf:{tmp_path}", split="test") == ["held out"]
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("train.csv", 'text\n"open\nmore\n'),
+        ("train.jsonl", '{"text": \n'),
+        ("train.jsonl", '{"text": "\\ud83d"}\n'),
+    ],
+)
+def test_a_data_set_that_is_broken_is_one_error(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(CorpusError, match=r"cannot be read: .* without hf:, and the message names"):
+        documents(f"hf:{tmp_path}")
+
+
 def test_load_corpus_picks_data_files_by_language(tmp_path):
     root = write_glotcc_like(tmp_path)
     (root / "README.md").unlink()

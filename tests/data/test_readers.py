@@ -78,6 +78,9 @@ def test_json_that_is_none_names_its_line(tmp_path):
     path = write(tmp_path / "a.json", '[\n {"text": "a"},\n {"text": }\n]')
     with pytest.raises(CorpusError, match=r"a\.json, line 3 is not JSON"):
         list(read_rows(path))
+    cut = write(tmp_path / "cut.jsonl", '{"text": "a"}\n{"text": \n')
+    with pytest.raises(CorpusError, match=r"cut\.jsonl, line 2 is not JSON: Expecting value\."):
+        list(read_rows(cut))
     deep = write(tmp_path / "deep.jsonl", '{"a":' * 100_000 + "1" + "}" * 100_000)
     with pytest.raises(CorpusError, match=r"deep\.jsonl, line 1 is not JSON"):
         list(read_rows(deep))
@@ -109,6 +112,7 @@ def test_lone_surrogates_are_said_of_a_text_that_is_read_in_part(tmp_path, caplo
     [
         ("a.csv", 'text\nfine\n"open\nmore\n', r"a\.csv, line 3 cannot be read"),
         ("a.csv", 'text\n"a" b\n', r"a\.csv, line 2 cannot be read"),
+        ("a.csv", "text,text\na,b\n", r"a\.csv has two columns called 'text'"),
         ("a.tsv", "id\ttext\n1\ta\tb\n", r"a\.tsv, line 2 should have 2 cells"),
         ("a.txt", b"fine\nt\0e\0", r"a\.txt, line 2, is not UTF-8: byte 0x00 at .*-f UTF-16"),
         ("a.csv", b"text\nfine\ncaf\xe9\n", r"a\.csv, line 3, is not UTF-8: byte 0xe9"),

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from lse_interp.core.errors import UnsupportedModelError
 from lse_interp.models.hooked import HookedModel
-from scripts.compatibility.__main__ import PAGE, page
+from scripts.compatibility.__main__ import PAGE, head, page
 from scripts.compatibility._tiny import FAMILIES, tiny_hf
 from scripts.compatibility.families import measure
 from tests.tiny_models import FAMILIES as SHARED
@@ -22,6 +23,8 @@ QUICK = (*SHARED, "gemma2", "bitnet", "seed_oss", "openai-gpt")
     [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES],
 )
 def test_every_site_is_its_equation(family):
+    if family.split()[0] not in CONFIG_MAPPING:
+        pytest.skip(f"this version of transformers has no {family}")
     row = measure(family)
     assert row["mlp.hook_act"] in ("all", "torch, nnsight")
     assert row["trains"] == row["exports"] == "yes"
@@ -43,4 +46,7 @@ def test_a_bridge_that_cannot_run_the_model_is_refused():
 
 @pytest.mark.slow
 def test_the_page_is_what_was_measured():
-    assert PAGE.read_text(encoding="utf-8") == page(), "python -m scripts.compatibility"
+    written = PAGE.read_text(encoding="utf-8")
+    if not written.startswith(head()):
+        pytest.skip("the page was measured with other versions of the libraries")
+    assert written == page(), "python -m scripts.compatibility"

@@ -524,7 +524,7 @@ def test_from_masks_accepts_any_spelling_and_any_order_of_indices(tmp_path):
             ArtifactError,
             r"whole numbers along one axis, or a mask of 40; found torch\.float32",
         ),
-        ([[[0], [], []]] * 2, ["mlt", "mt"], LanguageError, "each language once; got mlt, mt"),
+        ([[[0], [], []]] * 2, ["mlt", "mt"], LanguageError, "named once; repeated: mlt"),
         ([[[0], [], []]], ["nlt"], LanguageError, "unknown language 'nlt'"),
         ([], ["mlt"], ArtifactError, "must hold a list"),
     ],

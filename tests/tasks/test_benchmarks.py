@@ -1,7 +1,5 @@
-import csv
 import dataclasses
 import gzip
-import json
 
 import pyarrow
 import pyarrow.parquet
@@ -16,6 +14,7 @@ from lse_interp.tasks.benchmarks.flores import FLORES_200
 from lse_interp.tasks.benchmarks.opus100 import OPUS_100
 from lse_interp.tasks.kinds import require_documents
 from lse_interp.tasks.kinds.translation import translation_prompt
+from scripts.compatibility.layouts import write_rows
 
 FORMATS = ("jsonl", "jsonl.gz", "parquet", "csv", "tsv")
 GENERAL = ("arc_challenge", "arc_easy", "hellaswag", "piqa", "winogrande", "mmlu")
@@ -156,35 +155,14 @@ def load_documents(task, *, data_dir=None, prompt_style="paper", limit=None):
     return benchmarks.load_documents(task, reading=Reading(data_dir, prompt_style), limit=limit)
 
 
-def write(path, rows):
-    """Write rows in the format that the name says; nested cells of a table become JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    name = path.name
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    if name.endswith(".jsonl"):
-        path.write_text(lines, encoding="utf-8")
-    elif name.endswith(".jsonl.gz"):
-        path.write_bytes(gzip.compress(lines.encode()))
-    elif name.endswith(".parquet"):
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    else:
-        with path.open("w", encoding="utf-8", newline="") as stream:
-            table = csv.writer(stream, delimiter="\t" if name.endswith(".tsv") else ",")
-            table.writerow(rows[0])
-            for row in rows:
-                cells = row.values()
-                table.writerow([json.dumps(c) if isinstance(c, dict | list) else c for c in cells])
-    return path
-
-
 def write_benchmark(root, name, *, rows=None, suffix="jsonl"):
     folder, split, own = ROWS[name]
-    return write(root / name / folder / f"{split}.{suffix}", own if rows is None else rows)
+    return write_rows(root / name / folder / f"{split}.{suffix}", own if rows is None else rows)
 
 
 def write_flores(root, *, suffix="jsonl", **tables):
     for config, rows in {**FLORES, **tables}.items():
-        write(root / "flores" / config / f"devtest.{suffix}", rows)
+        write_rows(root / "flores" / config / f"devtest.{suffix}", rows)
 
 
 def task_of(name, language="mlt"):
@@ -213,98 +191,17 @@ def test_load_documents_reads_questions_with_options(tmp_path, name, suffix):
     assert documents[0] == BENCHMARKS[name].question(ROWS[name][2][0], where="")
 
 
-def mmlu_cells(row):
-    return [row["question"], *row["choices"], "ABCD"[row["answer"]]]
-
-
-def arc_row(row):
-    choices = row["choices"]
-    options = [
-        {"text": text, "label": label}
-        for text, label in zip(choices["text"], choices["label"], strict=True)
-    ]
-    return {**row, "question": {"stem": row["question"], "choices": options}, "choices": None}
-
-
-# Benchmark -> the file that its owner distributes, and its rows.
-OWNERS = {
-    "belebele": ("Belebele/mlt_Latn.jsonl", ROWS["belebele"][2]),
-    "sib200": ("sib-200/data/annotated/mlt_Latn/test.tsv", ROWS["sib200"][2]),
-    "arc_easy": ("ARC-V1-Feb2018-2/ARC-Easy/ARC-Easy-Dev.jsonl", map(arc_row, ROWS["arc_easy"][2])),
-    "hellaswag": ("hellaswag/data/hellaswag_val.jsonl", ROWS["hellaswag"][2]),
-    "piqa": (
-        "piqa/valid.jsonl",
-        [{k: row[k] for k in ("goal", "sol1", "sol2")} for row in ROWS["piqa"][2]],
-    ),
-    "winogrande": ("winogrande_1.1/dev.jsonl", ROWS["winogrande"][2]),
-}
-
-
-@pytest.mark.parametrize("name", OWNERS)
-def test_load_documents_reads_files_as_their_owner_distributes_them(tmp_path, name):
-    file, rows = OWNERS[name]
-    path = write(tmp_path / file, list(rows))
-    if name in ("piqa", "winogrande"):
-        # The labels of Winogrande are in its rows too.
-        labels = "0\n1\n" if name == "piqa" else "1\n2\n"
-        path.with_name(f"{path.stem}-labels.lst").write_text(labels)
-    if name == "arc_easy":
-        path.with_suffix(".csv").write_text("questionID,question,AnswerKey\n1,What? (A) x,A\n")
-
-    documents = load_documents(task_of(name), data_dir=tmp_path)
-
-    assert [(document.choices, document.answer) for document in documents] == ANSWERS[name]
-
-
-def test_load_documents_reads_mmlu_as_its_owner_distributes_it(tmp_path):
-    for split in ("dev", "val", "test"):
-        folder = tmp_path / "mmlu" / "data" / split
-        folder.mkdir(parents=True)
-        for subject, row in zip("ab", ROWS["mmlu"][2], strict=True):
-            with (folder / f"{subject}_{split}.csv").open("w", newline="") as stream:
-                csv.writer(stream).writerow(mmlu_cells(row))
-
-    documents = load_documents(task_of("mmlu"), data_dir=tmp_path)
-
-    assert [(document.choices, document.answer) for document in documents] == ANSWERS["mmlu"]
-
-
 def test_load_documents_refuses_labels_of_other_rows(tmp_path):
     rows = [{"goal": "g", "sol1": "a", "sol2": "b"}] * 2
-    write(tmp_path / "piqa" / "valid.jsonl", rows)
+    write_rows(tmp_path / "piqa" / "valid.jsonl", rows)
     (tmp_path / "piqa" / "valid-labels.lst").write_text("0\n")
     with pytest.raises(CorpusError, match=r"valid-labels\.lst should .* expected 2, found 1"):
         load_documents(task_of("piqa"), data_dir=tmp_path)
 
 
-@pytest.mark.parametrize("folder", ["opus100", "opus-100-corpus/v1.0/supervised"])
-def test_load_documents_reads_opus_as_its_owner_distributes_it(tmp_path, folder):
-    (tmp_path / folder / "en-mt").mkdir(parents=True)
-    for code, line in {"mt": "sentenza", "en": "sentence"}.items():
-        path = tmp_path / folder / "en-mt" / f"opus.en-mt-test.{code}"
-        path.write_text("".join(f"{line} {n}\n" for n in range(3)))
-
-    documents = load_documents(task_of("opus100"), data_dir=tmp_path)
-
-    assert [document.reference for document in documents] == [f"sentence {n}" for n in range(3)]
-    assert "sentenza 0" in documents[0].prompt
-
-
-@pytest.mark.parametrize("folder", ["flores", "flores200_dataset"])
-def test_load_documents_reads_flores_as_its_owner_distributes_it(tmp_path, folder):
-    for code, line in {"mlt_Latn": "sentenza", "eng_Latn": "sentence"}.items():
-        path = tmp_path / folder / "devtest" / f"{code}.devtest"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{line} {n}\n" for n in range(3)))
-
-    documents = load_documents(task_of("flores"), data_dir=tmp_path)
-
-    assert [document.reference for document in documents] == [f"sentence {n}" for n in range(3)]
-
-
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_load_documents_reads_opus_in_both_directions(tmp_path, suffix):
-    write(tmp_path / "opus100" / "en-mt" / f"test.{suffix}", OPUS)
+    write_rows(tmp_path / "opus100" / "en-mt" / f"test.{suffix}", OPUS)
     to_english, from_english = translation_tasks("opus100")
 
     first = load_documents(to_english, data_dir=tmp_path)
@@ -357,7 +254,7 @@ def test_load_documents_refuses_a_limit_below_1(tmp_path):
 
 @pytest.mark.parametrize("folder", ["est_Latn", "ekk_Latn", "ekk", "est", "et"])
 def test_load_documents_tries_every_spelling_of_a_language(tmp_path, folder):
-    write(tmp_path / "belebele" / folder / "test.jsonl", ROWS["belebele"][2])
+    write_rows(tmp_path / "belebele" / folder / "test.jsonl", ROWS["belebele"][2])
 
     assert len(load_documents(task_of("belebele", "ekk"), data_dir=tmp_path)) == 2
 
@@ -366,7 +263,7 @@ def test_load_documents_tries_every_spelling_of_a_language(tmp_path, folder):
 @pytest.mark.parametrize("keys", [("en", "mt"), ("eng", "mlt")])
 def test_load_documents_tries_every_spelling_of_a_pair(tmp_path, folder, keys):
     rows = [{"translation": dict(zip(keys, ("a", "b"), strict=True))}]
-    write(tmp_path / "opus100" / folder / "test.jsonl", rows)
+    write_rows(tmp_path / "opus100" / folder / "test.jsonl", rows)
 
     assert load_documents(task_of("opus100"), data_dir=tmp_path)[0].reference == "a"
 
@@ -374,7 +271,7 @@ def test_load_documents_tries_every_spelling_of_a_pair(tmp_path, folder, keys):
 @pytest.mark.parametrize("name", GENERAL)
 def test_load_documents_finds_english_benchmarks_without_a_configuration(tmp_path, name):
     _, split, rows = ROWS[name]
-    write(tmp_path / name / f"{split}.jsonl", rows)
+    write_rows(tmp_path / name / f"{split}.jsonl", rows)
 
     assert len(load_documents(task_of(name), data_dir=tmp_path)) == 2
 
@@ -382,7 +279,7 @@ def test_load_documents_finds_english_benchmarks_without_a_configuration(tmp_pat
 def test_load_documents_reads_shards_in_order(tmp_path):
     for at in range(2):
         path = tmp_path / "piqa" / f"validation-0000{at}-of-00002.parquet"
-        write(path, [{**ROWS["piqa"][2][0], "goal": f"goal {at}"}])
+        write_rows(path, [{**ROWS["piqa"][2][0], "goal": f"goal {at}"}])
 
     documents = load_documents(task_of("piqa"), data_dir=tmp_path)
 
@@ -409,7 +306,7 @@ def test_load_documents_names_what_it_looked_for_and_what_is_there(tmp_path):
     (tmp_path / "belebele" / "mlt_Latn").mkdir(parents=True)
     with pytest.raises(CorpusError, match=r"est_Latn/test, .*belebele holds: mlt_Latn/"):
         load_documents(task, data_dir=tmp_path)
-    write(tmp_path / "belebele" / "est_Latn" / "dev.jsonl", ROWS["belebele"][2])
+    write_rows(tmp_path / "belebele" / "est_Latn" / "dev.jsonl", ROWS["belebele"][2])
     with pytest.raises(
         CorpusError, match=r"no file est_Latn/test, .*/est_Latn holds: dev\.jsonl\."
     ):
@@ -439,7 +336,7 @@ def test_load_documents_names_the_columns_expected_and_found(tmp_path, name, suf
 
 
 def test_load_documents_names_the_columns_of_translations(tmp_path):
-    write(tmp_path / "opus100" / "en-mt" / "test.jsonl", [{"en": "a", "mt": "b"}])
+    write_rows(tmp_path / "opus100" / "en-mt" / "test.jsonl", [{"en": "a", "mt": "b"}])
     write_flores(tmp_path, mlt_Latn=[{"id": 0, "sentence": "a"}])
 
     with pytest.raises(CorpusError, match="no `translation`: .* found en, mt"):
@@ -449,7 +346,9 @@ def test_load_documents_names_the_columns_of_translations(tmp_path):
 
 
 def test_load_documents_names_a_language_that_a_pair_lacks(tmp_path):
-    write(tmp_path / "opus100" / "en-mt" / "test.jsonl", [{"translation": {"en": "a", "de": "b"}}])
+    write_rows(
+        tmp_path / "opus100" / "en-mt" / "test.jsonl", [{"translation": {"en": "a", "de": "b"}}]
+    )
 
     with pytest.raises(CorpusError, match=r"no Maltese; expected a key mlt or mt, found en, de"):
         load_documents(task_of("opus100"), data_dir=tmp_path)
@@ -552,7 +451,7 @@ def test_load_documents_reads_past_a_byte_order_mark(tmp_path, suffix):
 
 def write_hub_like(root, rows):
     """A local data set with the layout of one on the hub: a configuration per language."""
-    write(root / "data" / "mlt_Latn.jsonl", rows)
+    write_rows(root / "data" / "mlt_Latn.jsonl", rows)
     (root / "README.md").write_text(
         "---\nconfigs:\n- config_name: mlt_Latn\n  data_files:\n"
         "  - split: test\n    path: data/mlt_Latn.jsonl\n---\n"
@@ -585,7 +484,7 @@ def test_load_documents_reads_a_data_set_like_the_hubs(tmp_path, monkeypatch):
 
 
 def test_load_documents_falls_back_to_the_hubs_parquet_copy(tmp_path, monkeypatch):
-    write(tmp_path / "mlt_Latn" / "test" / "0000.parquet", ROWS["sib200"][2])
+    write_rows(tmp_path / "mlt_Latn" / "test" / "0000.parquet", ROWS["sib200"][2])
     read_from(tmp_path, "sib200", monkeypatch)
 
     documents = load_documents(task_of("sib200"))

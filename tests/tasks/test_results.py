@@ -9,7 +9,13 @@ import torch
 
 from lse_interp.core.errors import ArtifactError, LseError, MismatchError
 from lse_interp.tasks.results import FRAME_COLUMNS, EvaluationTable, Measure
-from lse_interp.tasks.tables import AVERAGE, average_scores, language_scores, to_text
+from lse_interp.tasks.tables import (
+    AVERAGE,
+    average_scores,
+    language_report,
+    language_scores,
+    to_text,
+)
 
 
 def measure(**changes):
@@ -85,6 +91,14 @@ def test_to_frame_tests_right_or_wrong_by_mcnemar():
     frame = table().to_frame()
     assert row(frame, task="sib200_mlt", model="target")["p_value"] == pytest.approx(2 / 2**5)
     assert row(frame, task="arc_easy", model="target")["p_value"] == 1
+
+
+def test_a_proportion_of_few_questions_has_an_interval():
+    topics = dataclasses.replace(BLEU, task="topics", label="Topics", metric="accuracy", unit="%")
+    none_right = table(measures=(topics,), scores=(doubles([0] * 8, [0] * 8),))
+    assert none_right.to_frame()["stderr"].tolist() == pytest.approx([100 / 18] * 2)
+    assert "0.00 [0.00, 32.44]" in language_report(none_right)
+    assert "± 0.00" not in language_report(none_right)
 
 
 def test_of_selects_and_names_what_there_is():
