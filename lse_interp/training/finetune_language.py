@@ -74,7 +74,8 @@ def finetune_language(
         model: The model, with its tokenizer.
         corpus: Text of the language: a corpus, or documents.
         language: ISO 639-3, or any spelling that `lookup` knows.
-        validation: Language -> documents; that of `language` decides which weights are best.
+        validation: Language -> documents; that of `language` decides which weights are best. Of
+            each, `options.validation_sentences` are taken evenly, by default 200.
         method: `target`, `random`, `ffn`, `full`, `lora`, or one that another package adds.
         neurons: Sets found on this model, with `language` among them; for `target` and `random`.
         random_match: What random neurons have in common with the language's: `size` (the default),
