@@ -105,9 +105,9 @@ def test_with_defaults_names_every_fault_at_once():
         options.with_defaults(METHODS["full"], EMBEDDED)
     lines = str(caught.value).splitlines()
     assert [line.split("`")[1] for line in lines] == [
-        "lr",
-        "batch_size",
         "block_size",
+        "batch_size",
+        "lr",
         "engine",
         "lora_rank",
     ]
