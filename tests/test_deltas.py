@@ -143,7 +143,7 @@ def test_weight_deltas_of_a_run_agree_with_its_rows(family):
     base = tiny(family)
     run = make_run(base, decay_factor=0.99)
     deltas = weight_deltas(base, run)
-    assert deltas.projections == run.projections
+    assert deltas.projections == run.model.projections
     assert (deltas.language, deltas.name, deltas.method) == ("mlt", "target", "target")
     for layer, (before, after) in enumerate(zip(run.base, run.rows, strict=True)):
         for at, (old, new) in enumerate(zip(before.double(), after.double(), strict=True)):

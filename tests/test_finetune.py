@@ -398,7 +398,10 @@ def test_main_refuses_missing_neurons(refused, tmp_path):
 
 
 def test_main_refuses_text_that_is_missing_or_empty(refused, tmp_path):
-    assert "nowhere" in refused(corpus=tmp_path / "nowhere.txt")
+    # Said before neurons are read, or a model.
+    absent: dict = {"neurons": tmp_path / "none.safetensors", "model": tmp_path / "none"}
+    assert "no text for Maltese (mlt) at" in refused(corpus=tmp_path / "nowhere.txt", **absent)
+    assert "no text for Maltese (mlt) at" in refused(validation=tmp_path / "nowhere.txt", **absent)
     (tmp_path / "empty.txt").write_text("\n\n", encoding="utf-8")
     assert "no text" in refused(corpus=tmp_path / "empty.txt")
     assert "1,000,000 text tokens were asked for" in refused(n_tokens=10**6)

@@ -1,5 +1,6 @@
 """Files that other programs wrote with torch or numpy; no code in them is run."""
 
+import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -11,6 +12,15 @@ import torch
 from lse_interp.core.errors import ArtifactError
 
 __all__ = ["read_foreign"]
+
+# What the pickle of a numpy number or array names; none of it runs code.
+_NUMPY: list[Any] = [
+    np.ndarray,
+    np.dtype,
+    np.int64(0).__reduce__()[0],
+    np.zeros(0).__reduce__()[0],
+    *{type(np.dtype(code)) for code in "?bhilqBHILQefd"},
+]
 
 
 def read_foreign(path: str | Path, *, what: str) -> Any:
@@ -33,13 +43,15 @@ def read_foreign(path: str | Path, *, what: str) -> Any:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 return dict(arrays)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_NUMPY):
             # The unpickler warns about the content of a damaged file before it fails.
             warnings.simplefilter("ignore")
             return torch.load(path, weights_only=True, map_location="cpu")
     # A damaged pickle raises whatever its opcodes run into.
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        # torch's own text advises to load the file with its code.
+        refused = re.search(r"unsupported (global:? )?\w+ \S+", f"{error}", re.IGNORECASE)
+        reason = refused[0] if refused else (f"{error}" or type(error).__name__).splitlines()[0]
         raise ArtifactError(
             f"{path} cannot be read as {what}. It is truncated or altered, or holds more than "
             "tensors, lists, dicts and numbers: other objects may be code, which is never run. "

@@ -108,14 +108,20 @@ class ModelInfo:
                 )
         if self.fingerprint is None or other.fingerprint is None:
             return
+        held, needed = ((of.split("-") + [""])[1] for of in (self.fingerprint, other.fingerprint))
         if not _same_weights(self.fingerprint, other.fingerprint):
+            cure = "make it again with this model."
+            if held != needed:
+                cure += (
+                    f" It was made in {needed}, and {self.name} is held in {held} now: if it is "
+                    f"of one checkpoint after all, pass `--dtype {needed}`."
+                )
             raise MismatchError(
                 f"{what} belongs to other weights: expected fingerprint {self.fingerprint} "
                 f"({self.name}), found {other.fingerprint} ({other.name}). The shapes agree but "
-                "the weights do not; make it again with this model."
+                f"the weights do not; {cure}"
             )
         if exact and self.fingerprint != other.fingerprint:
-            held, needed = (of.split("-")[1] for of in (self.fingerprint, other.fingerprint))
             raise MismatchError(
                 f"{what} was made with {other.name} held in {needed}; it is held in {held} now. "
                 f"Load it with `--dtype {needed}`, or `load_model(..., dtype={needed!r})`."

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from lse_interp.core.errors import ArtifactError, LanguageError, LseError
-from lse_interp.core.languages import lookup
+from lse_interp.core.errors import ArtifactError, LseError
+from lse_interp.core.languages import by_code
 from lse_interp.models.info import ModelInfo
 
 __all__ = [
@@ -81,7 +81,7 @@ def check_layers(
 
 
 def layers_by_language(
-    named: Iterable[tuple[str, Any]],
+    named: Mapping[str, Any],
     model: ModelInfo,
     *,
     where: str = "The",
@@ -90,9 +90,9 @@ def layers_by_language(
     """Sort the neurons of each language, in any form, into one tensor of indices per layer.
 
     Args:
-        named: Pairs of a language, in any spelling, and its neurons: a mask [layer neuron]; for
-            each layer a list of indices in any order, or a mask; or such lists by layer, where
-            a layer that is not named is empty.
+        named: Language, in any spelling -> its neurons: a mask [layer neuron]; for each layer a
+            list of indices in any order, or a mask; or such lists by layer, where a layer that is
+            not named is empty.
         model: The model they point into.
         where: What precedes "neurons of mlt" in errors.
         error: What to raise for neurons that do not fit the model.
@@ -103,10 +103,7 @@ def layers_by_language(
         LseError: Neurons that do not fit the model.
     """
     found: dict[str, tuple[Tensor, ...]] = {}
-    for spelling, layers in named:
-        code = lookup(spelling).code
-        if code in found:
-            raise LanguageError(f"Each language may be named once; repeated: {code}.")
+    for code, layers in by_code(named).items():
         of = f"{where} neurons of {code}"
         if isinstance(layers, Mapping):
             if strange := [layer for layer in layers if layer not in range(model.n_layers)]:
@@ -127,9 +124,9 @@ def layers_by_language(
 
 def _indices(neurons: Any, *, of: str, d_mlp: int) -> Int64[Tensor, " _neuron"]:
     try:
-        # By way of numpy, because torch would look into a pandas column by its labels.
-        array = neurons if isinstance(neurons, Tensor) else np.array(neurons)
-        values = torch.as_tensor(array).detach().cpu()
+        # As a list, because torch looks into a pandas column by its labels.
+        listed = neurons if isinstance(neurons, Tensor) else np.asarray(neurons).tolist()
+        values = torch.as_tensor(listed).detach().cpu()
     except (TypeError, ValueError) as error:
         raise ArtifactError(f"{of} must be whole numbers along one axis ({error}).") from error
     if values.dtype == torch.bool and tuple(values.shape) == (d_mlp,):

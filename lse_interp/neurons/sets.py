@@ -7,7 +7,7 @@ A neuron is a pair (layer, index in the MLP). Sets of different languages may ov
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -29,7 +29,6 @@ from lse_interp.neurons.formats.masks_pth import read_masks, write_masks
 from lse_interp.neurons.formats.release_parquet import (
     read_release_table,
     rows_to_grids,
-    rows_to_indices,
     write_table,
 )
 from lse_interp.neurons.indices import (
@@ -307,7 +306,7 @@ class NeuronSets(Stored):
         rows = {"languages": about["n_neurons"], "model": found}
         scores, probability = rows_to_grids(frame, score_name=about["score_name"], **rows)
         return cls(
-            indices=rows_to_indices(frame, **rows),
+            indices=layers_by_language(_by_layer(frame, rows["languages"]), found),
             model=found,
             scores=scores,
             probability=probability,
@@ -339,7 +338,7 @@ class NeuronSets(Stored):
             LseError: Neurons that are no whole numbers, repeated, or do not fit the model.
         """
         info = info_of(model)
-        found = layers_by_language(indices.items(), info)
+        found = layers_by_language(indices, info)
         return cls(indices=found, model=info, site=site, method=method, provenance=provenance())
 
     @classmethod
@@ -365,10 +364,7 @@ class NeuronSets(Stored):
                 f"The table needs the columns {', '.join(_COLUMNS)}; {', '.join(missing)} missing. "
                 "Rename yours with `frame.rename(columns={...})`."
             )
-        rows = frame.groupby("language", sort=False)
-        return cls.from_indices(
-            {code: dict(iter(of.groupby("layer")["neuron"])) for code, of in rows}, **about
-        )
+        return cls.from_indices(_by_layer(frame, frame["language"].unique()), **about)
 
     @classmethod
     def from_masks(
@@ -433,3 +429,8 @@ class NeuronSets(Stored):
 def _complete(values: Tensor | None) -> Tensor | None:
     """Drop values that are known for some neurons only."""
     return None if values is None or values.isnan().any() else values
+
+
+def _by_layer(frame: pd.DataFrame, languages: Iterable[str]) -> dict[str, dict[int, pd.Series]]:
+    rows = {language: frame[frame["language"] == language] for language in languages}
+    return {code: dict(iter(of.groupby("layer")["neuron"])) for code, of in rows.items()}

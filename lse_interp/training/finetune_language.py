@@ -78,7 +78,8 @@ def finetune_language(
         corpus: Text of the language: a corpus, or documents.
         language: ISO 639-3, or any spelling that `lookup` knows.
         validation: Language -> documents, or parallel text; that of `language` decides which
-            weights are best.
+            weights are best. Of each, `options.validation_sentences` are taken evenly, by default
+            200.
         method: `target`, `random`, `ffn`, `full`, `lora`, or one that another package adds.
         neurons: Sets found on this model, with `language` among them; for `target` and `random`.
         random_match: What random neurons have in common with the language's: `size` (the default),

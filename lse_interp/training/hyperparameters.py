@@ -15,7 +15,16 @@ _OF_SOME_METHODS = ("engine", "lora_rank", "lora_alpha")
 """Fields that only methods with the flag of that name read."""
 _AT_LEAST = {"block_size": 2} | dict.fromkeys(("weight_decay", "warmup_steps", "seed"), 0)
 _AT_LEAST |= dict.fromkeys(
-    ("batch_size", "accumulation", "epochs", "validate_every", "loss_chunk", "lora_rank"), 1
+    (
+        "batch_size",
+        "accumulation",
+        "epochs",
+        "validate_every",
+        "validation_sentences",
+        "loss_chunk",
+        "lora_rank",
+    ),
+    1,
 )
 
 
@@ -29,6 +38,8 @@ class Profile:
     """Blocks are decoded to text and encoded again."""
     rebuild_optimizer: bool = False
     """AdamW forgets its momenta at every new best validation loss."""
+    validation_sentences: int | Literal["all"] = 200
+    """Validation texts of each language; `all` of them."""
     lora_rank: int = 62
     lora_alpha: float = 32.0
     lora_down: bool = False
@@ -41,6 +52,7 @@ PROFILES = {
         padding_is_label=True,
         reencode=True,
         rebuild_optimizer=True,
+        validation_sentences="all",
         lora_rank=32,
         lora_alpha=64.0,
         lora_down=True,
@@ -75,6 +87,9 @@ class Hyperparameters:
     validate_every: int | None = None
     """Steps between validations and checkpoints; by default that of the model's defaults: 500, and
     20 for the embedded model."""
+    validation_sentences: int | Literal["all"] | None = None
+    """Sentences (or documents) to validate on in each language, taken evenly from the validation
+    text, or `all`; by default 200, and all with `--profile authors`."""
     engine: Literal["compact", "masked"] = "compact"
     """How chosen neurons are trained: gradients of only their rows, or masked dense gradients."""
     loss_chunk: int | None = None
@@ -112,9 +127,10 @@ class Hyperparameters:
 
     @property
     def switches(self) -> Profile:
-        """The choices of the profile, with the LoRA flags applied."""
+        """The choices of the profile, with the flags of the same names applied."""
         chosen = PROFILES[self.profile]
-        given: dict[str, Any] = {"lora_rank": self.lora_rank, "lora_alpha": self.lora_alpha}
+        names = ("lora_rank", "lora_alpha", "validation_sentences")
+        given: dict[str, Any] = {name: getattr(self, name) for name in names}
         return dataclasses.replace(chosen, **{k: v for k, v in given.items() if v is not None})
 
     def with_defaults(self, method: Method, defaults: ModelDefaults) -> "Hyperparameters":
@@ -174,7 +190,9 @@ class Hyperparameters:
 
     def describe(self, method: Method) -> dict[str, Any]:
         """List the settings that the result depends on, without those of how it is computed."""
-        left_out = {"checkpointing", "loss_chunk", *_OF_SOME_METHODS} - set(method.flags)
+        # The hash of the validation text tells how much of it was taken.
+        left_out = {"checkpointing", "loss_chunk", "validation_sentences", *_OF_SOME_METHODS}
+        left_out -= set(method.flags)
         values = dataclasses.asdict(self)
         entries = {name: value for name, value in values.items() if name not in left_out}
         if "lora_rank" in method.flags:
@@ -186,7 +204,7 @@ class Hyperparameters:
         faults = [
             f"`{name}` must be at least {_AT_LEAST[name]}; got {value}."
             for name, value in values.items()
-            if value is not None and not value >= _AT_LEAST[name]
+            if value not in (None, "all") and not value >= _AT_LEAST[name]
         ]
         for name in ("lr", "lora_alpha", "max_grad_norm"):
             value = getattr(self, name)

@@ -16,8 +16,8 @@ PARTS = {"counting shard", "best weights"}
 """Files of unfinished work, which are no artefacts."""
 
 
-def test_every_kind_has_a_class_that_loads_it_and_a_command_that_writes_it():
-    assert CLASSES.keys() == WRITERS.keys()
+def test_every_kind_has_a_class_that_loads_it_and_commands_write_known_kinds():
+    assert WRITERS.keys() <= CLASSES.keys()
     assert set(WRITERS.values()) <= set(commands())
     for name in CLASSES.values():
         module, _, name = name.rpartition(".")

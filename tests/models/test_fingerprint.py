@@ -72,8 +72,10 @@ def test_a_change_of_one_row_is_another_model_in_every_dtype(one, other):
     edited = held_in(other)
     with torch.no_grad():
         edited.model.layers[1].mlp.up_proj.weight[3] *= -1.01
-    with pytest.raises(MismatchError, match="The file belongs to other weights"):
+    with pytest.raises(MismatchError, match="The file belongs to other weights") as refused:
         info(held_in(one)).require_same(info(edited), what="The file")
+    needed = str(other).removeprefix("torch.")
+    assert (f"pass `--dtype {needed}`" in str(refused.value)) == (one != other)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

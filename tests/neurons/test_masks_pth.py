@@ -128,7 +128,7 @@ def test_own_neurons_in_any_form():
     [
         ({}, LanguageError, "at least one language"),
         ({"xqz": [[], [], []]}, LanguageError, "unknown language 'xqz'"),
-        ({"mt": [[], [], []], "mlt": [[], [], []]}, LanguageError, "repeated: mlt"),
+        ({"mt": [[], [], []], "mlt": [[], [], []]}, LanguageError, "are the same language .mlt."),
         ({"mt": [[1], []]}, LseError, "each of the 3 layers of toy; got 2"),
         ({"mt": [[1, 1], [], []]}, LseError, "without repeats"),
         ({"mt": [[40], [], []]}, LseError, r"indices in \[0, 40\)"),

@@ -13,7 +13,7 @@ from torch import Tensor
 from lse_interp.artifacts.atomic import write_atomic
 from lse_interp.artifacts.foreign import read_foreign
 from lse_interp.core.errors import ArtifactError, LanguageError, MismatchError, near_misses
-from lse_interp.core.languages import RELEASED_LANGUAGES, lookup
+from lse_interp.core.languages import RELEASED_LANGUAGES, codes_of
 from lse_interp.models.info import ModelInfo
 from lse_interp.neurons.indices import layers_by_language
 
@@ -86,7 +86,7 @@ def read_masks(
         masks = [of for name, of in found["results"].items() if name.startswith("mlp")]
         found = dict(zip(found["languages"], masks[0]["selected_mask"], strict=True))
     if isinstance(found, Mapping) and found:
-        named = list(found.items())
+        named = found
     elif isinstance(found, list | Tensor) and len(found):
         named = _named(found, languages, path)
     else:
@@ -97,7 +97,7 @@ def read_masks(
     sets = layers_by_language(named, model, where=f"{path}: the", error=MismatchError)
     if not isinstance(found, Mapping) or languages is None:
         return sets
-    codes = [lookup(language).code for language in languages]
+    codes = codes_of(languages)
     if missing := [code for code in codes if code not in sets]:
         raise LanguageError(f"{path} holds no neurons of {missing[0]}. {near_misses('', sets)}")
     return {code: sets[code] for code in codes}
@@ -116,7 +116,7 @@ def write_masks(path: str | Path, masks: Sequence[Sequence[Int64[Tensor, " _neur
 
 def _named(
     masks: Sequence[Any] | Tensor, languages: Sequence[str] | None, path: str | Path
-) -> list[tuple[str, Any]]:
+) -> Mapping[str, Any]:
     """Name the entries of a file that does not name its languages."""
     if languages is None and len(masks) == len(RELEASED_LANGUAGES):
         languages = RELEASED_LANGUAGES
@@ -132,4 +132,6 @@ def _named(
             f"{path} holds {len(masks)} languages without their names; named were {given}. Name "
             "every language of the file, in its order, with --mask-languages."
         )
-    return list(zip(languages, masks, strict=True))
+    if len(codes_of(languages)) < len(languages):
+        raise LanguageError(f"Name each language once; got {', '.join(languages)}.")
+    return dict(zip(languages, masks, strict=True))

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 from torch import Tensor
 
 from lse_interp.artifacts.atomic import write_atomic
@@ -25,7 +25,7 @@ from lse_interp.artifacts.registry import writer_command
 from lse_interp.core.errors import ArtifactError
 from lse_interp.models.info import ModelInfo
 
-__all__ = ["read_release_table", "rows_to_grids", "rows_to_indices", "write_table"]
+__all__ = ["read_release_table", "rows_to_grids", "write_table"]
 
 _VERSION = 2
 _REQUIRED = ("language", "layer", "neuron", "probability")
@@ -103,17 +103,6 @@ def read_release_table(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     return table.to_pandas(), about
 
 
-def rows_to_indices(
-    frame: pd.DataFrame, *, languages: Mapping[str, int], model: ModelInfo
-) -> dict[str, tuple[Int64[Tensor, " _neuron"], ...]]:
-    """Collect the neurons of each language, layer by layer, ascending."""
-    rows = dict(iter(frame.sort_values(["layer", "neuron"]).groupby("language")))
-    return {
-        language: _by_layer(rows.get(language, frame.iloc[:0]), n_layers=model.n_layers)
-        for language in languages
-    }
-
-
 def rows_to_grids(
     frame: pd.DataFrame, *, score_name: str, languages: Mapping[str, int], model: ModelInfo
 ) -> tuple[Float64[Tensor, "layer neuron"] | None, Float64[Tensor, "lang layer neuron"] | None]:
@@ -157,12 +146,6 @@ def _unreadable(path: Path, error: Exception) -> ArtifactError:
         f"{path} cannot be read as a release table; it is truncated, altered or of another format "
         f"({path.stat().st_size} bytes; {str(error).splitlines()[0]}). Download or write it again."
     )
-
-
-def _by_layer(rows: pd.DataFrame, *, n_layers: int) -> tuple[Int64[Tensor, " _neuron"], ...]:
-    neurons = _tensor(rows["neuron"], np.int64)
-    sizes = np.bincount(rows["layer"].to_numpy(np.int64), minlength=n_layers)
-    return neurons.split(sizes.tolist())
 
 
 def _tensor(column: pd.Series, kind: type[np.generic]) -> Tensor:
