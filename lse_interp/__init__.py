@@ -54,6 +54,7 @@ _PUBLIC = {
     "measure_overlap": "analysis.overlap",
     "merge": "counting.counts",
     "perplexity": "analysis.losses",
+    "promoted_tokens": "analysis.promoted_tokens",
     "questions_of": "tasks.questions",
     "related_summary": "analysis.overlap",
     "remove_subnetwork": "subnetworks.apply",

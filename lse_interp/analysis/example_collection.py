@@ -4,7 +4,7 @@ Each document is read once and by itself, after the prefix of the model. A docum
 block is read in pieces of as many tokens as a block holds. No activation is kept after its batch;
 `example_streams` says what is kept, and how much memory that takes.
 
-Results depend on the batch size only by the rounding of the model's own activations. To be able to
+Results depend on batches only by the rounding of the model's own activations. To be able to
 resume, collect some languages at a time, save each part, and put the parts together with
 `NeuronExamples.join`: the result is the same.
 """
@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lse_interp.analysis.constants import BATCH_SIZE
 from lse_interp.analysis.example_streams import NeuronStream
 from lse_interp.analysis.neuron_examples import NeuronExamples
 from lse_interp.analysis.text_windows import Encoded, encode
@@ -48,7 +47,7 @@ def collect_examples(
     n_tokens: int = 10_000,
     k: int = 4,
     sample: int = 32,
-    batch_size: int = BATCH_SIZE,
+    batch_tokens: int = 4096,
     seed: int = 0,
 ) -> NeuronExamples:
     """Find where in text each neuron of a model is strong, middling, weak, and random positions.
@@ -60,7 +59,8 @@ def collect_examples(
         n_tokens: Stop reading a language after the document that reaches so many tokens.
         k: Examples of each kind, per neuron and language.
         sample: Random active positions from which `middle` and `weak` are taken.
-        batch_size: Documents per forward pass; changes results only by rounding.
+        batch_tokens: Positions per forward pass, or one document if that is longer; changes
+            results only by rounding.
         seed: Of the random positions.
 
     Returns:
@@ -74,7 +74,7 @@ def collect_examples(
     """
     require_one_of("site", site, NEURON_SITES)
     model.layout.locate(site_name(site, 0))
-    numbers = {"n_tokens": n_tokens, "k": k, "sample": sample, "batch_size": batch_size}
+    numbers = {"n_tokens": n_tokens, "k": k, "sample": sample, "batch_tokens": batch_tokens}
     for name, number in numbers.items():
         if number < 1:
             raise LseError(f"`{name}` must be at least 1; got {number}.")
@@ -89,7 +89,7 @@ def collect_examples(
             NeuronStream(layer, k=k, sample=sample, seed=seed) for layer in range(model.n_layers)
         ]
         ids = [encoded.ids for _, encoded in documents]
-        _read(model, ids, streams, site=site, block=block, batch_size=batch_size, language=code)
+        _read(model, ids, streams, site=site, block=block, batch_tokens=batch_tokens, language=code)
         layers = zip(*(stream.finish() for stream in streams), strict=True)
         found.append([torch.stack(parts, dim=1) for parts in layers])
     values, positions = (torch.stack(parts, dim=1) for parts in zip(*found, strict=True))
@@ -166,7 +166,7 @@ def _read(
     *,
     site: str,
     block: int,
-    batch_size: int,
+    batch_tokens: int,
     language: str,
 ) -> None:
     """Run the model over documents, and show each layer's stream the values at every token."""
@@ -179,8 +179,9 @@ def _read(
     # Of similar length, so that little is padded.
     parts.sort(key=lambda part: len(part[1]), reverse=True)
     left = model.tokenizer.padding_side == "left"
-    for at in range(0, len(parts), batch_size):
-        members = parts[at : at + batch_size]
+    while parts:
+        n_members = max(1, batch_tokens // (len(model.prefix) + len(parts[0][1])))
+        members, parts = parts[:n_members], parts[n_members:]
         batch, is_text = pad([ids for _, ids in members], prefix=model.prefix, left=left)
         kept = is_text.flatten().nonzero().flatten()
         positions = torch.cat([torch.arange(len(ids)) + start for start, ids in members])

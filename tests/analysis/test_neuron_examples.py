@@ -99,7 +99,7 @@ def test_collect_examples_agrees_with_sorting_all_values(site):
     model = short_blocks()
     k, sample, seed = 3, 7, 5
     options = {"site": site, "k": k, "sample": sample, "seed": seed}
-    examples = collect_examples(model, parallel(), **options, batch_size=2)
+    examples = collect_examples(model, parallel(), **options, batch_tokens=30)
     for place, (code, documents) in enumerate(TEXT.items()):
         values = slow_values(model, documents, site)
         assert examples.n_tokens[code] == values.shape[1]
@@ -140,11 +140,11 @@ def test_of_locates_examples_in_documents():
     assert top["value"][0] == pytest.approx(values[1, :, 4].max(), rel=1e-6)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 50])
-def test_examples_do_not_depend_on_the_batch_size(batch_size):
+@pytest.mark.parametrize("batch_tokens", [1, 40, 5000])
+def test_examples_do_not_depend_on_the_size_of_batches(batch_tokens):
     model = short_blocks()
-    expected = collect_examples(model, TEXT, k=4, batch_size=2)
-    assert_same(collect_examples(model, TEXT, k=4, batch_size=batch_size), expected)
+    expected = collect_examples(model, TEXT, k=4, batch_tokens=25)
+    assert_same(collect_examples(model, TEXT, k=4, batch_tokens=batch_tokens), expected)
 
 
 def test_padding_on_the_left_changes_nothing():
@@ -319,7 +319,7 @@ def test_collect_examples_refuses_text_it_cannot_read(texts, error, message):
 
 def test_collect_examples_refuses_bad_arguments():
     model = short_blocks()
-    for name in ("k", "sample", "n_tokens", "batch_size"):
+    for name in ("k", "sample", "n_tokens", "batch_tokens"):
         with pytest.raises(LseError, match=f"`{name}` must be at least 1; got 0"):
             collect_examples(model, TEXT, **{name: 0})
     with pytest.raises(LseError, match="`site` must be one of"):
