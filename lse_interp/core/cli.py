@@ -22,7 +22,6 @@ __all__ = [
     "ModelArgs",
     "NeuronArgs",
     "SentenceArgs",
-    "answer_at_once",
     "main_for",
     "quiet",
     "seed_everything",
@@ -128,18 +127,6 @@ class NeuronArgs:
     released file."""
     mask_languages: tuple[str, ...] = ()
     """The languages of `--masks` in their order, where the file does not name them."""
-
-
-def answer_at_once(config_type: type[Any], *, description: str | None = None) -> None:
-    """Print the help, or refuse a wrong flag, and exit; return if the command line is in order.
-
-    For a module that is run as a command, between its `Config` and the imports that take seconds.
-    """
-    _check_flags(sys.argv[1:], config_type)
-    tyro.cli(config_type, description=description)
-    if not sys.stderr.isatty():
-        # Read by huggingface_hub and transformers when imported: a bar would fill a log file.
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def main_for(
