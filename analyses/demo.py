@@ -70,7 +70,7 @@ class Config:
 
 def run(config: Config) -> list[Path]:
     """Run every command in order and return the figures written."""
-    start, name = time.monotonic(), config.model.model
+    start = time.monotonic()
     # A corpus of minutes allows what takes days on another.
     small = config.text.corpus == CorpusArgs.corpus
     where = {"root": config.root}
@@ -85,9 +85,9 @@ def run(config: Config) -> list[Path]:
         )
     )
     _say(2, "find the language neurons (LAPE)")
-    lape.run(lape.Config(model=name, langs=config.langs, parquet=True, **where))
+    lape.run(lape.Config(model=config.model, langs=config.langs, parquet=True, **where))
     _say(3, "measure which languages share neurons")
-    overlap.run(overlap.Config(model=name, **where))
+    overlap.run(overlap.Config(model=config.model, **where))
     _say(4, "switch each language's neurons off and measure the loss in every language")
     ablation.run(ablation.Config(model=config.model, parallel=config.parallel, **where))
     compared = [label for label, look in method_looks().items() if look.compared]
@@ -117,7 +117,7 @@ def run(config: Config) -> list[Path]:
     _say(9, f"ask base and trained models questions in {config.lang} and English")
     _evaluate(config)
     _say(10, "draw the figures")
-    request = Request("all", model=name, root=config.root, figures=config.figures)
+    request = Request("all", model=config.model.model, root=config.root, figures=config.figures)
     written = [*draw_all(request), write_gallery(config.figures)]
     logger.info("done in %.0f s; artefacts in %s", time.monotonic() - start, config.root)
     return written

@@ -57,6 +57,7 @@ def run(config: Config) -> dict[str, Path]:
 
     from lse_interp.artifacts.paths import RunPaths
     from lse_interp.core.processes import Processes
+    from lse_interp.counting.claims import corpus_of
     from lse_interp.counting.count_languages import count_languages
     from lse_interp.data.corpora import load_corpus, require_text_of_each
     from lse_interp.models.loading import load_from_args
@@ -69,8 +70,8 @@ def run(config: Config) -> dict[str, Path]:
         require_text_of_each(config.text.corpus, languages)
         paths = RunPaths(config.root, config.model.model)
         for language in languages if processes.is_main else ():
-            # Finished counts need no text.
-            if config.overwrite or not paths.counts(language).exists():
+            # Finished counts need no text; those of another corpus are refused later on.
+            if config.overwrite or corpus_of(paths.counts(language)) != config.text.corpus:
                 load_corpus(config.text.corpus, language=language, split=config.text.split)
         device = processes.device(config.model.device)
         return count_languages(

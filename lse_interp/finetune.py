@@ -82,13 +82,13 @@ def run(config: Config) -> list[Any]:
     check_flags(config, launch)
     paths, language = RunPaths(config.root, config.model.model), lookup(config.lang).code
     with launch.joined(config.model) as (processes, model):
-        neurons = load_neurons(config, paths) if method.needs_neurons else None
         corpus = training_corpus(config.text, language)
         validation = validation_texts(
             config.validation,
             corpus=config.text.corpus,
             languages=codes_of((language, *config.against)),
         )
+        neurons = load_neurons(config, paths) if method.needs_neurons else None
         runs = []
         for n_tokens in config.n_tokens or (None,):
             name = config.name or default_name(

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from lse_interp.artifacts.paths import DEFAULT_SELECTOR, RunPaths
-from lse_interp.core.cli import DEFAULT_MODEL, main_for
+from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, main_for
 from lse_interp.core.errors import LseError
 from lse_interp.neurons.selectors import FLAGS, SELECTORS
 
@@ -39,8 +39,8 @@ logger = logging.getLogger(__name__)
 class Config:
     """Find the language neurons of one model from its activation counts."""
 
-    model: str = DEFAULT_MODEL
-    """The model whose counts are read: `embedded`, a local folder, or a hub id."""
+    model: CONFIG_FLAT[ModelArgs] = ModelArgs()
+    """The model whose counts are read; no model is loaded, so that only `--model` matters here."""
     root: Path = Path("runs")
     """Folder of all runs; this command reads and writes `root/<model>/`."""
     counts: Path | None = None
@@ -96,7 +96,7 @@ def run(config: Config) -> Any:
         if not config.parquet:
             raise LseError("`--license` goes into the dataset card; add --parquet to write one.")
         check_license(config.license)
-    paths = RunPaths(config.root, config.model)
+    paths = RunPaths(config.root, config.model.model)
     out = config.out or paths.neurons_of(config.selector)
     neurons = identify_on_disk(
         CountsOnDisk(paths, config.langs, folder=config.counts),

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lse_interp.artifacts.paths import RunPaths
-from lse_interp.core.cli import DEFAULT_MODEL, NeuronArgs, main_for
+from lse_interp.core.cli import CONFIG_FLAT, ModelArgs, NeuronArgs, main_for
 
 __all__ = ["Config", "main", "run"]
 
@@ -33,8 +33,8 @@ logger = logging.getLogger(__name__)
 class Config(NeuronArgs):
     """Measure which languages share neurons."""
 
-    model: str = DEFAULT_MODEL
-    """The model whose run is read: `embedded`, a local folder, or a hub id."""
+    model: CONFIG_FLAT[ModelArgs] = ModelArgs()
+    """The model whose run is read; no model is loaded, so that only `--model` matters here."""
     root: Path = Path("runs")
     """Folder of all runs; this command reads and writes `root/<model>/`."""
     out: Path | None = None
@@ -54,7 +54,7 @@ def run(config: Config) -> Any:
     from lse_interp.artifacts.provenance import provenance
     from lse_interp.neurons.on_disk import load_neurons
 
-    paths = RunPaths(config.root, config.model)
+    paths = RunPaths(config.root, config.model.model)
     neurons = load_neurons(config, paths)
     if config.neurons or config.masks:
         paths = RunPaths(config.root, neurons.model.name)

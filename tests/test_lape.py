@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lse_interp import lape
 from lse_interp.artifacts.paths import RunPaths
+from lse_interp.core.cli import ModelArgs
 from lse_interp.core.errors import ArtifactError, LanguageError, LseError, MismatchError
 from lse_interp.core.languages import lookup
 from lse_interp.counting.counts import ActivationCounts
@@ -357,7 +358,7 @@ def runs(tmp_path):
 
 def config_of(paths, **changes):
     changes = {"k": 0.2, "activity_quantile": 0.8, "selectivity_quantile": 0.7} | changes
-    return lape.Config(model="toy", root=paths.root, **changes)
+    return lape.Config(model=ModelArgs("toy"), root=paths.root, **changes)
 
 
 def test_run_writes_what_identify_finds(runs):
@@ -488,11 +489,16 @@ def test_run_records_the_corpus_of_every_language(runs):
 def test_run_without_counts_says_which_stage_makes_them(runs):
     nowhere = runs.root / "elsewhere"
     with pytest.raises(ArtifactError, match=r"of any language in .*lse_interp\.activations"):
-        lape.run(lape.Config(model="toy", root=nowhere))
+        lape.run(lape.Config(model=ModelArgs("toy"), root=nowhere))
     with pytest.raises(ArtifactError, match="counts of deu eng in .*Found: afr lit mlt slk slv"):
         lape.run(config_of(runs, langs=("mlt", "deu", "eng")))
     with pytest.raises(LanguageError, match="unknown language .nlt.*Did you mean .*mlt"):
         lape.run(config_of(runs, langs=("nlt", "slk")))
+
+
+def test_main_takes_the_model_flags_of_the_other_commands(runs):
+    words = ["--model", "toy", "--dtype", "bfloat16", "--device", "cuda", "--backend", "lens"]
+    assert lape.main([*words, "--root", str(runs.root)]) == 0
 
 
 def test_main_reports_bad_input_in_one_line_and_status_2(runs, capsys):

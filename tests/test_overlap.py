@@ -12,6 +12,7 @@ from lse_interp import overlap as stage
 from lse_interp.analysis.overlap import OverlapMatrix, measure_overlap, related_summary
 from lse_interp.analysis.relatedness import compare_relatives, relation
 from lse_interp.artifacts.paths import RunPaths
+from lse_interp.core.cli import ModelArgs
 from lse_interp.core.errors import ArtifactError, LanguageError, LseError, MismatchError
 from lse_interp.core.languages import RELEASED_LANGUAGES
 from lse_interp.models.info import ModelInfo
@@ -251,7 +252,7 @@ def test_run_reads_the_run_folder_and_writes_beside_it(tmp_path):
     paths = RunPaths(tmp_path, "toy")
     neurons = random_sets(0)
     neurons.save(paths.neurons)
-    written = stage.run(stage.Config(model="toy", root=tmp_path))
+    written = stage.run(stage.Config(model=ModelArgs("toy"), root=tmp_path))
     assert torch.equal(OverlapMatrix.load(paths.overlap).jaccard, written.jaccard)
     assert torch.equal(written.jaccard, measure_overlap(neurons).jaccard)
 

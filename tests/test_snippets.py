@@ -1,11 +1,13 @@
 """Python in README and docs runs as it is written, page by page, each in a folder of its own."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 import lse_interp as lse
+from lse_interp.__main__ import main
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.training.hyperparameters import Hyperparameters
 
@@ -13,9 +15,9 @@ ROOT = Path(__file__).parents[1]
 LANGUAGES = ("mlt", "ita", "eng")
 
 
-def snippets(page):
+def snippets(page, kind="python"):
     text = (ROOT / page).read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{kind}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 def run_page(page):
@@ -60,6 +62,18 @@ def test_use_and_share(finished, monkeypatch):
     names = run_page("docs/use_and_share.md")
     assert names["run"].is_subnetwork
     assert (finished / "out" / "maltese" / "model.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+def test_own_neurons(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    neurons = run_page("docs/own_neurons.md")["neurons"]
+    assert [neurons.size(code) for code in neurons] == [200, 200, 200]
+    (commands,) = snippets("docs/own_neurons.md", kind="bash")
+    for line in commands.splitlines():
+        assert main(shlex.split(line)[1:]) == 0, line
+    run = lse.FinetuneRun.load("difference/embedded/finetune/mlt/target-500")
+    assert run.results["n_trainable"] == neurons.n_trainable("mlt")
 
 
 @pytest.mark.slow

@@ -22,7 +22,13 @@ class RunPaths:
     @property
     def folder(self) -> Path:
         """The folder that holds every artefact of this model."""
-        return Path(self.root) / re.sub(r"[^\w.-]+", "--", self.model.strip("/"))
+        path = Path(self.model).expanduser()
+        # What `load_model` reads as a path: every spelling of one folder is one model.
+        is_path = self.model.startswith((".", "/", "~")) or any(
+            file.is_file() for file in (path, path / "config.json", path / "adapter_config.json")
+        )
+        name = str(path.resolve()) if is_path else self.model
+        return Path(self.root) / re.sub(r"[^\w.-]+", "--", name.strip("/"))
 
     @property
     def model_flag(self) -> str:

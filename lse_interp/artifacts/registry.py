@@ -17,7 +17,7 @@ WRITERS = {
     "overlap_matrix": "overlap",
     "weight_deltas": "deltas",
 }
-"""Kind of artefact -> the command that writes it."""
+"""Kind of artefact -> the command that writes it; no entry where only Python does."""
 
 CLASSES = {
     "ablation_matrix": "analysis.ablation_matrix.AblationMatrix",
@@ -26,6 +26,7 @@ CLASSES = {
     "evaluation_table": "tasks.results.EvaluationTable",
     "finetune_run": "subnetworks.finetune_run.FinetuneRun",
     "loss_comparison": "analysis.losses.LossComparison",
+    "neuron_examples": "analysis.neuron_examples.NeuronExamples",
     "neuron_sets": "neurons.sets.NeuronSets",
     "overlap_matrix": "analysis.overlap.OverlapMatrix",
     "weight_deltas": "analysis.weights.deltas.WeightDeltas",

@@ -145,6 +145,8 @@ def differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
         was, now = found.get(name), asked.get(name)
         if _plain(was) != _plain(now):
             text = f"{name} was {was}, now {now}"
+            if name == "dtype" and was:
+                text += f" (--dtype {str(was).removeprefix('torch.')} keeps it)"
             told.append(text if len(text) <= _LONGEST else f"{name} differs")
     return ", ".join(told)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import difflib
 import logging
 import os
 import random
@@ -22,7 +23,6 @@ __all__ = [
     "ModelArgs",
     "NeuronArgs",
     "SentenceArgs",
-    "answer_at_once",
     "main_for",
     "progress",
     "quiet",
@@ -35,6 +35,33 @@ _T = TypeVar("_T")
 CONFIG_FLAT = Annotated[_T, tyro.conf.OmitArgPrefixes]
 """Annotation for a group of shared flags: `model: CONFIG_FLAT[ModelArgs]`."""
 _ConfigT = TypeVar("_ConfigT")
+
+_ELSEWHERE: dict[str, tuple[str, ...]] = {
+    "data": ("corpus",),
+    "dataset": ("corpus",),
+    "eval-steps": ("validate-every",),
+    "force": ("overwrite",),
+    "gradient-accumulation-steps": ("accumulation",),
+    "gradient-checkpointing": ("checkpointing",),
+    "language": ("lang", "langs"),
+    "languages": ("langs", "lang"),
+    "learning-rate": ("lr",),
+    "lr-scheduler-type": ("schedule",),
+    "max-length": ("block-size",),
+    "max-seq-length": ("block-size",),
+    "max-tokens": ("n-tokens",),
+    "model-name": ("model",),
+    "model-name-or-path": ("model",),
+    "num-train-epochs": ("epochs",),
+    "output": ("out", "root"),
+    "output-dir": ("out", "root"),
+    "per-device-train-batch-size": ("batch-size",),
+    "pretrained": ("model",),
+    "torch-dtype": ("dtype",),
+    "train-file": ("corpus",),
+    "validation-file": ("validation",),
+}
+"""What other tools call our flags."""
 
 DEFAULT_MODEL = "embedded"
 """What `--model` is where nobody says otherwise."""
@@ -104,18 +131,6 @@ class NeuronArgs:
     """The languages of `--masks` in their order, where the file does not name them."""
 
 
-def answer_at_once(config_type: type[Any], *, description: str | None = None) -> None:
-    """Print the help, or refuse a wrong flag, and exit; return if the command line is in order.
-
-    For a module that is run as a command, between its `Config` and the imports that take seconds.
-    """
-    _require_flags_once(sys.argv[1:])
-    tyro.cli(config_type, description=description)
-    if not sys.stderr.isatty():
-        # Read by huggingface_hub and transformers when imported: a bar would fill a log file.
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-
-
 def main_for(
     config_type: type[_ConfigT],
     run: Callable[[_ConfigT], object],
@@ -131,7 +146,7 @@ def main_for(
     An `LseError` ends as one readable message on stderr and status 2, Ctrl-C as another and status
     130; anything else is a bug and keeps its traceback.
     """
-    _require_flags_once(sys.argv[1:] if argv is None else argv)
+    _check_flags(sys.argv[1:] if argv is None else argv, config_type)
     config = tyro.cli(config_type, prog=_program(config_type), args=argv, description=description)
     _configure_logging()
     try:
@@ -158,15 +173,37 @@ def _program(config_type: type[Any]) -> str | None:
     return None
 
 
-def _require_flags_once(words: Sequence[str]) -> None:
-    """Refuse a flag that is given twice, of which only the last would count."""
+def _check_flags(words: Sequence[str], config_type: type[Any]) -> None:
+    """Refuse a flag that is unknown, or given twice, of which only the last would count."""
     flags = [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]
+    known, faults = _flags_of(config_type), []
+    for flag in dict.fromkeys(flags):
+        if flag in {f"--{name}" for name in (*known, "help")} or flag.startswith("--tyro"):
+            continue
+        ours = [name for name in _ELSEWHERE.get(flag[2:], ()) if name in known][:1]
+        close = ours or difflib.get_close_matches(flag[2:], known)
+        hint = f"Did you mean {', '.join(f'--{name}' for name in close)}? " if close else ""
+        faults.append(f"there is no flag {flag}. {hint}--help explains every flag.")
     if twice := [flag for flag in dict.fromkeys(flags) if flags.count(flag) > 1]:
-        sys.stderr.write(
-            f"error: {', '.join(twice)} given more than once. Give it once; a flag that takes "
-            "several values takes them one after the other.\n"
+        faults.append(
+            f"{', '.join(twice)} given more than once. Give it once; a flag that takes several "
+            "values takes them one after the other."
         )
+    if faults:
+        sys.stderr.write("".join(f"error: {fault}\n" for fault in faults))
         raise SystemExit(2)
+
+
+def _flags_of(config_type: type[Any]) -> set[str]:
+    """Name the flags of a configuration and of the groups in it, without hyphens before them."""
+    found = set()
+    for field in dataclasses.fields(config_type):
+        if dataclasses.is_dataclass(group := field.default) and not isinstance(group, type):
+            found |= _flags_of(type(group))
+        else:
+            name = field.name.replace("_", "-")
+            found |= {name, f"no-{name}"} if field.type is bool else {name}
+    return found
 
 
 def progress(

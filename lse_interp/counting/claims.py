@@ -22,9 +22,18 @@ from lse_interp.core.errors import LseError, MismatchError
 from lse_interp.counting.counts import ActivationCounts
 from lse_interp.counting.packed_text import FILE_NAME
 
-__all__ = ["Claims", "shards_of"]
+__all__ = ["Claims", "corpus_of", "shards_of"]
 
 logger = logging.getLogger(__name__)
+
+
+def corpus_of(path: Path) -> str | None:
+    """Return the corpus that finished counts are of; None if there are none.
+
+    Raises:
+        ArtifactError: The file is broken.
+    """
+    return _settings(path).get("corpus") if path.exists() else None
 
 
 def shards_of(path: Path, *, overwrite: bool = False) -> Path:
@@ -97,8 +106,7 @@ class Claims(contextlib.ExitStack):
         path, asked = self._paths.counts(language), self._asked[language]
         if self._overwrite or not path.exists():
             return False
-        meta = read_meta(path, kind=ActivationCounts.KIND, version=ActivationCounts.VERSION)
-        found = meta["provenance"].get("settings", {})
+        found = _settings(path)
         if changed := differences({name: found.get(name) for name in asked}, asked):
             raise MismatchError(
                 f"{path} was counted with other settings: {changed}. Pass --overwrite to count "
@@ -117,3 +125,8 @@ class Claims(contextlib.ExitStack):
                 remove_leftovers(shards_of(path))
         if language in self._locks:
             self._locks.pop(language).close()
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    meta = read_meta(path, kind=ActivationCounts.KIND, version=ActivationCounts.VERSION)
+    return meta["provenance"].get("settings", {})

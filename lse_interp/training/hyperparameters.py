@@ -2,9 +2,10 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from lse_interp.core.errors import LseError
+from lse_interp.core.errors import LseError, near_misses
 from lse_interp.models.defaults import ModelDefaults
 from lse_interp.training.methods import Method
 
@@ -14,7 +15,16 @@ _OF_SOME_METHODS = ("engine", "lora_rank", "lora_alpha")
 """Fields that only methods with the flag of that name read."""
 _AT_LEAST = {"block_size": 2} | dict.fromkeys(("weight_decay", "warmup_steps", "seed"), 0)
 _AT_LEAST |= dict.fromkeys(
-    ("batch_size", "accumulation", "epochs", "validate_every", "loss_chunk", "lora_rank"), 1
+    (
+        "batch_size",
+        "accumulation",
+        "epochs",
+        "validate_every",
+        "validation_sentences",
+        "loss_chunk",
+        "lora_rank",
+    ),
+    1,
 )
 
 
@@ -28,6 +38,8 @@ class Profile:
     """Blocks are decoded to text and encoded again."""
     rebuild_optimizer: bool = False
     """AdamW forgets its momenta at every new best validation loss."""
+    validation_sentences: int | Literal["all"] = 200
+    """Validation texts of each language; `all` of them."""
     lora_rank: int = 62
     lora_alpha: float = 32.0
     lora_down: bool = False
@@ -40,6 +52,7 @@ PROFILES = {
         padding_is_label=True,
         reencode=True,
         rebuild_optimizer=True,
+        validation_sentences="all",
         lora_rank=32,
         lora_alpha=64.0,
         lora_down=True,
@@ -74,6 +87,9 @@ class Hyperparameters:
     validate_every: int | None = None
     """Steps between validations and checkpoints; by default that of the model's defaults: 500, and
     20 for the embedded model."""
+    validation_sentences: int | Literal["all"] | None = None
+    """Sentences (or documents) to validate on in each language, taken evenly from the validation
+    text, or `all`; by default 200, and all with `--profile authors`."""
     engine: Literal["compact", "masked"] = "compact"
     """How chosen neurons are trained: gradients of only their rows, or masked dense gradients."""
     loss_chunk: int | None = None
@@ -91,11 +107,30 @@ class Hyperparameters:
     seed: int = 0
     """Seed of the order of the text, of random neurons and of LoRA's first values."""
 
+    def replace(
+        self, values: Mapping[str, Any], *, others: Iterable[str] = ()
+    ) -> "Hyperparameters":
+        """Return these hyper-parameters with other values.
+
+        Args:
+            values: Name -> value.
+            others: More names that a caller knows, for the error.
+
+        Raises:
+            LseError: There is no such hyper-parameter.
+        """
+        fields = {field.name for field in dataclasses.fields(self)}
+        for name in values.keys() - fields:
+            known = near_misses(name, fields.union(others))
+            raise LseError(f"There is no argument or hyper-parameter `{name}`. {known}")
+        return dataclasses.replace(self, **values)
+
     @property
     def switches(self) -> Profile:
-        """The choices of the profile, with the LoRA flags applied."""
+        """The choices of the profile, with the flags of the same names applied."""
         chosen = PROFILES[self.profile]
-        given: dict[str, Any] = {"lora_rank": self.lora_rank, "lora_alpha": self.lora_alpha}
+        names = ("lora_rank", "lora_alpha", "validation_sentences")
+        given: dict[str, Any] = {name: getattr(self, name) for name in names}
         return dataclasses.replace(chosen, **{k: v for k, v in given.items() if v is not None})
 
     def with_defaults(self, method: Method, defaults: ModelDefaults) -> "Hyperparameters":
@@ -141,7 +176,8 @@ class Hyperparameters:
         """Multiply what weight decay leaves of a weight in each of the first `step` steps."""
         assert self.lr is not None
         decay = self.lr * self.weight_decay
-        return math.prod(1.0 - decay * self.lr_scale(s, n_steps=n_steps) for s in range(step))
+        scales = (self.lr_scale(s, n_steps=n_steps) for s in range(step))
+        return math.prod((1.0 - decay * scale for scale in scales), start=1.0)
 
     def check(self, method: Method) -> None:
         """Refuse values that are out of range or contradict each other.
@@ -154,7 +190,9 @@ class Hyperparameters:
 
     def describe(self, method: Method) -> dict[str, Any]:
         """List the settings that the result depends on, without those of how it is computed."""
-        left_out = {"checkpointing", "loss_chunk", *_OF_SOME_METHODS} - set(method.flags)
+        # The hash of the validation text tells how much of it was taken.
+        left_out = {"checkpointing", "loss_chunk", "validation_sentences", *_OF_SOME_METHODS}
+        left_out -= set(method.flags)
         values = dataclasses.asdict(self)
         entries = {name: value for name, value in values.items() if name not in left_out}
         if "lora_rank" in method.flags:
@@ -166,7 +204,7 @@ class Hyperparameters:
         faults = [
             f"`{name}` must be at least {_AT_LEAST[name]}; got {value}."
             for name, value in values.items()
-            if value is not None and not value >= _AT_LEAST[name]
+            if value not in (None, "all") and not value >= _AT_LEAST[name]
         ]
         for name in ("lr", "lora_alpha", "max_grad_norm"):
             value = getattr(self, name)

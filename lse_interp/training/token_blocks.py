@@ -12,7 +12,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Int32
@@ -104,7 +104,8 @@ def pack_text(
     Args:
         model: The model, with its tokenizer.
         documents: Opens the training text, which is read twice.
-        validation: Language -> documents, that of `language` among them.
+        validation: Language -> documents, that of `language` among them. At most
+            `validation_sentences` of each are taken.
         language: The language trained.
         n_tokens: Text tokens to train on; None takes all, up to the paper's 100 million.
         options: Hyper-parameters with all defaults filled in.
@@ -113,7 +114,8 @@ def pack_text(
         CorpusError: No text, too little, none to validate on, or the same on both sides.
         LseError: No tokenizer, or a block longer than the model's context.
     """
-    held_out = {code: list(texts) for code, texts in validation.items()}
+    n_texts = options.switches.validation_sentences
+    held_out = {code: _evenly(list(texts), n_texts) for code, texts in validation.items()}
     if language not in held_out:
         raise CorpusError(
             f"There is no validation text of {language}, which decides the weights to keep; got "
@@ -213,6 +215,13 @@ def require_disjoint(training: Iterable[str], validation: Iterable[str], *, lang
                     f"nothing: {piece[:80]!r}. Give other text with --validation, or another "
                     "--split or --corpus."
                 )
+
+
+def _evenly(texts: list[str], n_texts: int | Literal["all"]) -> list[str]:
+    """Take so many texts from the whole length: the first may all be of one article."""
+    if n_texts == "all" or len(texts) <= n_texts:
+        return texts
+    return [texts[i * len(texts) // n_texts] for i in range(n_texts)]
 
 
 def _packing(model: HookedModel, options: Hyperparameters) -> Packing:

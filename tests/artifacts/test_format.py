@@ -234,6 +234,29 @@ def test_run_paths_give_each_model_one_folder(model, folder):
     assert paths.neurons == paths.neurons_of("lape") == paths.folder / "neurons/lape.safetensors"
 
 
+def test_run_paths_of_a_folder_do_not_depend_on_how_it_is_spelled(tmp_path, monkeypatch):
+    for name in ("models/toy", "others/toy"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    spellings = (
+        "models/toy",
+        "models/toy/",
+        "./models/toy",
+        "~/models/toy",
+        "others/../models/toy",
+    )
+    folders = {
+        RunPaths(Path("runs"), name).folder for name in (*spellings, f"{tmp_path}/models/toy")
+    }
+    assert len(folders) == 1
+    assert RunPaths(Path("runs"), "others/toy").folder not in folders
+    monkeypatch.chdir(tmp_path / "models")
+    assert RunPaths(Path("runs"), "toy").folder in folders
+    assert RunPaths(Path("runs"), "embedded").folder == Path("runs/embedded")
+
+
 def test_provenance_holds_version_time_command_and_configuration():
     @dataclasses.dataclass
     class Config:

@@ -196,7 +196,7 @@ def test_run_removes_what_a_killed_run_left_of_finished_counts(configure):
     [
         ({"n_tokens": 100}, "n_tokens was 200, now 100"),
         ({"site": "mlp.hook_post"}, "site was mlp.hook_act, now mlp.hook_post"),
-        ({"model_dtype": "float64"}, "dtype was torch.float32, now torch.float64"),
+        ({"model_dtype": "float64"}, r"now torch.float64 \(--dtype float32 keeps it\)"),
     ],
 )
 def test_run_refuses_finished_counts_with_other_settings(configure, changes, message):
@@ -205,6 +205,13 @@ def test_run_refuses_finished_counts_with_other_settings(configure, changes, mes
         changes["model"] = ModelArgs(model=configure().model.model, device="cpu", dtype=dtype)
     with pytest.raises(MismatchError, match=f"mlt.safetensors was counted with .*{message}"):
         run(configure(**changes))
+
+
+def test_run_names_a_missing_corpus_before_it_compares_settings(configure, monkeypatch):
+    run(configure())
+    monkeypatch.setattr("lse_interp.models.loading.load_from_args", pytest.fail)
+    with pytest.raises(CorpusError, match="no text for Maltese"):
+        run(configure(text=CorpusArgs(corpus="nowhere.txt"), langs=("mlt",)))
 
 
 def test_run_refuses_bad_input_before_any_work(configure):

@@ -10,6 +10,7 @@ import torch
 from lse_interp.analysis.ablation_matrix import AblationMatrix
 from lse_interp.analysis.alignment import AlignmentCurves
 from lse_interp.analysis.losses import LossComparison
+from lse_interp.analysis.neuron_examples import NeuronExamples
 from lse_interp.analysis.overlap import OverlapMatrix, measure_overlap
 from lse_interp.analysis.weights.compare import weight_deltas
 from lse_interp.analysis.weights.deltas import WeightDeltas
@@ -158,6 +159,21 @@ def ablation():
     )
 
 
+def examples():
+    return NeuronExamples(
+        languages=("mlt", "kat"),
+        model=INFO,
+        site="mlp.hook_act",
+        block=8,
+        sample=4,
+        seed=0,
+        documents={"mlt": ("Xita.", ""), "kat": ("წვიმა.",)},
+        lengths={"mlt": (3, 0), "kat": (4,)},
+        values=random(5, 2, 2, 6, 3).float(),
+        positions=(random(5, 2, 2, 6, 3, seed=1) * 4).int() - 1,
+    )
+
+
 def deltas():
     base = HookedModel(tiny_hf("llama"), name="tiny")
     return weight_deltas(base, make_run(base))
@@ -189,6 +205,7 @@ KINDS = {
     "comparison": (comparison, _file, LossComparison.load),
     "evaluation": (evaluation, _file, EvaluationTable.load),
     "ablation": (ablation, _file, AblationMatrix.load),
+    "examples": (examples, _file, NeuronExamples.load),
     "deltas": (deltas, _file, WeightDeltas.load),
     "finetune run": (finetune_run, _run, FinetuneRun.load),
     "finetune record": (record, _run, FinetuneRun.load),

@@ -72,8 +72,10 @@ def test_a_change_of_one_row_is_another_model_in_every_dtype(one, other):
     edited = held_in(other)
     with torch.no_grad():
         edited.model.layers[1].mlp.up_proj.weight[3] *= -1.01
-    with pytest.raises(MismatchError, match="The file belongs to other weights"):
+    with pytest.raises(MismatchError, match="The file belongs to other weights") as refused:
         info(held_in(one)).require_same(info(edited), what="The file")
+    needed = str(other).removeprefix("torch.")
+    assert (f"pass `--dtype {needed}`" in str(refused.value)) == (one != other)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -91,3 +93,13 @@ def test_models_that_keep_some_weights_in_float32_are_the_same():
     mixed.model.norm.float()
     info(held_in(torch.float32)).require_same(info(mixed), what="The file")
     info(held_in(torch.bfloat16)).require_same(info(mixed), what="The file")
+
+
+def test_models_that_keep_the_same_weights_in_float32_are_the_same_in_both_halves():
+    halves = []
+    for dtype in (torch.bfloat16, torch.float16):
+        hf = held_in(dtype)
+        hf.model.norm.float()
+        halves.append(info(hf))
+    halves[0].require_same(halves[1], what="The file")
+    halves[0].require_same(info(held_in(torch.float16)), what="The file")

@@ -279,6 +279,26 @@ def test_pack_text_puts_the_trained_language_first():
     assert text.validation["eng"].digest == by_hand.digest
 
 
+@pytest.mark.parametrize(
+    ("n_texts", "options"),
+    [
+        (200, {}),
+        (50, {"validation_sentences": 50}),
+        (1000, {"validation_sentences": "all"}),
+        (1000, {"profile": "authors"}),
+    ],
+)
+def test_pack_text_validates_on_texts_from_the_whole_length(n_texts, options):
+    lines = [f"w{i % 50} w{i // 50}" for i in range(1000)]
+    options = Hyperparameters(block_size=16, **options)
+    text = packed(tiny_model(), validation={"mlt": lines, "eng": lines[:20]}, options=options)
+    every = 1000 // n_texts
+    by_hand = token_blocks(lines[::every], tiny_tokenizer(), Packing(block_size=16))
+    assert text.validation["mlt"].digest == by_hand.digest
+    whole = token_blocks(lines[:20], tiny_tokenizer(), Packing(block_size=16))
+    assert text.validation["eng"].digest == whole.digest
+
+
 def test_pack_text_follows_the_tokenizer_in_bos():
     hf = tiny_hf("llama")
     with_bos = HookedModel(hf, byte_tokenizer(bos=True), name="tiny")
