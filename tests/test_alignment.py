@@ -520,6 +520,18 @@ def test_measure_alignment_of_identical_sentences_is_1():
         assert (curves.curve("shuffled", vectors=kind) < 0.999).all()
 
 
+def test_measure_alignment_takes_a_dictionary_and_a_folder(tmp_path):
+    expected, model = measure(against=["eng"]), tiny_model()
+    for code, lines in TEXT.items():
+        (tmp_path / f"{code}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    plain = {"Maltese": list(TEXT["mlt"]), "en": list(TEXT["eng"])}
+    # Of the paper's languages, the folder has English alone.
+    for text in (plain, tmp_path):
+        found = measure_alignment(model, text, lang="mt", n_bootstrap=50)
+        assert found.against == ("eng",)
+        assert torch.equal(found.estimate, expected.estimate)
+
+
 def test_measure_alignment_does_not_depend_on_the_order_of_sentences():
     order = [2, 0, 3, 1]
     moved = {code: tuple(lines[i] for i in order) for code, lines in TEXT.items()}

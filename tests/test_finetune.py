@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.core.errors import CorpusError, LanguageError, LseError, MismatchError
 from lse_interp.data.corpora import load_corpus
-from lse_interp.data.parallel import load_parallel
+from lse_interp.data.parallel import ParallelText, load_parallel
 from lse_interp.finetune import main
 from lse_interp.models.loading import load_model
 from lse_interp.models.mlp_weights import read_rows
@@ -464,6 +464,19 @@ def test_finetune_refuses_what_does_not_fit(tmp_path):
         finetune_language(model, TRAINING, language="nlt", validation=VALIDATION)
     with pytest.raises(LseError, match="There is no fine-tuning method 'all'"):
         tune(model, method="all", folder=tmp_path)
+
+
+def test_finetune_refuses_a_keyword_it_does_not_know():
+    for wrong, meant in (("learning_rate", "lr"), ("n_token", "n_tokens")):
+        with pytest.raises(LseError, match=f"hyper-parameter `{wrong}`. Did you mean {meant}"):
+            tune(tiny_model(), **{wrong: 3})
+
+
+def test_finetune_takes_hyperparameters_by_name_and_parallel_text():
+    mapping = tune(tiny_model(), options=dataclasses.replace(OPTIONS, lr=3e-3), n_tokens=60)
+    assert mapping.settings["lr"] == 3e-3
+    text = ParallelText(("mlt", "eng"), {c: tuple(t) for c, t in VALIDATION.items()}, "", None)
+    same_run(tune(tiny_model(), validation=text, lr=3e-3, n_tokens=60), mapping)
 
 
 def test_finetune_takes_any_spelling_and_any_iterable():

@@ -14,11 +14,11 @@ from lse_interp.analysis.cosine import STATISTICS, VECTORS, compare_sentences
 from lse_interp.analysis.sentence_vectors import check_options, embed_counting_sinks
 from lse_interp.artifacts.model_table import ModelTable
 from lse_interp.artifacts.provenance import provenance
-from lse_interp.core.cli import progress
 from lse_interp.core.errors import CorpusError, LanguageError, LseError, MismatchError
 from lse_interp.core.languages import PAPER_REFERENCE, codes_of, lookup
+from lse_interp.core.progress import progress
 from lse_interp.core.statistics import bootstrap_interval
-from lse_interp.data.parallel import ParallelText
+from lse_interp.data.parallel import ParallelText, Sentences, as_parallel, with_reference
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.info import ModelInfo
 
@@ -142,7 +142,7 @@ class AlignmentCurves(ModelTable):
 
 def measure_alignment(
     models: HookedModel | Mapping[str, HookedModel],
-    parallel: ParallelText,
+    parallel: Sentences,
     *,
     lang: str,
     against: Sequence[str] = (),
@@ -157,7 +157,8 @@ def measure_alignment(
 
     Args:
         models: one model, labelled by its name, or label -> model; all of one depth.
-        parallel: sentences in `lang` and every language of `against`; at least two.
+        parallel: sentences in `lang` and every language of `against`, at least two: parallel text,
+            a dictionary of language -> sentences, or a specification for `load_parallel`.
         lang: the language, in any spelling that `lookup` knows.
         against: the languages to compare with, each once, without `lang`; by default those of
             the paper's nine that `parallel` has.
@@ -187,6 +188,7 @@ def measure_alignment(
     settings: dict[str, Any] = {"site": site, "pooling": pooling, "sinks": sinks}
     check_options(**settings, batch_size=batch_size)
     settings |= {"n_bootstrap": n_bootstrap, "seed": seed}
+    parallel = as_parallel(parallel, **with_reference(lang, against))
     setup = alignment_setup(parallel, lang=lang, against=against, settings=settings)
     parts = [
         AlignmentCurves(
@@ -290,9 +292,10 @@ def _measure(
 ) -> dict[str, Any]:
     """Compare the vectors of one language with those of others; one model, so `model` is 1."""
     options = {name: setup[name] for name in ("site", "pooling", "sinks")}
+    codes = (setup["language"], *setup["against"])
     embedded = (
         embed_counting_sinks(model, parallel.sentences[code], batch_size=batch_size, **options)
-        for code in progress((setup["language"], *setup["against"]), desc=label, unit="language")
+        for code in progress(codes, f"alignment of {label}", unit="language")
     )
     own, rows = next(embedded), []
     for other in embedded:

@@ -21,9 +21,9 @@ from lse_interp.analysis.example_streams import NeuronStream
 from lse_interp.analysis.neuron_examples import NeuronExamples
 from lse_interp.analysis.text_windows import Encoded, encode
 from lse_interp.artifacts.provenance import provenance
-from lse_interp.core.cli import progress
 from lse_interp.core.errors import ActivationError, CorpusError, LseError, require_one_of
 from lse_interp.core.languages import by_code
+from lse_interp.core.progress import progress
 from lse_interp.counting.count_settings import NEURON_SITES, CountSettings
 from lse_interp.data.corpora import Corpus
 from lse_interp.data.parallel import ParallelText
@@ -84,7 +84,7 @@ def collect_examples(
         for code, documents in _documents(texts).items()
     }
     found = []
-    for documents in progress(read.values(), desc=model.name, unit="language"):
+    for documents in progress(read.values(), f"examples of {model.name}", unit="language"):
         streams = [
             NeuronStream(layer, k=k, sample=sample, seed=seed) for layer in range(model.n_layers)
         ]

@@ -56,11 +56,15 @@ def near_misses(name: str, choices: Iterable[str], *, n: int = 3) -> str:
     'Did you mean mlt?'
     >>> near_misses("zzz", ["mlt", "deu"])
     'Known: deu, mlt.'
+    >>> near_misses("learning_rate", ["language", "lr"])
+    'Did you mean lr, language?'
     """
     known = sorted(set(choices))
     close = difflib.get_close_matches(name, known, n=10 * n, cutoff=0.5)
     # Swapped letters are the likeliest slip in a three-letter code.
     close.sort(key=lambda choice: sorted(choice) != sorted(name))
+    initials = "".join(word[:1] for word in name.split("_"))
+    close = [choice for choice in known if choice == initials] + close
     if close:
         return f"Did you mean {', '.join(close[:n])}?"
     shown = ", ".join(known[:30]) + (", ..." if len(known) > 30 else "")

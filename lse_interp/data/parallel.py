@@ -43,6 +43,7 @@ __all__ = [
     "as_parallel",
     "load_parallel",
     "load_with_reference",
+    "with_reference",
 ]
 
 VALIDATION_SPLITS = {"embedded": "dev", "flores": "dev", "ntrex": None}
@@ -224,14 +225,18 @@ def load_with_reference(
         split: as in `load_parallel`.
         n_sentences: as in `load_parallel`.
     """
-    code, others = lookup(language).code, codes_of(against)
     return load_parallel(
-        spec,
-        languages=tuple(dict.fromkeys((code, *others))),
-        optional=() if others else tuple(other for other in PAPER_REFERENCE if other != code),
-        split=split,
-        n_sentences=n_sentences,
+        spec, split=split, n_sentences=n_sentences, **with_reference(language, against)
     )
+
+
+def with_reference(language: str, against: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
+    """Return the `languages` and `optional` of `load_with_reference`."""
+    code, others = lookup(language).code, codes_of(against)
+    return {
+        "languages": tuple(dict.fromkeys((code, *others))),
+        "optional": () if others else tuple(one for one in PAPER_REFERENCE if one != code),
+    }
 
 
 def align_by_id(

@@ -28,7 +28,7 @@ def base_of_adapter(source: str, *, revision: str | None = None) -> tuple[str, s
         revision: Hub branch, tag or commit of the adapter.
 
     Raises:
-        LseError: The adapter names no base, or is of a type that does not change weights.
+        LseError: The adapter names no base or itself, or is of a type that changes no weights.
     """
     path = find_file(source, _FILE, revision=revision)
     if path is None or (Path(source) / "config.json").is_file():
@@ -48,7 +48,12 @@ def base_of_adapter(source: str, *, revision: str | None = None) -> tuple[str, s
     if not base:
         raise LseError(f"{path} names no base model. Write it there, as base_model_name_or_path.")
     places = (Path(base).expanduser(), Path(source) / base)
-    return next((str(p) for p in places if p.is_dir()), base), about.get("revision")
+    found = next((str(p) for p in places if p.is_dir()), base)
+    if Path(found).resolve() == Path(source).resolve():
+        raise LseError(
+            f"{path} names itself as its base model. Write the folder of the base there."
+        )
+    return found, about.get("revision")
 
 
 def merge_adapter(hf: Any, source: str | Path, *, revision: str | None = None) -> Any:

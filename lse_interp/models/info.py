@@ -63,15 +63,12 @@ class ModelInfo:
             LseError: The configuration cannot be read.
             UnsupportedModelError: An encoder, encoder-decoder, mixture-of-experts or unknown model.
         """
-        from lse_interp.models.adapter_folders import base_of_adapter
         from lse_interp.models.architectures import find_layout
         from lse_interp.models.checkpoint import read_config, without_weights
         from lse_interp.models.fingerprint import n_parameters
-        from lse_interp.models.loading import find_source
+        from lse_interp.models.loading import find_base
 
-        source = find_source(str(name))
-        while adapted := base_of_adapter(source, revision=revision):
-            source, revision = find_source(adapted[0]), adapted[1]
+        source, revision = find_base(str(name), revision=revision)
         hf = without_weights(read_config(source, revision=revision))
         layout = find_layout(hf)
         return cls(
@@ -140,7 +137,8 @@ def _same_weights(one: str, other: str) -> bool:
     if held == other_held:
         return one == other
     alike = [a == b for a, b in zip(rounded, other_rounded, strict=False)]
-    signs_alone = {held, other_held} == {"bfloat16", "float16"}
+    # Either may keep some weights in float32 as well.
+    signs_alone = {"bfloat16", "float16"} <= {*held.split("+"), *other_held.split("+")}
     return any(alike if signs_alone else alike[:2])
 
 

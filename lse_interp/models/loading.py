@@ -21,7 +21,14 @@ from lse_interp.models.placement.device_map import device_map
 from lse_interp.models.tokenization import parse_bos
 from lse_interp.models.tokenizer_file import read_tokenizer
 
-__all__ = ["check_model", "find_source", "load_from_args", "load_model", "read_defaults"]
+__all__ = [
+    "check_model",
+    "find_base",
+    "find_source",
+    "load_from_args",
+    "load_model",
+    "read_defaults",
+]
 
 
 def load_from_args(args: ModelArgs) -> HookedModel:
@@ -45,7 +52,8 @@ def check_model(args: ModelArgs) -> None:
     """
     if args.device is not None and args.device != "auto":
         _check_device(args.device)
-    read_config(find_source(args.model), revision=args.revision)
+    source, revision = find_base(args.model, revision=args.revision)
+    read_config(source, revision=revision)
 
 
 def read_defaults(name: str | Path) -> ModelDefaults:
@@ -168,6 +176,19 @@ def _check_device(device: str | torch.device) -> None:
             f"There is no device {device}: torch {torch.__version__} sees {n_gpus} GPUs. Check "
             "nvidia-smi, CUDA_VISIBLE_DEVICES and that torch was built for CUDA, or use cpu."
         )
+
+
+def find_base(name: str, *, revision: str | None = None) -> tuple[str, str | None]:
+    """Return the folder or hub id of a model, and its revision; of an adapter, those of its base.
+
+    Raises:
+        LseError: There is no such folder, or see `base_of_adapter`.
+    """
+    source = find_source(name)
+    while adapted := base_of_adapter(source, revision=revision):
+        with _base_of(source, adapted[0]):
+            source, revision = find_source(adapted[0]), adapted[1]
+    return source, revision
 
 
 def find_source(name: str) -> str:

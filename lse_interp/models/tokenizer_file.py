@@ -21,16 +21,19 @@ _FILE = "tokenizer.json"
 PROBE = """Il-kelb jibżgħu; Łódź, žluťoučký kůň, İstanbul, ẞ ﬁ é
  Съешь ещё Γειά σου გამარჯობა Բարեւ  مرحبا، بِالعالم שָׁלוֹם नमस्ते দেশ தமிழ் ไทย ພາສາລາວ မြန်မာ ខ្មែរ
 \t你好，世界。ひらがなカタカナ 한국어 ሰላም ᏣᎳᎩ  x   y\r
- don't "quote" (a_b) C++ 3.14 20,000 ½ № € \\ https://x.org 👩‍👩‍👧 😀 𝒳\u00a0\u200b\n\n z"""
+ don't "quote" (a_b) C++ 3.14 20,000 ½ № € \\ https://x.org 👩‍👩‍👧 😀 𝒳\u00a0\u200b\n\n z
+ 1234567890 ١٢٣٤٥ २०२४ DON'T e\u0301 \u0958 \u1100\u1161 အလုပ္သမား"""
 """Text of many scripts, on which a tokenizer and its file are compared."""
+
+_N_WORDS = 2000
 
 
 def read_tokenizer(source: str, *, revision: str | None = None) -> Any:
     """Read the tokenizer of a local folder or a hub id.
 
-    Where its `tokenizer.json` reads or writes the probe text differently from what transformers
-    loads, the file is used as it is, with the special tokens and settings of
-    `tokenizer_config.json`, and a warning says so.
+    Where its `tokenizer.json` reads or writes a text of many scripts, or words of its own
+    vocabulary, differently from what transformers loads, the file is used as it is, with the
+    special tokens and settings of `tokenizer_config.json`, and a warning says so.
 
     Raises:
         LseError: There is no tokenizer, or it cannot be read.
@@ -90,12 +93,16 @@ def _is_file(tokenizer: Any, file: Any, *, exactly: bool = False) -> bool:
 
     A class may add special tokens of its own, which the model has no embedding for.
     """
-    ids = file.encode(PROBE, add_special_tokens=False).ids
+    numbers = sorted(file.get_vocab(with_added_tokens=False).values())
+    # What one merges into a word, another may split.
+    words = [file.decode([n]) for n in numbers[:: 1 + len(numbers) // _N_WORDS]]
+    probe = " ".join([PROBE, *words])
+    ids = file.encode(probe, add_special_tokens=False).ids
     text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     return (
         (not exactly or len(tokenizer) == file.get_vocab_size())
-        and tokenizer(PROBE, add_special_tokens=False, verbose=False)["input_ids"] == ids
-        and tokenizer(PROBE, verbose=False)["input_ids"] == file.encode(PROBE).ids
+        and tokenizer(probe, add_special_tokens=False, verbose=False)["input_ids"] == ids
+        and tokenizer(probe, verbose=False)["input_ids"] == file.encode(probe).ids
         and text == file.decode(ids, skip_special_tokens=False)
         and all(
             tokenizer.convert_tokens_to_ids(token.content) == number

@@ -43,8 +43,7 @@ _BASE_TOLERANCE = 0.01
 def dynamics_frame(runs: Mapping[str, FinetuneRun]) -> pd.DataFrame:
     """List the loss curves of several runs.
 
-    Columns: run, method, language (the one trained), seed, measured (the language of the text),
-    split, step, tokens, loss (nats per token).
+    Columns: run, and those of `FinetuneRun.to_frame`.
 
     Args:
         runs: name -> run, of one base model.
@@ -54,13 +53,8 @@ def dynamics_frame(runs: Mapping[str, FinetuneRun]) -> pd.DataFrame:
         MismatchError: runs of several base models.
     """
     require_one_model(runs)
-    parts = []
-    for name, run in runs.items():
-        curves = run.curves.rename(columns={"language": "measured"})
-        about = {"run": name, "method": run.method, "language": run.language}
-        parts.append(curves.assign(**about, seed=int(run.settings["seed"])))
-    columns = ["run", "method", "language", "seed", "measured", "split", "step", "tokens", "loss"]
-    return pd.concat(parts, ignore_index=True)[columns]
+    frames = {name: run.to_frame() for name, run in runs.items()}
+    return pd.concat(frames, names=["run"]).reset_index("run").reset_index(drop=True)
 
 
 @themed

@@ -116,6 +116,17 @@ class FinetuneRun(Stored):
             raise LseError(f"A run of method {self.method!r} chose no neurons.")
         return indices_to_mask(self.neurons, d_mlp=self.model.d_mlp)
 
+    def to_frame(self) -> pd.DataFrame:
+        """List every loss of the curves.
+
+        Columns: method, language (the one trained), seed, measured (the language of the text),
+        split, step, tokens, loss (nats per token).
+        """
+        seed = int(self.settings.get("seed", 0))
+        about: dict[str, Any] = {"method": self.method, "language": self.language, "seed": seed}
+        curves = self.curves.rename(columns={"language": "measured"}).assign(**about)
+        return curves[[*about, "measured", "split", "step", "tokens", "loss"]]
+
     def save(self, folder: str | Path) -> Path:
         """Write the run and `curves.csv` into a folder; see `artifacts.format.save_artifact`.
 

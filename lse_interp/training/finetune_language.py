@@ -9,6 +9,7 @@ killed, resumes from them.
 import contextlib
 import dataclasses
 import functools
+import inspect
 import logging
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -27,6 +28,7 @@ from lse_interp.core.errors import LseError, MismatchError
 from lse_interp.core.languages import by_code, lookup
 from lse_interp.core.processes import Processes
 from lse_interp.data.corpora import Corpus
+from lse_interp.data.parallel import ParallelText
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.info import ModelInfo
 from lse_interp.models.mlp_weights import read_rows
@@ -56,7 +58,7 @@ def finetune_language(
     corpus: Corpus | Iterable[str],
     *,
     language: str,
-    validation: Mapping[str, Iterable[str]],
+    validation: Mapping[str, Iterable[str]] | ParallelText,
     method: str = "target",
     neurons: NeuronSets | None = None,
     random_match: str | None = None,
@@ -64,6 +66,7 @@ def finetune_language(
     options: Hyperparameters | None = None,
     folder: str | Path | None = None,
     overwrite: bool = False,
+    **hyperparameters: Any,
 ) -> FinetuneRun:
     """Train a language's neurons (or a baseline), and return what changed.
 
@@ -74,8 +77,9 @@ def finetune_language(
         model: The model, with its tokenizer.
         corpus: Text of the language: a corpus, or documents.
         language: ISO 639-3, or any spelling that `lookup` knows.
-        validation: Language -> documents; that of `language` decides which weights are best. Of
-            each, `options.validation_sentences` are taken evenly, by default 200.
+        validation: Language -> documents, or parallel text; that of `language` decides which
+            weights are best. Of each, `options.validation_sentences` are taken evenly, by default
+            200.
         method: `target`, `random`, `ffn`, `full`, `lora`, or one that another package adds.
         neurons: Sets found on this model, with `language` among them; for `target` and `random`.
         random_match: What random neurons have in common with the language's: `size` (the default),
@@ -86,6 +90,8 @@ def finetune_language(
             call resumes it. None keeps nothing on disk; only `target` and `random` allow it.
         overwrite: Whether to repeat a finished run, and to delete an unfinished run in `folder`
             first. If interrupted, the same call resumes.
+        hyperparameters: Fields of `Hyperparameters` by name, such as `lr=1e-4`; they replace those
+            in `options`.
 
     Returns:
         The run, with the weights of the best validation loss.
@@ -101,11 +107,16 @@ def finetune_language(
     Source: paper, sections 3.2, 4.1, 4.3.
     """
     language = lookup(language).code
+    if isinstance(validation, ParallelText):
+        validation = validation.sentences
     require_kinds(corpus, validation, neurons)
     kind = METHODS[method]
     if neurons is not None:
         model.info.require_same(neurons.model, what="The neuron set")
-    options = (options or Hyperparameters()).with_defaults(kind, model.defaults)
+    options = (options or Hyperparameters()).replace(
+        hyperparameters, others=inspect.signature(finetune_language).parameters
+    )
+    options = options.with_defaults(kind, model.defaults)
     if folder is None and kind.keep is not None:
         raise LseError(f"Method {method} changes whole matrices; give a `folder` to keep them in.")
     if folder is None and Processes.find().world > 1:

@@ -2,9 +2,10 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from lse_interp.core.errors import LseError
+from lse_interp.core.errors import LseError, near_misses
 from lse_interp.models.defaults import ModelDefaults
 from lse_interp.training.methods import Method
 
@@ -105,6 +106,24 @@ class Hyperparameters:
     """`authors` repeats the choices of the released code; see docs/method.md."""
     seed: int = 0
     """Seed of the order of the text, of random neurons and of LoRA's first values."""
+
+    def replace(
+        self, values: Mapping[str, Any], *, others: Iterable[str] = ()
+    ) -> "Hyperparameters":
+        """Return these hyper-parameters with other values.
+
+        Args:
+            values: Name -> value.
+            others: More names that a caller knows, for the error.
+
+        Raises:
+            LseError: There is no such hyper-parameter.
+        """
+        fields = {field.name for field in dataclasses.fields(self)}
+        for name in values.keys() - fields:
+            known = near_misses(name, fields.union(others))
+            raise LseError(f"There is no argument or hyper-parameter `{name}`. {known}")
+        return dataclasses.replace(self, **values)
 
     @property
     def switches(self) -> Profile:

@@ -2,6 +2,7 @@
 
 import importlib
 
+import pandas as pd
 import pytest
 
 import lse_interp
@@ -25,11 +26,19 @@ def test_every_kind_has_a_class_that_loads_it_and_commands_write_known_kinds():
 
 @pytest.mark.parametrize(
     "kind",
-    [kind for kind in small_artefacts.KINDS if kind not in ("counting shard", "best weights")],
+    [kind for kind in small_artefacts.KINDS if kind not in PARTS],
 )
 def test_load_gives_what_the_class_itself_loads(kind, tmp_path):
     path = small_artefacts.saved(kind, tmp_path)
     assert small_artefacts.same(lse_interp.load(path), small_artefacts.load(kind, path))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in small_artefacts.KINDS if kind not in PARTS])
+def test_every_artefact_is_a_tidy_frame(kind):
+    frame = small_artefacts.KINDS[kind][0]().to_frame()
+    assert len(frame)
+    assert isinstance(frame.index, pd.RangeIndex)
+    assert all(isinstance(name, str) for name in frame.columns)
 
 
 def test_load_refuses_what_it_does_not_know(tmp_path):

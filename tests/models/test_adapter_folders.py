@@ -8,10 +8,11 @@ import peft
 import pytest
 import torch
 
+from lse_interp.core.cli import ModelArgs
 from lse_interp.core.errors import LseError
 from lse_interp.models.defaults import ModelDefaults
 from lse_interp.models.info import ModelInfo
-from lse_interp.models.loading import load_model, read_defaults
+from lse_interp.models.loading import check_model, load_model, read_defaults
 from tests.tiny_models import tiny_hf, tiny_tokenizer
 
 # peft asks transformers about checkpointing by a deprecated name.
@@ -149,6 +150,21 @@ def test_a_base_that_is_missing_is_named(adapter):
         "folder at /nowhere/llama.*Put the base there, or name another as base_model_name_or_path",
     ):
         load_model(folder)
+
+
+def test_an_adapter_is_checked_by_its_base_before_it_is_loaded(adapter, folders):
+    folder, _ = adapter(base=folders("llama"))
+    check_model(ModelArgs(model=str(folder)))
+    folder, _ = adapter(base="/nowhere/llama")
+    with pytest.raises(LseError, match="adapter is an adapter of /nowhere/llama, which cannot be"):
+        check_model(ModelArgs(model=str(folder)))
+
+
+def test_an_adapter_that_names_itself_is_refused(tmp_path):
+    about = {"peft_type": "LORA", "base_model_name_or_path": str(tmp_path)}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(about))
+    with pytest.raises(LseError, match="adapter_config.json names itself as its base model"):
+        load_model(tmp_path)
 
 
 def test_an_adapter_that_does_not_fit_its_base_is_refused(adapter, folders):

@@ -93,3 +93,13 @@ def test_models_that_keep_some_weights_in_float32_are_the_same():
     mixed.model.norm.float()
     info(held_in(torch.float32)).require_same(info(mixed), what="The file")
     info(held_in(torch.bfloat16)).require_same(info(mixed), what="The file")
+
+
+def test_models_that_keep_the_same_weights_in_float32_are_the_same_in_both_halves():
+    halves = []
+    for dtype in (torch.bfloat16, torch.float16):
+        hf = held_in(dtype)
+        hf.model.norm.float()
+        halves.append(info(hf))
+    halves[0].require_same(halves[1], what="The file")
+    halves[0].require_same(info(held_in(torch.float16)), what="The file")

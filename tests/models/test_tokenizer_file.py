@@ -159,6 +159,33 @@ def test_a_tokenizer_that_is_its_class_stays_that_class(tmp_path, caplog):
     assert not caplog.records
 
 
+def without_nfc(tokenizer):
+    tokenizer.normalizer = None
+
+
+def with_numbers_whole(tokenizer):
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.train_from_iterator(
+        ["2024 987"] * 9, trainers.BpeTrainer(initial_alphabet=BYTES, **OPTIONS)
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (without_nfc, "e\u0301"),
+        (with_numbers_whole, "2024 987"),
+    ],
+)
+@pytest.mark.parametrize("family", ["qwen2", "qwen3_5"])
+def test_one_part_that_is_not_that_of_the_class_is_seen(change, text, family, tmp_path):
+    made = save(tmp_path / "made", byte_level(), model_type=family)
+    core = transformers.AutoTokenizer.from_pretrained(made).backend_tokenizer
+    change(core)
+    folder = save(tmp_path / "changed", core, model_type=family)
+    assert read_tokenizer(folder)(text)["input_ids"] == core.encode(text).ids
+
+
 def test_padding_and_truncation_in_the_file_do_not_change_text(tmp_path):
     core = byte_level()
     core.enable_truncation(4)

@@ -57,15 +57,13 @@ def neuron_sets(model, *, mlt=NEURONS, eng=((0,), (3,), ())):
 
 def tune(model, *, corpus=TRAINING, validation=VALIDATION, options=OPTIONS, folder=None, **rest):
     """Call `finetune` on the tiny model; fields of the options may be given by name."""
-    fields = {field.name for field in dataclasses.fields(Hyperparameters)}
-    changes = {name: rest.pop(name) for name in fields & rest.keys()}
     return finetune_language(
         model,
         corpus,
         language="mlt",
         validation=validation,
         neurons=neuron_sets(model),
-        options=dataclasses.replace(options, **changes),
+        options=options,
         folder=folder,
         **rest,
     )
