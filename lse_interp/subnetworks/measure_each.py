@@ -14,7 +14,7 @@ from lse_interp.artifacts.model_table import (
     union,
 )
 from lse_interp.artifacts.provenance import provenance
-from lse_interp.core.cli import progress
+from lse_interp.core.progress import progress
 from lse_interp.models.hooked import HookedModel
 from lse_interp.subnetworks.find import ModelChoice, require_runs_of
 
@@ -62,7 +62,7 @@ def measure_each(
     parts: list[_TableT] = []
     with locked(path, what=what):
         earlier = None if config.overwrite or not path.exists() else load(path)
-        for choice in progress(choices, desc=what, unit="model"):
+        for choice in progress(choices, what, unit="model"):
             model = choice.load()
             if not parts:
                 require_runs_of(model.info, choices)
