@@ -34,8 +34,9 @@ from common import (
 from counting_methods import METHODS, Step, ours
 from torch import Tensor
 
-from lse_interp.core.cli import main_for, progress
+from lse_interp.core.cli import main_for
 from lse_interp.core.errors import LseError, near_misses
+from lse_interp.core.progress import progress
 from lse_interp.models.backends._firing import share_tensors
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.loading import load_model
@@ -100,7 +101,7 @@ def measure(model: HookedModel, config: Config, *, seconds: float) -> list[Row]:
     steps = [method.make(subject[method.attention]) for method in METHODS]
     measured = [
         _round(steps, ids, random.Random(seed))
-        for seed in progress(rounds(seconds), desc=model.name, unit="round")
+        for seed in progress(rounds(seconds), model.name, unit="round")
     ]
     return [
         Row(

@@ -33,8 +33,9 @@ import torch
 from common import DOCS, machine, write_section
 
 from lse_interp.artifacts.paths import RunPaths
-from lse_interp.core.cli import main_for, progress
+from lse_interp.core.cli import main_for
 from lse_interp.core.errors import LseError
+from lse_interp.core.progress import progress
 from lse_interp.counting.counts import ActivationCounts
 from lse_interp.neurons.sets import NeuronSets
 from lse_interp.subnetworks.finetune_run import FinetuneRun
@@ -213,7 +214,7 @@ def _kills(
 ) -> Tally:
     """Kill a command `n` times at moments after its work has begun, and resume it."""
     tally = Tally(f"kill -9 of `{job.words[0].removeprefix('lse_interp.')}`, then resumed")
-    for i in progress(range(n), desc=tally.what, unit="kill"):
+    for i in progress(range(n), tally.what, unit="kill"):
         root = _fresh(left_alone, folder / f"kill-{i}", job)
         n_killed = 0
         while n_killed == 0 or rng.random() < config.kill_again:
@@ -247,7 +248,7 @@ def _kill(job: Job, root: Path, *, after: float) -> bool:
 
 def _crowds(job: Job, left_alone: Path, n: int, folder: Path) -> Tally:
     tally = Tally("two processes counting into one folder")
-    for i in progress(range(n), desc=tally.what, unit="pair"):
+    for i in progress(range(n), tally.what, unit="pair"):
         root = folder / f"crowd-{i}"
         both = [job.start(root) for _ in range(2)]
         said = [process.communicate()[1] for process in both]
@@ -264,7 +265,7 @@ def _crowds(job: Job, left_alone: Path, n: int, folder: Path) -> Tally:
 def _full_disks(job: Job, left_alone: Path, n: int, rng: random.Random, folder: Path) -> Tally:
     tally = Tally("disk full while counting, then room")
     needed = sum(file.stat().st_size for file in (left_alone / "embedded").rglob("mlt.*"))
-    for i in progress(range(n), desc=tally.what, unit="disk"):
+    for i in progress(range(n), tally.what, unit="disk"):
         size = rng.randrange(64_000, 3 * needed)
         with _small_disk(folder / f"disk-{i}", size) as (disk, enlarge):
             process = job.start(disk)
@@ -300,7 +301,7 @@ def _flips(left_alone: Path, n: int, rng: random.Random, folder: Path) -> list[T
         # A run is read with its curves.
         for beside in path.parent.glob("*.csv"):
             shutil.copy(beside, damaged.parent)
-        for _ in progress(range(n), desc=tally.what, unit="bit"):
+        for _ in progress(range(n), tally.what, unit="bit"):
             # As often in the header, where a bit means most, as in the values.
             header = 8 + int.from_bytes(content[:8], "little")
             place = rng.randrange(header if rng.random() < 0.5 else len(content))

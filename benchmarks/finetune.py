@@ -26,8 +26,9 @@ from finetune_methods import METHODS, Method
 from finetune_training import Job, Memory, Training, memory_of, release, time_step
 from torch import Tensor
 
-from lse_interp.core.cli import main_for, progress
+from lse_interp.core.cli import main_for
 from lse_interp.core.errors import LseError, near_misses
+from lse_interp.core.progress import progress
 from lse_interp.models.hooked import HookedModel
 
 logger = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ def measure(config: Config, batch: tuple[int, int]) -> list[Row]:
     seconds, least = (4.0, 2) if config.quick else (config.seconds, 5)
     times = [
         _round(fitting, job, config.steps, random.Random(seed))
-        for seed in progress(rounds(seconds, least=least), desc=config.shape, unit="round")
+        for seed in progress(rounds(seconds, least=least), config.shape, unit="round")
     ]
     return [
         Row(

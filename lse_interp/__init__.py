@@ -62,6 +62,7 @@ _PUBLIC = {
     "shared_neurons": "subnetworks.apply",
     "subnetwork_sizes": "neurons.sizes",
     "weight_deltas": "analysis.weights.compare",
+    "window_values": "analysis.example_windows",
     "with_subnetworks": "subnetworks.apply",
 }
 

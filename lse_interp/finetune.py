@@ -75,7 +75,7 @@ def run(config: Config) -> list[Any]:
     from lse_interp.subnetworks.find import default_name
     from lse_interp.training.finetune_language import finetune_language
     from lse_interp.training.launch_options import Launch, check_flags
-    from lse_interp.training.progress import report
+    from lse_interp.training.reporting import report
     from lse_interp.training.text_sources import training_corpus, validation_texts
 
     launch, method, options = Launch.find(), METHODS[config.method], config.training

@@ -10,8 +10,13 @@ from jaxtyping import install_import_hook
 
 install_import_hook("lse_interp", "beartype.beartype")
 
+import hypothesis
 import pytest
 import torch
+
+# A busy machine is slow, which is no fault of the code.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 
 @pytest.fixture(autouse=True)

@@ -508,6 +508,7 @@ def test_run_writes_reuses_and_redoes(config, caplog):
     assert torch.equal(AblationMatrix.load(out).without, first.without)
     assert first.intact.shape == (3, 3)
     assert "Own language hurt most in" in caplog.text
+    assert "ablation: 3 languages" in caplog.messages
 
     written = out.stat().st_mtime_ns
     assert torch.equal(stage.run(config).without, first.without)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -244,7 +245,10 @@ def test_a_method_that_changes_matrices_needs_a_folder():
 
 def test_stage_reuses_what_is_finished(place, caplog):
     command = place.arguments("--n-tokens", "60", "120", runs="reused")
-    assert main(command) == 0
+    with caplog.at_level(logging.INFO):
+        assert main(command) == 0
+    assert re.search(r"training mlt: \d+ steps over 58 tokens; every \d+ steps, val", caplog.text)
+    caplog.clear()
     folders = [place.run(f"target-{n}", runs="reused") for n in (60, 120)]
     runs = [FinetuneRun.load(folder) for folder in folders]
     assert [run.settings["tokens"] for run in runs] == [60, 120]

@@ -13,7 +13,7 @@ Source: Tang et al. 2024 (arXiv:2402.16438) and Gurgurov et al. 2025 (arXiv:2507
 change in perplexity per token. Nats per sentence, the random control and the error are additions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,9 +27,9 @@ from lse_interp.analysis.losses import sentence_losses
 from lse_interp.analysis.neuron_edits import NEURON_SITE, ablate
 from lse_interp.artifacts.provenance import jsonable, provenance
 from lse_interp.artifacts.reuse import changed_options, refusal, require_same_settings
-from lse_interp.core.cli import progress
 from lse_interp.core.errors import CorpusError, LanguageError, LseError
 from lse_interp.core.languages import codes_of, family_order
+from lse_interp.core.progress import Progress
 from lse_interp.data.parallel import ParallelText, Sentences, as_parallel
 from lse_interp.models.hooked import HookedModel
 from lse_interp.neurons.indices import hash_indices
@@ -88,25 +88,29 @@ def measure_ablation(
     draws = [chosen.random_like(seed=s, match=control) for s in seeds if control is not None]
     sentences = [sentence for code in measured for sentence in parallel.sentences[code]]
 
-    def losses() -> Float64[Tensor, "measured sentence"]:
-        flat = sentence_losses(model, sentences, batch_size=batch_size)
+    bar = Progress("ablation", total=sum(chosen.size(c) > 0 for c in ablated), unit="language")
+    share = 1 / (len(sentences) * (1 + len(draws)))
+
+    def losses(advance: Callable[[int], object] | None = None) -> Float64[Tensor, "..."]:
+        flat = sentence_losses(model, sentences, batch_size=batch_size, advance=advance)
         return flat.view(len(measured), len(parallel))
 
     def losses_without(sets: NeuronSets, code: str) -> Float64[Tensor, "measured sentence"]:
         with ablate(model, sets, code):
-            return losses()
+            return losses(lambda n: bar.advance(n * share))
 
-    intact = losses()
     without, without_random = [], []
-    for code in progress(ablated, desc="ablation", unit="language"):
-        if not chosen.size(code):
-            without.append(intact)
-            without_random.append(intact)
-            continue
-        without.append(losses_without(chosen, code))
-        if draws:
-            controls = [losses_without(drawn, code) for drawn in draws]
-            without_random.append(torch.stack(controls).mean(dim=0))
+    with bar:
+        intact = losses()
+        for code in ablated:
+            if not chosen.size(code):
+                without.append(intact)
+                without_random.append(intact)
+                continue
+            without.append(losses_without(chosen, code))
+            if draws:
+                controls = [losses_without(drawn, code) for drawn in draws]
+                without_random.append(torch.stack(controls).mean(dim=0))
     return AblationMatrix(
         intact=intact,
         without=torch.stack(without),

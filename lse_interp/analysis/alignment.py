@@ -14,9 +14,9 @@ from lse_interp.analysis.cosine import STATISTICS, VECTORS, compare_sentences
 from lse_interp.analysis.sentence_vectors import check_options, embed_counting_sinks
 from lse_interp.artifacts.model_table import ModelTable
 from lse_interp.artifacts.provenance import provenance
-from lse_interp.core.cli import progress
 from lse_interp.core.errors import CorpusError, LanguageError, LseError, MismatchError
 from lse_interp.core.languages import PAPER_REFERENCE, codes_of, lookup
+from lse_interp.core.progress import progress
 from lse_interp.core.statistics import bootstrap_interval
 from lse_interp.data.parallel import ParallelText, Sentences, as_parallel, with_reference
 from lse_interp.models.hooked import HookedModel
@@ -293,9 +293,10 @@ def _measure(
 ) -> dict[str, Any]:
     """Compare the vectors of one language with those of others; one model, so `model` is 1."""
     options = {name: setup[name] for name in ("site", "pooling", "sinks")}
+    codes = (setup["language"], *setup["against"])
     embedded = (
         embed_counting_sinks(model, parallel.sentences[code], batch_size=batch_size, **options)
-        for code in progress((setup["language"], *setup["against"]), desc=label, unit="language")
+        for code in progress(codes, f"alignment of {label}", unit="language")
     )
     own, rows = next(embedded), []
     for other in embedded:

@@ -10,7 +10,7 @@ resume, collect some languages at a time, save each part, and put the parts toge
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import torch
@@ -21,9 +21,9 @@ from lse_interp.analysis.example_streams import NeuronStream
 from lse_interp.analysis.neuron_examples import NeuronExamples
 from lse_interp.analysis.text_windows import Encoded, encode
 from lse_interp.artifacts.provenance import provenance
-from lse_interp.core.cli import progress
 from lse_interp.core.errors import ActivationError, CorpusError, LseError, require_one_of
 from lse_interp.core.languages import by_code
+from lse_interp.core.progress import progress
 from lse_interp.counting.count_settings import NEURON_SITES, CountSettings
 from lse_interp.data.corpora import Corpus
 from lse_interp.data.parallel import ParallelText
@@ -31,7 +31,7 @@ from lse_interp.models.hooked import HookedModel
 from lse_interp.models.sites import parse_site, site_name
 from lse_interp.models.tokenization import pad
 
-__all__ = ["Texts", "collect_examples"]
+__all__ = ["Texts", "collect_examples", "read_tokens"]
 
 Texts: TypeAlias = ParallelText | Corpus | Mapping[str, Sequence[str] | Corpus]
 """Text by language: sentences, documents or corpora."""
@@ -84,12 +84,13 @@ def collect_examples(
         for code, documents in _documents(texts).items()
     }
     found = []
-    for code, documents in progress(read.items(), desc=model.name, unit="language"):
+    for documents in progress(read.values(), f"examples of {model.name}", unit="language"):
         streams = [
             NeuronStream(layer, k=k, sample=sample, seed=seed) for layer in range(model.n_layers)
         ]
+        see = [stream.add for stream in streams]
         ids = [encoded.ids for _, encoded in documents]
-        _read(model, ids, streams, site=site, block=block, batch_tokens=batch_tokens, language=code)
+        read_tokens(model, ids, see, site=site, block=block, batch_tokens=batch_tokens)
         layers = zip(*(stream.finish() for stream in streams), strict=True)
         found.append([torch.stack(parts, dim=1) for parts in layers])
     values, positions = (torch.stack(parts, dim=1) for parts in zip(*found, strict=True))
@@ -159,17 +160,29 @@ def _encoded(model: HookedModel, documents: Iterable[str]) -> Iterator[tuple[str
         yield from zip(texts, encode(model, texts), strict=True)
 
 
-def _read(
+def read_tokens(
     model: HookedModel,
     documents: Sequence[list[int]],
-    streams: Sequence[NeuronStream],
+    see: Sequence[Callable[[Tensor, Tensor], None]],
     *,
     site: str,
     block: int,
     batch_tokens: int,
-    language: str,
 ) -> None:
-    """Run the model over documents, and show each layer's stream the values at every token."""
+    """Run the model over documents, and show each layer's values to a function.
+
+    Args:
+        model: The model.
+        documents: Their tokens; each document is read by itself.
+        see: Per layer, `fn(values [pos neuron], positions [pos])`. A block comes whole, with
+            others; a position is a token of all documents in a row.
+        site: Kind of site.
+        block: Tokens that are read at once.
+        batch_tokens: Positions per forward pass.
+
+    Raises:
+        ActivationError: From `see`, with the site as a note.
+    """
     parts: list[tuple[int, list[int]]] = []
     position = 0
     for ids in documents:
@@ -194,9 +207,9 @@ def _read(
         ) -> None:
             rows = values.flatten(0, 1)[kept.to(values.device)]
             try:
-                streams[parse_site(name)[1]].add(rows, positions)
+                see[parse_site(name)[1]](rows, positions)
             except ActivationError as error:
-                error.add_note(f"At {name} of {model.name}, in the text of {language}.")
+                error.add_note(f"At {name} of {model.name}.")
                 raise
 
         model.run_with_hooks(batch, {site: visit}, stop_after=model.n_layers - 1)

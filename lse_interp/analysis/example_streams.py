@@ -167,7 +167,7 @@ def _by_value(
 
 def _wide(
     tensor: Shaped[Tensor, "neuron example"], k: int, fill: int | float
-) -> Shaped[Tensor, "neuron k"]:
+) -> Shaped[Tensor, "neuron example"]:
     narrow = tensor[:, :k]
     missing = narrow.new_full((len(narrow), k - narrow.shape[1]), fill)
     return torch.cat([narrow, missing], dim=1)

@@ -1,7 +1,7 @@
 """LossComparison: how well several models predict the same sentences, paired by sentence."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -21,6 +21,7 @@ from lse_interp.core.errors import (
     near_misses,
 )
 from lse_interp.core.languages import codes_of, lookup
+from lse_interp.core.progress import Progress
 from lse_interp.core.statistics import bootstrap_interval
 from lse_interp.data.parallel import ParallelText, Sentences, as_parallel
 from lse_interp.models.hooked import HookedModel
@@ -246,7 +247,11 @@ def comparison_report(comparison: LossComparison) -> str:
 
 
 def sentence_losses(
-    model: HookedModel, sentences: Sequence[str], *, batch_size: int = BATCH_SIZE
+    model: HookedModel,
+    sentences: Sequence[str],
+    *,
+    batch_size: int = BATCH_SIZE,
+    advance: Callable[[int], object] | None = None,
 ) -> Float64[Tensor, " sentence"]:
     """Sum the negative log-likelihood of each sentence's text tokens, in nats.
 
@@ -261,6 +266,7 @@ def sentence_losses(
         model: The model, with its tokenizer.
         sentences: Texts, at least one.
         batch_size: Sentences per forward pass; changes results only by rounding.
+        advance: Is told the sentences of each batch, once done; by default they are shown.
 
     Returns:
         Nats per sentence, on the CPU, in the order of `sentences`.
@@ -279,9 +285,13 @@ def sentence_losses(
     _require_targets(ids, n_prefix=len(model.prefix))
     losses = torch.empty(len(ids), dtype=torch.float64)
     longest_first = sorted(range(len(ids)), key=lambda i: len(ids[i]), reverse=True)
-    for start in range(0, len(ids), batch_size):
-        members = longest_first[start : start + batch_size]
-        losses[members] = _batch_losses(model, [ids[i] for i in members])
+    what = f"loss of {model.name}"
+    shown, total = advance is None, len(ids)
+    with Progress(what, total=total, unit="sentence", shown=shown, announced=False) as bar:
+        for start in range(0, total, batch_size):
+            members = longest_first[start : start + batch_size]
+            losses[members] = _batch_losses(model, [ids[i] for i in members])
+            (advance or bar.advance)(len(members))
     if not bool(torch.isfinite(losses).all()):
         at = int((~torch.isfinite(losses)).nonzero()[0])
         raise ActivationError(

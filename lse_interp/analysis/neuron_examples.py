@@ -13,7 +13,7 @@ bytes, and the text.
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pandas as pd
@@ -22,7 +22,7 @@ from jaxtyping import Float32, Int, Int32, Int64
 from torch import Tensor
 
 from lse_interp.analysis.example_streams import ABSENT, WHICH
-from lse_interp.analysis.text_windows import Window, encode, read_window
+from lse_interp.analysis.text_windows import Encoded, Window, encode, read_window
 from lse_interp.artifacts.provenance import provenance
 from lse_interp.artifacts.stored import Stored
 from lse_interp.core.errors import (
@@ -85,6 +85,19 @@ class NeuronExamples(Stored):
         """Language -> tokens read."""
         return {code: sum(lengths) for code, lengths in self.lengths.items()}
 
+    def code(self, language: str) -> str:
+        """Return the code of a language that there are examples in.
+
+        Raises:
+            LanguageError: No text of that language.
+        """
+        code = lookup(language).code
+        if code not in self.languages:
+            raise LanguageError(
+                f"There are no examples in {code}. {near_misses(code, self.languages)}"
+            )
+        return code
+
     def locate(
         self, language: str, positions: Int[Tensor, "*shape"]
     ) -> tuple[Int64[Tensor, "*shape"], Int64[Tensor, "*shape"]]:
@@ -93,7 +106,7 @@ class NeuronExamples(Stored):
         Raises:
             LanguageError: No text of that language.
         """
-        lengths = torch.tensor(self.lengths[self._code(language)])
+        lengths = torch.tensor(self.lengths[self.code(language)])
         ends = lengths.cumsum(dim=0)
         known = positions.long().clamp(min=0).contiguous()
         document = torch.searchsorted(ends, known, right=True)
@@ -116,7 +129,7 @@ class NeuronExamples(Stored):
             LseError: Another kind.
         """
         require_one_of("which", which, WHICH)
-        code = self._code(language)
+        code = self.code(language)
         for name, number, n in (
             ("layer", layer, self.model.n_layers),
             ("neuron", neuron, self.model.d_mlp),
@@ -160,21 +173,12 @@ class NeuronExamples(Stored):
             LseError: See `of`.
         """
         frame = self.of(layer, neuron, language, which)
-        self.model.require_same(model.info, what="The model of the windows")
-        code = self._code(language)
-        texts = [self.documents[code][document] for document in frame["document"]]
-        encoded = encode(model, texts)
+        encoded = self.encode(model, language, frame["document"])
         found = []
-        for text, tokens, row in zip(texts, encoded, frame.itertuples(), strict=True):
-            if len(tokens.ids) != (n_tokens := self.lengths[code][row.document]):
-                raise MismatchError(
-                    f"Document {row.document} of {code} had {n_tokens} tokens, and now has "
-                    f"{len(tokens.ids)}. Load the model with the tokenizer that the examples were "
-                    "collected with."
-                )
+        for tokens, row in zip(encoded, frame.itertuples(), strict=True):
             window = read_window(
                 model,
-                text,
+                self.documents[self.code(language)][row.document],
                 tokens,
                 site=site_name(self.site, layer),
                 neuron=neuron,
@@ -184,6 +188,28 @@ class NeuronExamples(Stored):
                 after=after,
             )
             found.append(Window(row.document, row.token, row.value, *window))
+        return found
+
+    def encode(
+        self, model: HookedModel, language: str, documents: Iterable[int] | None = None
+    ) -> list[Encoded]:
+        """Tokenise documents of a language, all of them by default, as they were read.
+
+        Raises:
+            LanguageError: No text of that language.
+            MismatchError: Another model, or a tokenizer that reads the text differently.
+        """
+        self.model.require_same(model.info, what="The model given")
+        code = self.code(language)
+        chosen = range(len(self.documents[code])) if documents is None else list(documents)
+        found = encode(model, [self.documents[code][document] for document in chosen])
+        for document, encoded in zip(chosen, found, strict=True):
+            if len(encoded.ids) != (n_tokens := self.lengths[code][document]):
+                raise MismatchError(
+                    f"Document {document} of {code} had {n_tokens} tokens, and now has "
+                    f"{len(encoded.ids)}. Load the model with the tokenizer that the examples "
+                    "were collected with."
+                )
         return found
 
     @classmethod
@@ -217,14 +243,6 @@ class NeuronExamples(Stored):
             positions=torch.cat([part.positions for part in parts], dim=1),
             provenance=provenance(joined=[part.provenance for part in parts]),
         )
-
-    def _code(self, language: str) -> str:
-        code = lookup(language).code
-        if code not in self.languages:
-            raise LanguageError(
-                f"There are no examples in {code}. {near_misses(code, self.languages)}"
-            )
-        return code
 
     def _tensors(self) -> dict[str, Tensor]:
         # Text of any size; the header of a file is limited.

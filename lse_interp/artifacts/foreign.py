@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lse_interp.core.errors import ArtifactError
 
-__all__ = ["read_foreign"]
+__all__ = ["numbers", "read_foreign"]
 
 # What the pickle of a numpy number or array names; none of it runs code.
 _NUMPY: list[Any] = [
@@ -19,6 +20,7 @@ _NUMPY: list[Any] = [
     np.dtype,
     np.int64(0).__reduce__()[0],
     np.zeros(0).__reduce__()[0],
+    bytes,  # of an empty array
     *{type(np.dtype(code)) for code in "?bhilqBHILQefd"},
 ]
 
@@ -53,10 +55,26 @@ def read_foreign(path: str | Path, *, what: str) -> Any:
         refused = re.search(r"unsupported (global:? )?\w+ \S+", f"{error}", re.IGNORECASE)
         reason = refused[0] if refused else (f"{error}" or type(error).__name__).splitlines()[0]
         raise ArtifactError(
-            f"{path} cannot be read as {what}. It is truncated or altered, or holds more than "
-            "tensors, lists, dicts and numbers: other objects may be code, which is never run. "
-            f"Take the original file, or save plain tensors. ({reason})"
+            f"{path} cannot be read as {what}. It is truncated, of another kind than torch.save, "
+            "numpy (.npz) and safetensors write, or holds more than tensors, lists, dicts and "
+            "numbers: other objects may be code, which is never run. Take the original file, or "
+            f"save plain tensors. ({reason})"
         ) from error
+
+
+def numbers(values: Any, *, what: str) -> Tensor:
+    """Return what a file or a caller has as a tensor: a list, an array, a table, a tensor.
+
+    Raises:
+        ArtifactError: Something else than numbers in rows of one length.
+    """
+    try:
+        if not isinstance(values, Tensor):
+            array = np.asarray(values)
+            values = torch.as_tensor(array.astype(array.dtype.newbyteorder("=")))
+        return values.detach().cpu().to_dense()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ArtifactError(f"{what} must be numbers, in rows of one length ({error}).") from error
 
 
 def _check_zip(path: Path) -> None:

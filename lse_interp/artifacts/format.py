@@ -217,9 +217,10 @@ def _unreadable(path: Path, error: Exception) -> ArtifactError:
     # In safetensors, a header in JSON follows the 8 bytes that say how long it is.
     if len(content) > 8 and content[8:9] != b"{":
         return ArtifactError(
-            f"{path} cannot be read as an artefact of lse_interp: another program wrote it. "
-            "Neurons saved with torch are read by `--masks` (`NeuronSets.from_masks`), counts of "
-            "another project by `lse lape --counts FOLDER` (`ActivationCounts.from_counts`)."
+            f"{path} cannot be read as an artefact of lse_interp: another program wrote it, or its "
+            "first bytes were altered. Neurons saved with torch are read by `--masks` "
+            "(`NeuronSets.from_masks`), counts of another project by `lse lape --counts FOLDER` "
+            "(`ActivationCounts.from_counts`)."
         )
     return ArtifactError(
         f"{path} cannot be read as an artefact; it is truncated or not safetensors "

@@ -1,4 +1,4 @@
-"""From a frozen `Config` dataclass to a command: parsing, logging, errors, progress, seeds."""
+"""From a frozen `Config` dataclass to a command: parsing, logging, errors, seeds."""
 
 import contextlib
 import dataclasses
@@ -7,12 +7,11 @@ import logging
 import os
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
-from tqdm.auto import tqdm
 
 from lse_interp.core.errors import LseError
 
@@ -24,7 +23,6 @@ __all__ = [
     "NeuronArgs",
     "SentenceArgs",
     "main_for",
-    "progress",
     "quiet",
     "seed_everything",
 ]
@@ -204,18 +202,6 @@ def _flags_of(config_type: type[Any]) -> set[str]:
             name = field.name.replace("_", "-")
             found |= {name, f"no-{name}"} if field.type is bool else {name}
     return found
-
-
-def progress(
-    items: Iterable[_T],
-    *,
-    desc: str,
-    total: int | None = None,
-    unit: str = "it",
-) -> Iterable[_T]:
-    """Show a progress bar on stderr; silent where stderr is not a terminal and CI is set."""
-    disable = True if os.environ.get("CI") else None
-    return tqdm(items, desc=desc, total=total, unit=unit, disable=disable, leave=False)
 
 
 def seed_everything(seed: int) -> None:

@@ -36,5 +36,8 @@ AXES: dict[str, str] = {
     "pos_so_far": "positions read before",
     "resample": "draws of a bootstrap",
     "pos_out": "positions written",
+    "which": "kinds of example of a neuron: strongest, middling, weak, random",
+    "example": "examples of one kind",
+    "value": "entries of a tensor, flat",
 }
 """Axis -> what it runs over."""

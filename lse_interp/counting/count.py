@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from tqdm.auto import tqdm
 
 from lse_interp.artifacts.atomic import remove_folder
 from lse_interp.artifacts.provenance import provenance
 from lse_interp.core.errors import LseError, MismatchError
 from lse_interp.core.languages import lookup
 from lse_interp.core.processes import Processes
+from lse_interp.core.progress import Progress
 from lse_interp.counting.count_settings import CountSettings
 from lse_interp.counting.counter import NeuronCounter
 from lse_interp.counting.counts import ActivationCounts
@@ -67,7 +67,7 @@ def count_activations(
             function resumes from it and gives the same counts bit by bit. Processes that
             `accelerate launch` or `torchrun` started together need one. It is not deleted.
         overwrite: Whether to delete what `workdir` holds first.
-        show_progress: Whether to draw a progress bar on stderr.
+        show_progress: Whether to say how much is done; see `core.progress`.
 
     Returns:
         The counts of all shards, in every process.
@@ -143,29 +143,34 @@ def count_texts(
         folder: Language -> where its finished shards are kept.
         processes: The processes that share the work.
         overwrite: Whether to count shards of other settings again, instead of refusing them.
-        show_progress: Whether the main process draws a bar of its own part.
+        show_progress: Whether the main process says how much of its own part is done.
     """
     launch, n_before = processes.decide(lambda: secrets.token_hex(4)), 0
     incomplete: list[SharedCount] = []
-    for language, text, waiting in texts_ahead(languages, read, processes=processes, folder=folder):
-        count = SharedCount(
-            model,
-            text,
-            language=language,
-            settings=settings,
-            folder=folder(language),
-            processes=processes,
-            launch=launch,
-            n_before=n_before,
-            overwrite=overwrite,
-        )
-        count.count(text, show_progress=show_progress, seconds_waiting=waiting)
-        n_before += len(count.shards)
-        # Before another one is held too.
-        del text
-        incomplete.append(count)
-        while processes.is_main and incomplete and incomplete[0].is_complete:
-            yield incomplete.pop(0)
+    amount = "all text" if settings.n_tokens == "all" else f"{settings.n_tokens:,} tokens"
+    what, shown = f"counting {amount} of each language", show_progress and processes.is_main
+    with Progress(what, total=len(languages), unit="language", shown=shown) as bar:
+        for language, text, waiting in texts_ahead(
+            languages, read, processes=processes, folder=folder
+        ):
+            count = SharedCount(
+                model,
+                text,
+                language=language,
+                settings=settings,
+                folder=folder(language),
+                processes=processes,
+                launch=launch,
+                n_before=n_before,
+                overwrite=overwrite,
+            )
+            count.count(text, bar=bar, seconds_waiting=waiting)
+            n_before += len(count.shards)
+            # Before another one is held too.
+            del text
+            incomplete.append(count)
+            while processes.is_main and incomplete and incomplete[0].is_complete:
+                yield incomplete.pop(0)
     processes.wait()
     yield from incomplete
 
@@ -216,13 +221,13 @@ class SharedCount:
         self.store = ShardStore(folder, about, overwrite)
 
     def count(
-        self, text: PackedText, *, show_progress: bool = False, seconds_waiting: float = 0.0
+        self, text: PackedText, *, bar: Progress | None = None, seconds_waiting: float = 0.0
     ) -> None:
         """Count the shards of this process; finished ones are only read.
 
         Args:
             text: The text given before.
-            show_progress: Whether the main process draws a bar of its own part.
+            bar: Is told which share of this process's part is done.
             seconds_waiting: How long this process has waited for the text.
 
         Raises:
@@ -236,27 +241,22 @@ class SharedCount:
         counter: NeuronCounter | None = None
         rank, world = self._processes.rank, self._processes.world
         own = [i for i in range(len(self.shards)) if (self._n_before + i) % world == rank]
-        # None: silent where stderr is not a terminal.
-        disable = None if show_progress and self._processes.is_main else True
-        total = text.n_tokens * len(own) // len(self.shards)
-        with tqdm(
-            total=total,
-            desc=self.language,
-            unit="tok",
-            unit_scale=True,
-            leave=False,
-            disable=disable,
-        ) as bar:
-            for index in own:
-                self._processes.require_all()
-                if index in finished:
-                    n_tokens = self.store.load(index).n_tokens
-                    self._add("reused", 1)
-                    self._add("tokens reused", n_tokens)
-                    bar.update(n_tokens)
-                    continue
-                counter = counter or NeuronCounter(self._model, self._site)
-                self.store.save(index, self._count(counter, text, index, bar))
+        n_own = max(1, text.n_tokens * len(own) // len(self.shards))
+
+        def advance(n_tokens: int, *, worked: bool = True) -> None:
+            if bar is not None:
+                bar.advance(n_tokens / n_own, worked=worked)
+
+        for index in own:
+            self._processes.require_all()
+            if index in finished:
+                n_tokens = self.store.load(index).n_tokens
+                self._add("reused", 1)
+                self._add("tokens reused", n_tokens)
+                advance(n_tokens, worked=False)
+                continue
+            counter = counter or NeuronCounter(self._model, self._site)
+            self.store.save(index, self._count(counter, text, index, advance))
         self._add("ms waiting", round(1000 * seconds_waiting))
         self._add("ms", round(1000 * (time.monotonic() - began)))
         # Last, as the main process may merge once all have passed.
@@ -295,13 +295,19 @@ class SharedCount:
             ),
         )
 
-    def _count(self, counter: NeuronCounter, text: PackedText, index: int, bar: tqdm) -> Shard:
+    def _count(
+        self,
+        counter: NeuronCounter,
+        text: PackedText,
+        index: int,
+        advance: Callable[[int], object],
+    ) -> Shard:
         n_tokens = 0
         for ids, is_text in batches(text.blocks(self.shards[index]), self._batch_size):
             counter.add(ids, is_text)
             n_text = int(is_text.sum())
             n_tokens += n_text
-            bar.update(n_text)
+            advance(n_text)
         what = f"{self.language} text (shard {index} of {len(self.shards)})"
         return Shard(*counter.finish(what=what), n_tokens)
 

@@ -18,9 +18,9 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from lse_interp.artifacts.foreign import read_foreign
+from lse_interp.artifacts.foreign import numbers, read_foreign
 from lse_interp.core.errors import MismatchError
-from lse_interp.core.languages import find_language
+from lse_interp.core.languages import UNKNOWN, find_language
 from lse_interp.models.info import ModelInfo
 
 __all__ = ["count_files", "read_counts"]
@@ -31,6 +31,7 @@ _RATES = "mlp_over_threshold_rate"
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".npz")
 _MAX_SEQUENCE = 1 << 16
 _N_RATES = 256
+_WITH_SCRIPT = re.compile(r"(?<![A-Za-z])[a-z]{2,3}[_-][A-Z][a-z]{3}(?![a-z])")
 
 Source = str | Path | Mapping[str, Any]
 
@@ -85,7 +86,10 @@ def read_counts(
             f"`total_tokens`, and `over_zero` or `{_RATES}`; found {inside}. Pass a dict with "
             "`n`, the number of tokens, and `over_zero`, the counts [layer neuron]."
         )
-    n_tokens = int(_whole(found[tokens], f"`{tokens}` of {where}"))
+    total = _whole(numbers(found[tokens], what=f"`{tokens}` of {where}"), f"`{tokens}` of {where}")
+    if total.numel() != 1:
+        raise MismatchError(f"`{tokens}` of {where} must be one number; found {total.numel()}.")
+    n_tokens = int(total)
     if "over_zero" in found:
         grid = _whole(_grid(found["over_zero"], model, f"`over_zero` of {where}"), where)
     else:
@@ -127,6 +131,8 @@ def _from_rates(
             "`recording_strategy: act`."
         )
     rates = _grid(found[_RATES], model, f"`{_RATES}` of {where}").double()
+    if n_odd := int((~((rates >= 0) & (rates <= 1))).sum()):
+        raise MismatchError(f"`{_RATES}` of {where} must be in [0, 1]; {n_odd} are not.")
     smallest = np.unique(rates[rates > 0].numpy())[:_N_RATES] * n_sequences
     for length in range(1, _MAX_SEQUENCE):
         counts = smallest * length
@@ -141,7 +147,7 @@ def _from_rates(
 
 
 def _grid(values: Any, model: ModelInfo, what: str) -> Tensor:
-    grid = torch.as_tensor(values).detach().cpu()
+    grid = numbers(values, what=what)
     expected = (model.n_layers, model.d_mlp)
     if tuple(grid.shape) == expected[::-1] != expected:
         grid = grid.T
@@ -153,9 +159,10 @@ def _grid(values: Any, model: ModelInfo, what: str) -> Tensor:
     return grid
 
 
-def _whole(values: Any, what: str) -> Tensor:
+def _whole(values: Tensor, what: str) -> Tensor:
     """Return whole numbers as int64, whatever type they were saved in."""
-    values = torch.as_tensor(values).detach().cpu()
+    if values.dtype == torch.bool or values.is_complex():
+        raise MismatchError(f"{what} must be whole numbers; found {values.dtype}.")
     counts = values.long()
     if not torch.equal(counts.to(values.dtype), values):
         odd = values[counts.to(values.dtype) != values].flatten()
@@ -168,13 +175,16 @@ def _whole(values: Any, what: str) -> Tensor:
 
 def _language_of(name: str) -> str | None:
     """Find the language in a file's name."""
+    stem, dot, suffix = name.rpartition(".")
+    readable = dot + suffix in _SUFFIXES and not name.startswith((".", "prefix."))
     if name.startswith(("activation.", "activations.")):
-        candidates = [name.split(".")[1]]
+        candidates = (stem if readable else name).split(".")[1:2]
+    elif readable:
+        candidates = [stem, *stem.split("."), *_WITH_SCRIPT.findall(stem)]
+        candidates += [*re.split(r"[._]", stem), *re.split(r"[._-]", stem)]
     else:
-        stem, dot, suffix = name.rpartition(".")
-        if name.startswith((".", "prefix.")) or dot + suffix not in _SUFFIXES:
-            return None
-        candidates = [stem, *stem.split("."), *re.split(r"[._]", stem), *re.split(r"[._-]", stem)]
-    # `act` is a language too, but in the names of such files a way to record.
-    found = (find_language(spelling) for spelling in candidates if spelling not in ("", "act"))
-    return next((language.code for language in found if language), None)
+        return None
+    found = dict.fromkeys(filter(None, map(find_language, candidates)))
+    # `act`, `opt`, `mlp`, `dev` and `all` are languages too, but hardly next to a well-known one.
+    known = [language.code for language in found if language.family != UNKNOWN]
+    return known[0] if known else next(iter(found)).code if len(found) == 1 else None

@@ -25,6 +25,7 @@ from torch.nn.functional import pad
 from lse_interp.artifacts.atomic import write_atomic
 from lse_interp.core.errors import LseError
 from lse_interp.core.processes import Processes
+from lse_interp.core.progress import progress
 from lse_interp.counting.count_settings import CountSettings
 from lse_interp.data.corpora import Corpus
 from lse_interp.data.packing import Block, pack
@@ -73,8 +74,9 @@ class PackedText:
         """
         assert settings.block_size is not None
         assert settings.bos_at is not None and settings.prefix is not None
+        named = corpus if isinstance(corpus, Corpus) else None
         ids, is_text, digest = [], [], hashlib.sha256()
-        for block in pack(
+        blocks = pack(
             corpus.documents() if isinstance(corpus, Corpus) else corpus,
             tokenizer,
             block_size=settings.block_size,
@@ -82,12 +84,13 @@ class PackedText:
             prefix=settings.prefix,
             bos_at=settings.bos_at,
             separator=settings.separator,
-        ):
+        )
+        what = f"making tokens of {named.language if named else 'the'} text"
+        for block in progress(blocks, what, unit="block", announced=False):
             digest.update(block.ids.numpy().tobytes())
             digest.update(block.is_text.numpy().tobytes())
             ids.append(block.ids.int())
             is_text.append(block.is_text)
-        named = corpus if isinstance(corpus, Corpus) else None
         return cls(
             torch.cat(ids),
             torch.cat(is_text),

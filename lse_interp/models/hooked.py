@@ -10,19 +10,19 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from lse_interp.core.errors import ActivationError, LseError, UnsupportedModelError
+from lse_interp.core.errors import LseError, UnsupportedModelError
 from lse_interp.models.architectures import HFModel, MLPNames, find_layout
 from lse_interp.models.backends import Backend, make_backend
-from lse_interp.models.backends._firing import HookFn, in_turn
+from lse_interp.models.backends._firing import HookFn, dropout_off, in_turn
 from lse_interp.models.backends.torch_hooks import hooked
 from lse_interp.models.defaults import ModelDefaults
-from lse_interp.models.fingerprint import fingerprint, n_parameters
+from lse_interp.models.fingerprint import fingerprint
 from lse_interp.models.gguf_files import as_plain_model
 from lse_interp.models.info import ModelInfo
 from lse_interp.models.inputs import Batch, forward_inputs
 from lse_interp.models.layout import Layout
 from lse_interp.models.sites import parse_site, site_name
-from lse_interp.models.tokenization import find_prefix, pad, token_ids
+from lse_interp.models.tokenization import check_prefix, find_prefix, pad, token_ids
 
 __all__ = ["HookedModel"]
 
@@ -72,11 +72,7 @@ class HookedModel:
         self.layout: Layout = find_layout(hf, mlp)
         self.name = name or hf.config.name_or_path or type(hf).__name__
         self.prefix = find_prefix(tokenizer, hf.config, bos=self.defaults.bos, name=self.name)
-        n_ids = hf.get_input_embeddings().weight.shape[0]
-        if beyond := [i for i in self.prefix if i >= n_ids]:
-            raise LseError(
-                f"{self.name} has {n_ids} token ids, 0 to {n_ids - 1}; got bos={beyond[0]}."
-            )
+        check_prefix(self.prefix, n_ids=len(hf.get_input_embeddings().weight), name=self.name)
         self._backends: dict[str, Backend] = {}
         self._edits: list[Mapping[str, HookFn]] = []
         self._info: tuple[Any, ModelInfo] | None = None
@@ -146,17 +142,8 @@ class HookedModel:
         """
         state = [(p.data_ptr(), p.shape, p.dtype, p._version) for p in self.hf.parameters()]
         if self._info is None or self._info[0] != state:
-            info = ModelInfo(
-                name=self.name,
-                fingerprint=fingerprint(self.hf),
-                architecture=self.layout.architecture,
-                n_layers=self.n_layers,
-                d_model=self.d_model,
-                d_mlp=self.d_mlp,
-                n_parameters=n_parameters(self.hf),
-                gated=self.gated,
-            )
-            self._info = (state, info)
+            info = ModelInfo.of(self.hf, self.layout, name=self.name)
+            self._info = (state, dataclasses.replace(info, fingerprint=fingerprint(self.hf)))
         return self._info[1]
 
     @property
@@ -212,13 +199,16 @@ class HookedModel:
                 once.
             LseError: `logits` and `stop_after` are both given, or the batch is malformed.
         """
-        hooks = self._expanded(hooks)
-        self._check(hooks, stop_after=stop_after, logits=logits)
-        inputs = self._inputs(batch)
+        if logits and stop_after is not None:
+            raise LseError("stop_after ends the pass before the logits; give one or the other.")
+        hooks = self._checked(hooks, stop_after=stop_after)
+        if not isinstance(batch, (Tensor, Mapping)):
+            batch = self.to_tokens(batch)
+        inputs = forward_inputs(self.hf, batch)
         backend = self._backend(self.backend)
         if not backend.runs_hf:
             hooks = in_turn((*self._edits, hooks), stop_after=stop_after)
-        with torch.inference_mode(False), torch.set_grad_enabled(grad), _dropout_off(self.hf):
+        with torch.inference_mode(False), torch.set_grad_enabled(grad), dropout_off(self.hf):
             return backend.run(inputs, hooks, stop_after=stop_after, logits=logits)
 
     def collect(
@@ -350,8 +340,7 @@ class HookedModel:
         Raises:
             ActivationError: A site is unknown to this model.
         """
-        edits = self._expanded(edits)
-        self._check(edits, stop_after=None, logits=False)
+        edits = self._checked(edits)
         self._edits.append(edits)
         try:
             with hooked(self.hf.get_submodule, self.layout, edits):
@@ -380,8 +369,8 @@ class HookedModel:
             # With gradients, the model may write to its own tensor later in the pass.
             gathered[site] = value.clone() if grad else value
 
+        self.layout.check(sites, stop_after=None)
         hooks = dict.fromkeys(sites, keep)
-        self._check(hooks, stop_after=None, logits=logits)
         last = None if logits else max((parse_site(site)[1] for site in sites), default=0)
         found = self.run_with_hooks(batch, hooks, stop_after=last, logits=logits, grad=grad)
         return found, {site: gathered[site] for site in sites}
@@ -402,42 +391,9 @@ class HookedModel:
                 "one which half."
             )
 
-    def _expanded(self, hooks: Mapping[str, HookFn]) -> dict[str, HookFn]:
-        return {site: hook for name, hook in hooks.items() for site in self.layout.expand(name)}
-
-    def _check(self, hooks: Mapping[str, HookFn], *, stop_after: int | None, logits: bool) -> None:
-        for site in hooks:
-            self.layout.locate(site)
-        if stop_after is None:
-            return
-        if logits:
-            raise LseError("stop_after ends the pass before the logits; give one or the other.")
-        if not 0 <= stop_after < self.n_layers:
-            raise ActivationError(
-                f"stop_after must be a layer, 0 to {self.n_layers - 1}; got {stop_after}."
-            )
-        for site in hooks:
-            if parse_site(site)[1] > stop_after:
-                raise ActivationError(
-                    f"{site} comes after stop_after={stop_after} and would never fire. "
-                    f"Raise stop_after to at least {parse_site(site)[1]}."
-                )
-
-    def _inputs(self, batch: Batch) -> dict[str, Tensor]:
-        if not isinstance(batch, (Tensor, Mapping)):
-            batch = self.to_tokens(batch)
-        return forward_inputs(self.hf, batch)
-
-
-@contextlib.contextmanager
-def _dropout_off(hf: HFModel) -> Iterator[None]:
-    if not hf.training:
-        yield
-        return
-    training = [module for module in hf.modules() if module.training]
-    hf.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
+    def _checked(
+        self, hooks: Mapping[str, HookFn], *, stop_after: int | None = None
+    ) -> dict[str, HookFn]:
+        full = {site: hook for name, hook in hooks.items() for site in self.layout.expand(name)}
+        self.layout.check(full, stop_after=stop_after)
+        return full

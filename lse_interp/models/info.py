@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from lse_interp.core.errors import MismatchError
+from lse_interp.models.layout import Layout
 
 __all__ = ["HasInfo", "ModelInfo", "info_of", "projections"]
 
@@ -65,14 +66,19 @@ class ModelInfo:
         """
         from lse_interp.models.architectures import find_layout
         from lse_interp.models.checkpoint import read_config, without_weights
-        from lse_interp.models.fingerprint import n_parameters
         from lse_interp.models.loading import find_base
 
         source, revision = find_base(str(name), revision=revision)
         hf = without_weights(read_config(source, revision=revision))
-        layout = find_layout(hf)
+        return cls.of(hf, find_layout(hf), name=str(name))
+
+    @classmethod
+    def of(cls, hf: Any, layout: Layout, *, name: str) -> "ModelInfo":
+        """Describe a transformers model by its layout; no weights are read, so no fingerprint."""
+        from lse_interp.models.fingerprint import n_parameters
+
         return cls(
-            name=str(name),
+            name=name,
             fingerprint=None,
             architecture=layout.architecture,
             n_layers=layout.n_layers,

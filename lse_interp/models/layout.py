@@ -137,6 +137,25 @@ class Layout:
         second = "gate" if at.up_first else "up"
         return self.d_mlp if at.fused and projection == second else 0
 
+    def check(self, sites: Iterable[str], *, stop_after: int | None) -> None:
+        """Refuse sites that do not fire in a pass that ends after a layer; None runs all.
+
+        Raises:
+            ActivationError: An unknown site or layer, or a site after `stop_after`.
+        """
+        if stop_after is not None and not 0 <= stop_after < self.n_layers:
+            raise ActivationError(
+                f"stop_after must be a layer, 0 to {self.n_layers - 1}; got {stop_after}."
+            )
+        for site in sites:
+            self.locate(site)
+            layer = parse_site(site)[1]
+            if stop_after is not None and layer > stop_after:
+                raise ActivationError(
+                    f"{site} comes after stop_after={stop_after} and would never fire. "
+                    f"Raise stop_after to at least {layer}."
+                )
+
     def locate(self, site: str) -> Point:
         """Find the module of a site.
 

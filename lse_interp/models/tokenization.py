@@ -11,7 +11,15 @@ from torch import Tensor
 
 from lse_interp.core.errors import CorpusError, LseError
 
-__all__ = ["TextModel", "check_block_size", "find_prefix", "pad", "parse_bos", "token_ids"]
+__all__ = [
+    "TextModel",
+    "check_block_size",
+    "check_prefix",
+    "find_prefix",
+    "pad",
+    "parse_bos",
+    "token_ids",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -88,6 +96,16 @@ def find_prefix(
         )
     )
     return (named,) if named == own else ()
+
+
+def check_prefix(prefix: Sequence[int], *, n_ids: int, name: str) -> None:
+    """Refuse a prefix that a model of `n_ids` token ids has no embedding for.
+
+    Raises:
+        LseError: A larger id.
+    """
+    if beyond := [i for i in prefix if i >= n_ids]:
+        raise LseError(f"{name} has {n_ids} token ids, 0 to {n_ids - 1}; got bos={beyond[0]}.")
 
 
 def parse_bos(bos: str | Sequence[int]) -> str | tuple[int, ...]:

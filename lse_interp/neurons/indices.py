@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
+from lse_interp.artifacts.foreign import numbers
 from lse_interp.core.errors import ArtifactError, LseError
 from lse_interp.core.languages import by_code
 from lse_interp.models.info import ModelInfo
@@ -123,13 +124,9 @@ def layers_by_language(
 
 
 def _indices(neurons: Any, *, of: str, d_mlp: int) -> Int64[Tensor, " _neuron"]:
-    try:
-        # As a list, because torch looks into a pandas column by its labels.
-        listed = neurons if isinstance(neurons, Tensor) else np.asarray(neurons).tolist()
-        values = torch.as_tensor(listed).detach().cpu()
-    except (TypeError, ValueError) as error:
-        raise ArtifactError(f"{of} must be whole numbers along one axis ({error}).") from error
-    if values.dtype == torch.bool and tuple(values.shape) == (d_mlp,):
+    values = numbers(neurons, what=of)
+    # As many numbers as neurons, all of them 0 or 1, are no indices.
+    if tuple(values.shape) == (d_mlp,) and bool(((values == 0) | (values == 1)).all()):
         return values.nonzero().flatten()
     whole = not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
     if values.ndim != 1 or not (whole or not len(values)):

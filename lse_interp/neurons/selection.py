@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from lse_interp.core.cli import progress
 from lse_interp.core.errors import LseError, MismatchError
 from lse_interp.core.languages import by_code
+from lse_interp.core.progress import progress
 from lse_interp.counting.counts import ActivationCounts
 from lse_interp.models.info import ModelInfo
 
@@ -81,7 +81,7 @@ def activation_probabilities(counts: CheckedCounts) -> Float64[Tensor, "lang lay
         LseError: No language.
     """
     probability: Tensor | None = None
-    each = progress(counts.values(), desc="counts", total=len(counts), unit="language")
+    each = progress(counts.values(), "reading counts", total=len(counts), unit="language")
     for position, found in enumerate(each):
         if probability is None:
             # Allocated once: stacking at the end would need the memory twice.

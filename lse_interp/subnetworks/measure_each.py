@@ -16,7 +16,7 @@ from lse_interp.artifacts.model_table import (
     union,
 )
 from lse_interp.artifacts.provenance import provenance
-from lse_interp.core.cli import progress
+from lse_interp.core.progress import progress
 from lse_interp.models.hooked import HookedModel
 from lse_interp.subnetworks.find import ModelChoice, require_runs_of
 
@@ -70,7 +70,7 @@ def measure_each(
         logger.warning("%s", text)
     with locked(path, what=what):
         earlier = None if config.overwrite or not path.exists() else load(path)
-        for choice in progress(choices, desc=what, unit="model"):
+        for choice in progress(choices, what, unit="model"):
             model = choice.load()
             if not parts:
                 require_runs_of(model.info, choices)

@@ -14,6 +14,7 @@ import copy
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.generation import StoppingCriteria, StoppingCriteriaList
 
 from lse_interp.core.errors import LseError
+from lse_interp.core.progress import Progress
 from lse_interp.models.hooked import HookedModel
 
 __all__ = ["GreedyLM", "RepetitionPenalty"]
@@ -41,10 +43,11 @@ class GreedyLM(HFLM):
     Args:
         model: The model, with its tokenizer. It is put in evaluation mode.
         batch_size: Prompts per batch.
-        progress: Whether to show the harness's progress bars.
     """
 
-    def __init__(self, model: HookedModel, *, batch_size: int, progress: bool) -> None:
+    cache_hook: Any
+
+    def __init__(self, model: HookedModel, *, batch_size: int) -> None:
         tokenizer = copy.deepcopy(model.tokenizer)
         # HFLM adds a padding token to a tokenizer without one, with an id the model may lack.
         own_pad = tokenizer.pad_token_id
@@ -56,7 +59,6 @@ class GreedyLM(HFLM):
             softmax_dtype=torch.promote_types(model.dtype, torch.float32),
         )
         self.name, self.prefix = model.name, model.prefix
-        self.progress = progress
         self.eos_ids = _eos_ids(model)
         # Padding is masked everywhere, so that any id the model knows will do.
         known = range(model.hf.get_input_embeddings().num_embeddings)
@@ -148,7 +150,8 @@ class GreedyLM(HFLM):
             if len(self.tok_encode(request.args[0])) > room[request.args[0]]
         ]
         self._warn_truncated(requests, longer, n_tokens=min(room.values(), default=0))
-        return super().generate_until(requests, disable_tqdm=disable_tqdm or not self.progress)
+        with self._shown(requests):
+            return super().generate_until(requests, disable_tqdm=True)
 
     def loglikelihood(
         self, requests: list[Any], disable_tqdm: bool = False
@@ -166,7 +169,20 @@ class GreedyLM(HFLM):
             if len(context) + len(continuation) > self.max_length + 1:
                 longer.append(request)
         self._warn_truncated(requests, longer, n_tokens=self.max_length + 1)
-        return super().loglikelihood(requests, disable_tqdm=disable_tqdm or not self.progress)
+        with self._shown(requests):
+            return super().loglikelihood(requests, disable_tqdm=True)
+
+    @contextlib.contextmanager
+    def _shown(self, requests: Sequence[Any]) -> Iterator[None]:
+        """Show how many answers there are; the harness hands each of them to its cache."""
+        names = ", ".join(dict.fromkeys(request.task_name for request in requests))
+        hook = self.cache_hook
+        with Progress(names, total=len(requests), unit="answer") as bar:
+            self.cache_hook = SimpleNamespace(add_partial=lambda *_: bar.advance())
+            try:
+                yield
+            finally:
+                self.cache_hook = hook
 
     def _warn_truncated(
         self, requests: Sequence[Any], longer: Sequence[Any], *, n_tokens: int

@@ -14,7 +14,7 @@ from lse_interp.tasks.task import Document, Task
 __all__ = ["as_lm", "require_harness", "run_tasks"]
 
 
-def as_lm(model: HookedModel, *, batch_size: int = 8, progress: bool = False) -> Any:
+def as_lm(model: HookedModel, *, batch_size: int = 8) -> Any:
     """Wrap a model for lm-evaluation-harness; see `greedy_lm.GreedyLM`.
 
     Text ends at the EOS of the tokenizer, at a stop string or at the token limit; a tokenizer
@@ -25,7 +25,6 @@ def as_lm(model: HookedModel, *, batch_size: int = 8, progress: bool = False) ->
     Args:
         model: The model, with its tokenizer. It is put in evaluation mode.
         batch_size: Prompts per batch, at least 1; changes results only by rounding.
-        progress: Whether to show the harness's progress bars.
 
     Returns:
         An `lm_eval` language model that shares the weights.
@@ -42,7 +41,7 @@ def as_lm(model: HookedModel, *, batch_size: int = 8, progress: bool = False) ->
     with quiet("lm_eval", level=logging.ERROR):
         from lse_interp.tasks.greedy_lm import GreedyLM
 
-        return GreedyLM(model, batch_size=batch_size, progress=progress)
+        return GreedyLM(model, batch_size=batch_size)
 
 
 def run_tasks(lm: Any, tasks: Mapping[Task, Sequence[Document]]) -> dict[str, list[Outcome]]:

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,16 @@ import torch
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from lse_interp.core.cli import progress
 from lse_interp.core.errors import ActivationError
 from lse_interp.core.processes import Processes
+from lse_interp.core.progress import Progress, progress
 from lse_interp.models.architectures import HFModel
 from lse_interp.subnetworks.finetune_run import CURVE_COLUMNS
 from lse_interp.training.batch_order import batches_of_epoch, n_batches, take
 from lse_interp.training.checkpoints import CheckpointStore, State
 from lse_interp.training.engines.base import Engine, attach, clip_gradients
 from lse_interp.training.hyperparameters import Hyperparameters
-from lse_interp.training.progress import Scalars, peak_memory, tensorboard
+from lse_interp.training.reporting import Scalars, peak_memory, tensorboard
 from lse_interp.training.sharded_leaves import (
     average_gradients,
     by_kind,
@@ -146,16 +146,17 @@ class _Loop:
 
     def run(self, resume_from: State | None) -> None:
         """Take all steps that are left."""
+        if self.processes.is_main:
+            self._announce()
         if resume_from is None:
             self._validate()
         else:
             self._restore(resume_from)
         self.trainee.train()
-        steps: Iterable[list[TokenBlocks]] = self._steps()
-        if self.processes.is_main:
-            n_left = self.n_steps - self.state.step
-            steps = progress(steps, desc="training", total=n_left, unit="step")
-        for batches in steps:
+        n_left, is_main = self.n_steps - self.state.step, self.processes.is_main
+        for batches in progress(
+            self._steps(), "training", unit="step", total=n_left, shown=is_main, announced=False
+        ):
             began = time.perf_counter()
             norm = self._step(batches)
             self.seconds += time.perf_counter() - began
@@ -165,6 +166,20 @@ class _Loop:
             if step % self.validate_every == 0 or step == self.n_steps:
                 self._validate()
                 self._save()
+
+    def _announce(self) -> None:
+        """Say how much there is to do."""
+        logger.info(
+            "training %s: %s steps over %s tokens; every %s steps, validation on %s",
+            self.language,
+            f"{self.n_steps:,}",
+            f"{self.options.epochs * self.text.training.n_labels:,}",
+            f"{self.validate_every:,}",
+            " and ".join(
+                f"{blocks.n_labels:,} tokens of {code}"
+                for code, blocks in self.text.validation.items()
+            ),
+        )
 
     def result(self) -> Trained:
         """Put the best weights into the model; return what was found on the way."""
@@ -253,10 +268,13 @@ class _Loop:
     def _validate(self) -> None:
         """Measure nats per token in every language, and keep the weights if they are the best."""
         state, first = self.state, self.language
-        losses = {
-            code: _mean_loss(self.trainee, blocks, self.options.batch_size, device=self.device)
-            for code, blocks in self.text.validation.items()
-        }
+        total, is_main = sum(map(len, self.text.validation.values())), self.processes.is_main
+        with Progress(
+            "validation", total=total, unit="block", shown=is_main, announced=False
+        ) as bar:
+            losses = {
+                code: self._mean_loss(blocks, bar) for code, blocks in self.text.validation.items()
+            }
         if self.is_sharded:
             release(self.trainee)
         # Devices of different kinds differ in the last bits, and all must agree on what is best.
@@ -280,6 +298,18 @@ class _Loop:
                 self.store.save_best(leaves, step=state.step)
             if self.options.switches.rebuild_optimizer:
                 self.optimizer.state.clear()
+
+    @torch.no_grad()
+    def _mean_loss(self, blocks: TokenBlocks, bar: Progress) -> float:
+        was_training, total = self.trainee.training, 0.0
+        self.trainee.eval()
+        for start in range(0, len(blocks), self.options.batch_size):
+            part = slice(start, start + self.options.batch_size)
+            batch = TokenBlocks(blocks.ids[part], blocks.labels[part])
+            total += float(self.trainee(*_on(batch, self.device)))
+            bar.advance(len(batch))
+        self.trainee.train(was_training)
+        return total / blocks.n_labels
 
     def _save(self) -> None:
         is_main = self.processes.is_main
@@ -323,21 +353,6 @@ class _Loop:
 
 def _on(blocks: TokenBlocks, device: torch.device) -> tuple[Tensor, Tensor]:
     return blocks.ids.long().to(device), blocks.labels.long().to(device)
-
-
-@torch.no_grad()
-def _mean_loss(
-    model: Trainee, blocks: TokenBlocks, batch_size: int, *, device: torch.device
-) -> float:
-    was_training = model.training
-    model.eval()
-    total = 0.0
-    for start in range(0, len(blocks), batch_size):
-        part = slice(start, start + batch_size)
-        batch = TokenBlocks(blocks.ids[part], blocks.labels[part])
-        total += float(model(*_on(batch, device)))
-    model.train(was_training)
-    return total / blocks.n_labels
 
 
 def _random_states() -> dict[str, Tensor]:

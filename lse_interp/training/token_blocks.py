@@ -19,6 +19,7 @@ from jaxtyping import Bool, Int32
 from torch import Tensor
 
 from lse_interp.core.errors import CorpusError, LseError
+from lse_interp.core.progress import progress
 from lse_interp.data.packing import IGNORE, Block, pack
 from lse_interp.data.separators import BosAt, Separator
 from lse_interp.models.hooked import HookedModel
@@ -181,7 +182,8 @@ def token_blocks(
     """
     fill = _padding(tokenizer) if profile.reencode else 0
     rows, targets = [], []
-    for block in _blocks(documents, tokenizer, packing, n_tokens=n_tokens, at_most=at_most):
+    blocks = _blocks(documents, tokenizer, packing, n_tokens=n_tokens, at_most=at_most)
+    for block in progress(blocks, "making tokens of text", unit="block", announced=False):
         if profile.reencode:
             text = tokenizer.decode(block.ids, skip_special_tokens=True)
             ids = [*packing.prefix, *tokenizer(text, add_special_tokens=False)["input_ids"]]
@@ -217,7 +219,8 @@ def require_disjoint(training: Iterable[str], validation: Iterable[str], *, lang
         CorpusError: The same document, line or sentence is on both sides.
     """
     held_out = {piece for document in validation for piece in _pieces(document)}
-    for document in training:
+    what = "looking for validation text in the training text"
+    for document in progress(training, what, unit="document", announced=False):
         for piece in _pieces(document):
             if piece in held_out:
                 raise CorpusError(

@@ -330,7 +330,7 @@ def test_collect_examples_refuses_bad_arguments():
         model.hf.model.layers[1].mlp.gate_proj.weight.fill_(torch.nan)
     with pytest.raises(ActivationError, match="not finite") as caught:
         collect_examples(model, TEXT)
-    assert caught.value.__notes__ == ["At blocks.1.mlp.hook_act of tiny, in the text of mlt."]
+    assert caught.value.__notes__ == ["At blocks.1.mlp.hook_act of tiny."]
 
 
 def test_examples_refuse_what_does_not_fit():

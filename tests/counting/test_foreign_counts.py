@@ -127,10 +127,12 @@ def test_from_counts_keeps_what_is_known_and_invents_nothing(tmp_path):
         drawn(0).numpy(),
         drawn(0).float(),
         drawn(0).T,
+        list(drawn(0)),
+        drawn(0).to_sparse(),
+        drawn(0).numpy().astype(">i4"),
     ],
 )
 def test_from_counts_reads_lists_arrays_floats_and_neurons_by_layers(counts):
-    counts = counts if isinstance(counts, list) else torch.as_tensor(counts)
     found = read({"n": torch.tensor(N_TOKENS), "over_zero": counts})
     assert torch.equal(found.n_positive, drawn(0))
 
@@ -188,6 +190,16 @@ def odd(**changes):
         ),
         (odd(n=4000), MismatchError, "are larger than the number of tokens; the first is"),
         (odd(n=0), MismatchError, "text in each; got"),
+        (
+            odd(n=torch.tensor([1, 2])),
+            MismatchError,
+            "`n` of the counts must be one number; found 2",
+        ),
+        (odd(n="100"), ArtifactError, "`n` of the counts must be numbers"),
+        (odd(n=None), ArtifactError, "`n` of the counts must be numbers"),
+        (odd(over_zero=[[1, 2], [3]]), ArtifactError, "`over_zero` of the counts must be numbers"),
+        (odd(over_zero={0: [1]}), ArtifactError, "`over_zero` of the counts must be numbers"),
+        (odd(over_zero=drawn(0) > 9), MismatchError, "must be whole numbers; found torch.bool"),
         (odd(n=1.5), MismatchError, "`n` of the counts must be whole numbers; 1 are not, e.g. 1.5"),
         (
             odd(over_zero=drawn(0) / 7),
@@ -206,6 +218,11 @@ def odd(**changes):
             {"n": 3, "mlp_over_threshold_rate": torch.rand(N_LAYERS, D_MLP)},
             MismatchError,
             "no whole number of tokens in 3 sequences",
+        ),
+        (
+            {"n": 3, "mlp_over_threshold_rate": torch.full((N_LAYERS, D_MLP), torch.nan)},
+            MismatchError,
+            r"must be in \[0, 1\]; 72 are not",
         ),
     ],
 )
@@ -266,8 +283,18 @@ def test_count_files_reads_languages_from_names(tmp_path):
         "srp-Latn.npz": "srp-Latn",
         "kat_Geor.safetensors": "kat",
         "llama.is.pt": "isl",
+        "opt_af.pt": "afr",
+        "dev.mk.pt": "mkd",
+        "counts_kas_Deva.pt": "kas-Deva",
     }
-    for name in (*names, "prefix.activation.bn.pt", "README.md", ".mlt.pt", "lvs.json"):
+    for name in (
+        *names,
+        "prefix.activation.bn.pt",
+        "README.md",
+        ".mlt.pt",
+        "lvs.json",
+        "activation.pt",
+    ):
         (tmp_path / name).touch()
     found = count_files(tmp_path)
     assert {path.name: code for code, path in found.items()} == names

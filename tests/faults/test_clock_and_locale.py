@@ -13,7 +13,7 @@ from lse_interp.counting.counts import ActivationCounts
 from lse_interp.data.embedded import documents
 from lse_interp.neurons.sets import NeuronSets
 from lse_interp.subnetworks.finetune_run import FinetuneRun
-from lse_interp.training.progress import tensorboard
+from lse_interp.training.reporting import tensorboard
 from tests.training.tiny_runs import same_run
 from tests.training.tiny_stage import environment
 

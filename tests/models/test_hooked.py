@@ -273,6 +273,9 @@ def test_dropout_is_off_and_the_mode_is_restored(ids, backend):
     assert hf.training
     assert not hf.transformer.ln_f.training
     assert hf.transformer.h[0].mlp.dropout.training
+    hf.eval().transformer.h[0].mlp.dropout.train()
+    assert torch.equal(model.collect(ids, [site])[site], first)
+    assert hf.transformer.h[0].mlp.dropout.training
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

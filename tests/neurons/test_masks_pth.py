@@ -57,6 +57,10 @@ MASKS = {code: grid(layers) for code, layers in LISTS.items()}
         list(MASKS.values()),
         torch.stack(list(MASKS.values())),
         [list(mask) for mask in MASKS.values()],
+        torch.stack(list(MASKS.values())).float(),
+        torch.stack(list(MASKS.values())).to_sparse(),
+        torch.stack(list(MASKS.values())).numpy(),
+        [[np.array(neurons, np.int64) for neurons in layers] for layers in LISTS.values()],
     ],
 )
 def test_lists_over_languages_take_their_names(tmp_path, content):
@@ -89,6 +93,21 @@ def test_dicts_name_their_languages(tmp_path, content):
     same(some, {"slk": LISTS["slk"]})
     with pytest.raises(LanguageError, match="holds no neurons of deu. Known: mlt, slk"):
         NeuronSets.from_masks(path, languages=["deu"], model=INFO)
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        ({0: LISTS["mlt"]}, LanguageError, "unknown language '0'"),
+        ({"languages": ["mt"], "results": {"attn": {}}}, ArtifactError, "for a component `mlp`"),
+        ({"languages": ["mt"], "results": [1]}, ArtifactError, "a `selected_mask` of each of its"),
+        (torch.tensor(3), ArtifactError, "masks.pth must hold a list .* found Tensor"),
+    ],
+)
+def test_files_that_hold_no_masks_are_refused(tmp_path, content, error, message):
+    torch.save(content, tmp_path / "masks.pth")
+    with pytest.raises(error, match=message):
+        NeuronSets.from_masks(tmp_path / "masks.pth", model=INFO)
 
 
 def test_twelve_languages_without_names_are_the_released_ones(tmp_path, caplog):
@@ -133,8 +152,9 @@ def test_own_neurons_in_any_form():
         ({"mt": [[1, 1], [], []]}, LseError, "without repeats"),
         ({"mt": [[40], [], []]}, LseError, r"indices in \[0, 40\)"),
         ({"mt": [[0.5], [], []]}, ArtifactError, "in layer 0 must be whole numbers"),
-        ({"mt": [[[1], [2, 3]], [], []]}, ArtifactError, "in layer 0 must be whole numbers"),
-        ({"mt": [["a"], [], []]}, ArtifactError, "in layer 0 must be whole numbers"),
+        ({"mt": [[[1], [2, 3]], [], []]}, ArtifactError, "in layer 0 must be numbers, in rows of"),
+        ({"mt": [["a"], [], []]}, ArtifactError, "in layer 0 must be numbers, in rows of one"),
+        ({"mt": [None, [], []]}, ArtifactError, "in layer 0 must be numbers, in rows of one"),
         ({"mt": {3: [1]}}, LseError, "name layer 3; toy has 3"),
         ({"mt": 7}, ArtifactError, "list over layers of indices, or a mask .* found int"),
         ({"mt": torch.ones(3, 41) > 0}, ArtifactError, r"or a mask of 40; found torch.bool \[41\]"),

@@ -16,6 +16,7 @@ from transformers import RepetitionPenaltyLogitsProcessor as PenaltyOfTransforme
 
 from lse_interp.analysis.losses import sentence_losses
 from lse_interp.core.errors import CorpusError, LseError
+from lse_interp.core.progress import Progress
 from lse_interp.models.defaults import ModelDefaults
 from lse_interp.models.hooked import HookedModel
 from lse_interp.tasks.greedy_lm import GreedyLM, RepetitionPenalty
@@ -231,6 +232,18 @@ def test_prompts_begin_with_the_prefix_of_the_model_and_end_in_text():
 
 def test_run_tasks_of_nothing_is_nothing():
     assert run_tasks(_Echo(), {}) == {}
+
+
+def test_run_tasks_says_how_many_answers_there_are_and_counts_them(caplog, monkeypatch):
+    counted = []
+    monkeypatch.setattr(Progress, "advance", lambda bar, n=1: counted.append(str(bar)))
+    caplog.set_level("INFO")
+    translations = [Document(prompt=prompt, reference="w1") for prompt in _prompts(3)]
+    endings = [Document(prompt=p, choices=(" w1", " w3"), answer=0) for p in _prompts(2)]
+    run_tasks(as_lm(_random(), batch_size=2), {TRANSLATION: translations, COMPLETION: endings})
+    assert {"to_english: 3 answers", "endings: 4 answers"} <= {*caplog.messages}
+    assert [text.partition(":")[0] for text in counted].count("to_english") == 3
+    assert [text.partition(":")[0] for text in counted].count("endings") == 4
 
 
 def test_run_tasks_gives_the_same_outcomes_in_any_batch():

@@ -139,6 +139,14 @@ def test_an_unfinished_run_is_continued_by_its_own_command_alone(tmp_path, chang
         tune(model, folder=tmp_path, **changes)
 
 
+def test_a_run_without_a_checkpoint_refuses_no_other(tmp_path):
+    model, changes = tiny_model(), {"lr": 0.02, "n_tokens": 100}
+    with stopped_at(model, 1):
+        tune(model, folder=tmp_path / "a")
+    found = tune(model, folder=tmp_path / "a", **changes)
+    same_run(found, tune(model, folder=tmp_path / "b", **changes))
+
+
 def test_overwrite_leaves_an_unfinished_run_behind(tmp_path):
     model = tiny_model()
     with stopped_at(model, 9):

@@ -22,9 +22,10 @@ from lse_interp.analysis.weights.row_statistics import (
     row_changes,
 )
 from lse_interp.artifacts.provenance import provenance
-from lse_interp.core.cli import ModelArgs, progress
+from lse_interp.core.cli import ModelArgs
 from lse_interp.core.errors import LseError, MismatchError
 from lse_interp.core.languages import lookup
+from lse_interp.core.progress import progress
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.info import projections
 from lse_interp.models.mlp_weights import row_slices, weight_views
@@ -166,7 +167,7 @@ def measure(base: HookedModel, case: Case) -> WeightDeltas:
         _compare_projection(
             base, case.model, layer=layer, projection=name, neurons=case.neurons[layer]
         )
-        for layer in progress(layers, desc=case.name, unit="layer")
+        for layer in progress(layers, f"deltas of {case.name}", unit="layer")
         for name in names
     ]
     quantiles = torch.stack([cell.selected.quantiles for cell in cells])

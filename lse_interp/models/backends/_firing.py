@@ -12,7 +12,15 @@ from lse_interp.core.errors import ActivationError
 from lse_interp.models.layout import Point
 from lse_interp.models.sites import parse_site
 
-__all__ = ["Firings", "HookFn", "StopForward", "apply_hook", "in_turn", "share_tensors"]
+__all__ = [
+    "Firings",
+    "HookFn",
+    "StopForward",
+    "apply_hook",
+    "dropout_off",
+    "in_turn",
+    "share_tensors",
+]
 
 HookFn = Callable[[Tensor, str], Any]
 """`fn(activation, site)`; returns None to leave the activation, or its replacement."""
@@ -151,6 +159,19 @@ def _chain(first: HookFn, second: HookFn) -> HookFn:
         return edited if replacement is None else replacement
 
     return both
+
+
+@contextlib.contextmanager
+def dropout_off(hf: nn.Module) -> Iterator[None]:
+    """Turn dropout off inside a `with` block, whatever the mode of each module."""
+    training = [module for module in hf.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def share_tensors(hf: nn.Module) -> nn.Module:

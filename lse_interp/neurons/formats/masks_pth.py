@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
@@ -83,11 +84,18 @@ def read_masks(
     found = read_foreign(path, what="neuron masks")
     if isinstance(found, Mapping) and {"languages", "results"} <= found.keys():
         # kinit-sk/language-neuron-detection: masks of the MLPs, and of attention.
-        masks = [of for name, of in found["results"].items() if name.startswith("mlp")]
-        found = dict(zip(found["languages"], masks[0]["selected_mask"], strict=True))
+        try:
+            masks = [of for name, of in found["results"].items() if name.startswith("mlp")]
+            found = dict(zip(found["languages"], masks[0]["selected_mask"], strict=True))
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ArtifactError(
+                f"{path} should hold, for a component `mlp` of its `results`, a `selected_mask` "
+                f"of each of its `languages` ({type(error).__name__}: {error})."
+            ) from error
+    named: Mapping[str, Any]
     if isinstance(found, Mapping) and found:
-        named = found
-    elif isinstance(found, list | Tensor) and len(found):
+        named = {str(name): neurons for name, neurons in found.items()}
+    elif found if isinstance(found, list) else getattr(found, "ndim", 0) == 3:
         named = _named(found, languages, path)
     else:
         raise ArtifactError(
@@ -115,7 +123,7 @@ def write_masks(path: str | Path, masks: Sequence[Sequence[Int64[Tensor, " _neur
 
 
 def _named(
-    masks: Sequence[Any] | Tensor, languages: Sequence[str] | None, path: str | Path
+    masks: Sequence[Any] | Tensor | np.ndarray, languages: Sequence[str] | None, path: str | Path
 ) -> Mapping[str, Any]:
     """Name the entries of a file that does not name its languages."""
     if languages is None and len(masks) == len(RELEASED_LANGUAGES):

@@ -65,7 +65,7 @@ def _documents(task: Task, reading: Reading) -> Iterator[Document]:
     # English first: its order is that of the questions.
     codes = sorted((task.source, task.language), key=lambda code: code != "eng")
     tables = {code: _DATA.rows("flores", lookup(code), data_dir=reading.data_dir) for code in codes}
-    where = FLORES if reading.data_dir is None else str(reading.data_dir / "flores")
+    where = FLORES if reading.data_dir is None else f"FLORES in {reading.data_dir}"
     text = ParallelText(tuple(codes), align_by_id(tables, what=where), where, _DATA.split)
     pairs = zip(text.sentences[task.source], text.sentences[task.language], strict=True)
     yield from translation_documents(task, pairs, style=reading.prompt_style)
