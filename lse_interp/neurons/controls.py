@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
+from lse_interp.artifacts.registry import writer_command
 from lse_interp.core.errors import LseError, near_misses
 
 __all__ = ["draw_control"]
@@ -50,8 +51,13 @@ def draw_control(
     if match == "size":
         drawn = _draw(marked.ravel(), rng, f"{language} over all layers").reshape(mask.shape)
         return torch.from_numpy(drawn)
-    if match == "activity" and probability is None:
-        raise LseError("match='activity' needs `probability`; got None.")
+    if match == "activity" and (probability is None or probability.isnan().any()):
+        known = "none" if probability is None else "only some"
+        raise LseError(
+            f"match='activity' needs activation probabilities of all neurons; {known} are known "
+            f"for {language}. Use the file that `{writer_command('neuron_sets')}` wrote, or "
+            "match='layer'."
+        )
     drawn = np.zeros_like(marked)
     for layer, row in enumerate(marked):
         where = f"{language} in layer {layer}"

@@ -7,11 +7,10 @@ A neuron is a pair (layer, index in the MLP). Sets of different languages may ov
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float64, Int64
@@ -19,18 +18,13 @@ from torch import Tensor
 
 from lse_interp.artifacts.format import load_artifact
 from lse_interp.artifacts.provenance import provenance
-from lse_interp.artifacts.registry import writer_command
 from lse_interp.artifacts.stored import Stored
 from lse_interp.core.errors import LanguageError, LseError, near_misses
 from lse_interp.core.languages import by_code, describe
 from lse_interp.models.info import HasInfo, ModelInfo, info_of
 from lse_interp.neurons.controls import draw_control
+from lse_interp.neurons.formats import release_parquet
 from lse_interp.neurons.formats.masks_pth import read_masks, write_masks
-from lse_interp.neurons.formats.release_parquet import (
-    read_release_table,
-    rows_to_grids,
-    write_table,
-)
 from lse_interp.neurons.indices import (
     check_grid,
     check_layers,
@@ -44,7 +38,6 @@ __all__ = ["NeuronSets"]
 
 _GRIDS = ("scores", "probability")
 _LABELS = ("site", "method", "thresholds", "score_name", "score_unit", "provenance")
-_COLUMNS = ("language", "layer", "neuron")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,7 +86,7 @@ class NeuronSets(Stored):
         object.__setattr__(self, "indices", by_code(self.indices))
         for language, layers in self.indices.items():
             check_layers(layers, self.model, of=f"The neurons of {language}")
-        if self.score_name in (*_COLUMNS, "probability"):
+        if self.score_name in release_parquet.REQUIRED:
             raise LseError(f"`score_name` {self.score_name!r} is the name of another column.")
         grid = (self.model.n_layers, self.model.d_mlp)
         check_grid("scores", self.scores, grid, own=self.union)
@@ -199,13 +192,6 @@ class NeuronSets(Stored):
 
         Source: paper, section 4.3 (iii) for `size`.
         """
-        if match == "activity" and (self.probability is None or self.probability.isnan().any()):
-            known = "none" if self.probability is None else "only those of their own neurons"
-            raise LseError(
-                "match='activity' needs activation probabilities of all neurons, and these sets "
-                f"({self.method}) carry {known}. Use the safetensors file that "
-                f"`{writer_command(self.KIND)}` wrote, or match='layer'."
-            )
         drawn = {
             language: draw_control(
                 self.mask(language),
@@ -231,14 +217,14 @@ class NeuronSets(Stored):
         Columns: language, layer, neuron, the score under `score_name`, probability; NaN where
         unknown. A language without neurons has no row.
         """
-        frames = [self._frame(position, language) for position, language in enumerate(self)]
-        return pd.concat(frames, ignore_index=True)
+        grids = {name: getattr(self, name) for name in _GRIDS}
+        return release_parquet.sets_to_rows(self.indices, **grids, score_name=self.score_name)
 
     def _tensors(self) -> dict[str, Tensor]:
         every = [neurons for layers in self.indices.values() for neurons in layers]
-        tensors = {"neurons": torch.cat(every)}
-        tensors["n_neurons"] = torch.stack([self.counts(language) for language in self])
-        return tensors | {n: grid for n in _GRIDS if (grid := getattr(self, n)) is not None}
+        sizes = torch.stack([self.counts(language) for language in self])
+        grids = {n: grid for n in _GRIDS if (grid := getattr(self, n)) is not None}
+        return {"neurons": torch.cat(every), "n_neurons": sizes} | grids
 
     def _meta(self) -> dict[str, Any]:
         return super()._meta() | {"languages": self.languages}
@@ -263,11 +249,8 @@ class NeuronSets(Stored):
             info_of(model).require_same(found, what=f"{path}")
         shape = (len(meta["languages"]), found.n_layers)
         sets = cut_indices(tensors["neurons"], tensors["n_neurons"], shape=shape, where=f"{path}")
-        pieces = iter(sets)
-        indices = {
-            language: tuple(next(pieces) for _ in range(found.n_layers))
-            for language in meta["languages"]
-        }
+        layers = (sets[at : at + found.n_layers] for at in range(0, len(sets), found.n_layers))
+        indices = dict(zip(meta["languages"], layers, strict=True))
         grids: dict[str, Any] = {name: tensors.get(name) for name in _GRIDS}
         return cls(indices=indices, **grids, **cls._fields({}, meta))
 
@@ -280,7 +263,7 @@ class NeuronSets(Stored):
         about = super()._meta() | {
             "n_neurons": {language: self.size(language) for language in self}
         }
-        return write_table(path, self.to_frame(), about=about)
+        return release_parquet.write_table(path, self.to_frame(), about=about)
 
     @classmethod
     def from_parquet(
@@ -299,14 +282,16 @@ class NeuronSets(Stored):
             ArtifactError: missing, truncated, altered or not a release table.
             MismatchError: the neurons belong to another model than `model`.
         """
-        frame, about = read_release_table(path)
+        frame, about = release_parquet.read_release_table(path)
         found = ModelInfo.from_dict(about["model"])
         if model is not None:
             info_of(model).require_same(found, what=f"{path}")
-        rows = {"languages": about["n_neurons"], "model": found}
-        scores, probability = rows_to_grids(frame, score_name=about["score_name"], **rows)
+        languages = about["n_neurons"]
+        scores, probability = release_parquet.rows_to_grids(
+            frame, score_name=about["score_name"], languages=languages, model=found
+        )
         return cls(
-            indices=layers_by_language(_by_layer(frame, rows["languages"]), found),
+            indices=layers_by_language(release_parquet.rows_by_layer(frame, languages), found),
             model=found,
             scores=scores,
             probability=probability,
@@ -359,12 +344,7 @@ class NeuronSets(Stored):
         Raises:
             LseError: A column is missing; or see `from_indices`.
         """
-        if missing := [name for name in _COLUMNS if name not in frame.columns]:
-            raise LseError(
-                f"The table needs the columns {', '.join(_COLUMNS)}; {', '.join(missing)} missing. "
-                "Rename yours with `frame.rename(columns={...})`."
-            )
-        return cls.from_indices(_by_layer(frame, frame["language"].unique()), **about)
+        return cls.from_indices(release_parquet.rows_by_layer(frame), **about)
 
     @classmethod
     def from_masks(
@@ -408,29 +388,11 @@ class NeuronSets(Stored):
     def _code(self, language: str) -> str:
         code = describe(language).code
         if code not in self.indices:
-            raise LanguageError(
-                f"No neurons of {language!r} here. {near_misses(code, self.indices)}"
-            )
+            close = near_misses(code, self.indices)
+            raise LanguageError(f"No neurons of {language!r} here. {close}")
         return code
-
-    def _frame(self, position: int, language: str) -> pd.DataFrame:
-        layer = torch.arange(self.model.n_layers).repeat_interleave(self.counts(language))
-        neuron = torch.cat(self[language])
-        own = None if self.probability is None else self.probability[position]
-        evidence = {
-            name: np.full(len(neuron), np.nan) if grid is None else grid[layer, neuron].numpy()
-            for name, grid in ((self.score_name, self.scores), ("probability", own))
-        }
-        codes = pd.Series([language] * len(neuron), dtype="str")
-        places = dict(zip(_COLUMNS, (codes, layer.numpy(), neuron.numpy()), strict=True))
-        return pd.DataFrame(places | evidence)
 
 
 def _complete(values: Tensor | None) -> Tensor | None:
     """Drop values that are known for some neurons only."""
     return None if values is None or values.isnan().any() else values
-
-
-def _by_layer(frame: pd.DataFrame, languages: Iterable[str]) -> dict[str, dict[int, pd.Series]]:
-    rows = {language: frame[frame["language"] == language] for language in languages}
-    return {code: dict(iter(of.groupby("layer")["neuron"])) for code, of in rows.items()}

@@ -371,7 +371,7 @@ def test_sets_read_from_parquet_save_select_and_control(tmp_path):
     torch.testing.assert_close(saved.probability, read.probability, rtol=0, atol=0, equal_nan=True)
     assert_same(read.select("slk"), neurons.select("slk"))
     assert_same(read.random_like(seed=0), neurons.random_like(seed=0))
-    with pytest.raises(LseError, match="of all neurons, and these sets .* only those of their own"):
+    with pytest.raises(LseError, match="of all neurons; only some are known for"):
         read.random_like(seed=0, match="activity")
 
 
@@ -524,7 +524,7 @@ def test_from_masks_accepts_any_spelling_and_any_order_of_indices(tmp_path):
             ArtifactError,
             r"whole numbers along one axis, or a mask of 40; found torch\.float32",
         ),
-        ([[[0], [], []]] * 2, ["mlt", "mt"], LanguageError, "named once; repeated: mlt"),
+        ([[[0], [], []]] * 2, ["mlt", "mt"], LanguageError, "Name each language once; got mlt"),
         ([[[0], [], []]], ["nlt"], LanguageError, "unknown language 'nlt'"),
         ([], ["mlt"], ArtifactError, "must hold a list"),
     ],
@@ -549,7 +549,7 @@ def test_from_masks_refuses_what_it_cannot_read(tmp_path):
         read(tmp_path)
     whole = hand_made().to_masks(tmp_path / "whole")
     (tmp_path / "half").write_bytes(whole.read_bytes()[:200])
-    with pytest.raises(ArtifactError, match="truncated or altered, or holds more than tensors"):
+    with pytest.raises(ArtifactError, match="is truncated, .* or holds more than tensors"):
         read(tmp_path / "half")
     torch.save([model_info()], tmp_path / "object")
     with pytest.raises(ArtifactError, match="holds more than tensors"):
@@ -676,9 +676,7 @@ def test_random_like_by_size_needs_as_many_outside_as_inside():
 
 
 def test_random_like_by_activity_needs_probabilities():
-    with pytest.raises(
-        LseError, match=r"probabilities of all neurons, and these sets \(lape\) carry none"
-    ):
+    with pytest.raises(LseError, match=r"probabilities of all neurons; none are known for"):
         hand_made(probability=None).random_like(seed=0, match="activity")
 
 

@@ -7,7 +7,7 @@ text in the schema metadata, under `lse_interp`; a checksum over that text and a
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,27 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from lse_interp.artifacts.atomic import write_atomic
 from lse_interp.artifacts.provenance import jsonable
 from lse_interp.artifacts.registry import writer_command
-from lse_interp.core.errors import ArtifactError
+from lse_interp.core.errors import ArtifactError, LseError
 from lse_interp.models.info import ModelInfo
 
-__all__ = ["read_release_table", "rows_to_grids", "write_table"]
+__all__ = [
+    "REQUIRED",
+    "read_release_table",
+    "rows_by_layer",
+    "rows_to_grids",
+    "sets_to_rows",
+    "write_table",
+]
 
 _VERSION = 2
-_REQUIRED = ("language", "layer", "neuron", "probability")
+REQUIRED = ("language", "layer", "neuron", "probability")
+"""The columns of a release table; the score is one more, under its own name."""
 _KEY, _CHECKSUM_KEY = b"lse_interp", b"lse_interp_sha256"
 
 
@@ -73,7 +81,7 @@ def read_release_table(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         with path.open("rb") as file:
             table = pq.read_table(file)
         metadata = table.schema.metadata or {}
-        missing = [name for name in _REQUIRED if name not in table.column_names]
+        missing = [name for name in REQUIRED if name not in table.column_names]
     except (OSError, ValueError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
     if missing or not {_KEY, _CHECKSUM_KEY} <= set(metadata):
@@ -101,6 +109,55 @@ def read_release_table(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
             f"package that wrote it ({about['provenance'].get('package_version', 'unknown')})."
         )
     return table.to_pandas(), about
+
+
+def sets_to_rows(
+    indices: Mapping[str, Sequence[Int64[Tensor, " _neuron"]]],
+    *,
+    scores: Float64[Tensor, "layer neuron"] | None,
+    probability: Float64[Tensor, "lang layer neuron"] | None,
+    score_name: str,
+) -> pd.DataFrame:
+    """List every (language, layer, neuron) with its score and its probability there."""
+    frames = []
+    for position, (language, layers) in enumerate(indices.items()):
+        neuron = torch.cat(tuple(layers))
+        layer = torch.repeat_interleave(torch.tensor([len(neurons) for neurons in layers]))
+        grids = {score_name: scores}
+        grids["probability"] = None if probability is None else probability[position]
+        columns = {
+            "language": pd.Series([language] * len(neuron), dtype="str"),
+            "layer": layer.numpy(),
+            "neuron": neuron.numpy(),
+        }
+        for name, grid in grids.items():
+            unknown = np.full(len(neuron), np.nan)
+            columns[name] = unknown if grid is None else grid[layer, neuron].numpy()
+        frames.append(pd.DataFrame(columns))
+    return pd.concat(frames, ignore_index=True)
+
+
+def rows_by_layer(
+    frame: pd.DataFrame, languages: Iterable[str] | None = None
+) -> dict[str, dict[int, pd.Series]]:
+    """Sort the neurons of a table by language and layer.
+
+    Args:
+        frame: Columns language, layer, neuron; others are left out.
+        languages: The languages in their order, also those without rows; None for those found.
+
+    Raises:
+        LseError: A column is missing.
+    """
+    columns = REQUIRED[:3]
+    if missing := [name for name in columns if name not in frame.columns]:
+        raise LseError(
+            f"The table needs the columns {', '.join(columns)}; {', '.join(missing)} missing. "
+            "Rename yours with `frame.rename(columns={...})`."
+        )
+    languages = frame["language"].unique() if languages is None else languages
+    rows = {language: frame[frame["language"] == language] for language in languages}
+    return {code: dict(iter(of.groupby("layer")["neuron"])) for code, of in rows.items()}
 
 
 def rows_to_grids(
