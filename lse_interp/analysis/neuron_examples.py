@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float32, Int, Int32, Int64
@@ -142,6 +143,30 @@ class NeuronExamples(Stored):
         values = self.values[cell][found]
         return pd.DataFrame({"value": values, "document": document, "token": token}).astype(
             {"value": float, "document": int, "token": int}
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """List all examples: which, language, layer, neuron, value, document, token."""
+        cells = (self.positions != ABSENT).nonzero(as_tuple=True)
+        which, place, layer, neuron, _ = (axis.numpy() for axis in cells)
+        located = torch.stack(
+            [
+                torch.stack(self.locate(code, self.positions[:, i]))
+                for i, code in enumerate(self.languages)
+            ],
+            dim=2,
+        )
+        document, token = (found[cells].numpy() for found in located)
+        return pd.DataFrame(
+            {
+                "which": np.array(WHICH)[which],
+                "language": np.array(self.languages)[place],
+                "layer": layer,
+                "neuron": neuron,
+                "value": self.values[cells].numpy(),
+                "document": document,
+                "token": token,
+            }
         )
 
     def windows(

@@ -140,6 +140,20 @@ def test_of_locates_examples_in_documents():
     assert top["value"][0] == pytest.approx(values[1, :, 4].max(), rel=1e-6)
 
 
+def test_to_frame_lists_what_of_does():
+    examples = collect_examples(short_blocks(), TEXT, k=3)
+    frame = examples.to_frame()
+    for which in ("weak", "random"):
+        rows = frame.query(
+            f"which == '{which}' and language == 'kat' and layer == 1 and neuron == 5"
+        )
+        expected = examples.of(1, 5, "kat", which)
+        assert rows[["document", "token"]].to_numpy().tolist() == (
+            expected[["document", "token"]].to_numpy().tolist()
+        )
+        assert rows["value"].tolist() == expected["value"].tolist()
+
+
 @pytest.mark.parametrize("batch_tokens", [1, 40, 5000])
 def test_examples_do_not_depend_on_the_size_of_batches(batch_tokens):
     model = short_blocks()
