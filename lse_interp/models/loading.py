@@ -109,17 +109,19 @@ def load_model(
         _check_device(device)
     chosen: dict[str, Any] = {} if bos is None else {"bos": parse_bos(bos)}
     source = find_source(str(name))
-    defaults = dataclasses.replace(read_defaults(name), **chosen)
     adapted = base_of_adapter(source, revision=revision)
     if adapted is not None:
         options: Any = {"revision": adapted[1], "device": device, "dtype": dtype, "mlp": mlp}
         with _base_of(source, adapted[0]):
             base = load_model(adapted[0], **options)
+        own = (Path(source) / FILE_NAME).is_file()
+        defaults = ModelDefaults.read(source) if own else base.defaults
         hf, tokenizer = base.hf, base.tokenizer
         if find_file(source, "tokenizer_config.json", revision=revision) is not None:
             tokenizer = read_tokenizer(source, revision=revision)
         hf = merge_adapter(hf, source, revision=revision)
     else:
+        defaults = ModelDefaults.read(source)
         config = read_config(source, revision=revision)
         places = (
             device_map(config, dtype=dtype, name=str(name), mlp=mlp) if device == "auto" else {}
@@ -135,7 +137,7 @@ def load_model(
         tokenizer,
         name=str(name),
         backend=backend,
-        defaults=defaults,
+        defaults=dataclasses.replace(defaults, **chosen),
         mlp=mlp,
     )
 

@@ -10,6 +10,7 @@ import torch
 
 from lse_interp.core.cli import ModelArgs
 from lse_interp.core.errors import LseError
+from lse_interp.models import loading
 from lse_interp.models.defaults import ModelDefaults
 from lse_interp.models.info import ModelInfo
 from lse_interp.models.loading import check_model, load_model, read_defaults
@@ -100,6 +101,14 @@ def test_an_adapter_has_the_defaults_of_its_base_unless_it_has_its_own(adapter, 
     assert load_model(folder, device="cpu").prefix == (3, 1)
     ModelDefaults(block_size=12).write(folder)
     assert load_model(folder, device="cpu").defaults == ModelDefaults(block_size=12)
+
+
+def test_a_model_is_looked_for_once(folders, monkeypatch):
+    # Without a network, each look at the hub waits for many seconds.
+    seen = []
+    monkeypatch.setattr(loading, "base_of_adapter", lambda source, **_: seen.append(source))
+    load_model(folders("llama"), device="cpu")
+    assert len(seen) == 1
 
 
 def test_an_adapter_brings_its_own_tokenizer(adapter):
