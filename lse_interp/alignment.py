@@ -113,6 +113,7 @@ def run(config: Config) -> Any:
             {choice.label: model}, parallel, batch_size=config.batch_size, **pair, **settings
         ),
         config=config,
+        sentences=parallel.sentences[lang],
     )
     logger.info("%s", analysis.alignment_report(curves))
     text = " ".join(filter(None, (config.parallel, parallel.split)))

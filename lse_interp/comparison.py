@@ -84,6 +84,7 @@ def run(config: Config) -> Any:
             batch_size=config.batch_size,
         ),
         config=config,
+        sentences=parallel.sentences[language],
     )
     logger.info("%s", losses.comparison_report(comparison))
     return comparison

@@ -15,7 +15,7 @@ from lse_interp.core.errors import ArtifactError, LseError, MismatchError
 from lse_interp.data.parallel import ParallelText
 from lse_interp.subnetworks.apply import apply_subnetwork
 from tests.subnetworks.making_runs import make_run
-from tests.training.tiny_runs import counting, noise, tiny_model
+from tests.training.tiny_runs import counting, noise, tiny_model, tune
 
 LABELS = ("base", "target", "layer", "target-1", "layer-1", "full")
 METHODS = ("base", "target", "random:layer", "target", "random:layer", "full")
@@ -296,3 +296,24 @@ def test_stage_ends_with_one_clear_message(stage, capsys):
     make_run(tiny_model(seed=1)).save(paths.finetune("mlt", "other"))
     assert main([*words, "--runs", "other"]) == 2
     assert "fingerprint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_stage_marks_models_that_the_measured_sentences_chose(stage, caplog, same):
+    paths, words = stage
+    held_out = parallel().sentences["mlt"] if same else counting([5, 7])
+    run = tune(
+        tiny_model(), corpus=noise(12, seed=9), validation={"mlt": [*held_out, *noise(1)]}, lr=1e-3
+    )
+    run.save(paths.finetune("mlt", "target"))
+    with caplog.at_level(logging.INFO):
+        assert main([*words, "--runs", "target", "random-layer"]) == 0
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    found = LossComparison.load(paths.comparison("mlt"))
+    if same:
+        assert found.caution.startswith("Caution: some of these sentences chose the weights of")
+        assert "of target (3), so" in found.caution
+        assert found.caution in warnings
+        assert any("Nats per" in text and found.caution in text for text in caplog.messages)
+    else:
+        assert (found.caution, warnings) == ("", [])

@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 
 import lse_interp as lse
@@ -74,6 +75,18 @@ def test_own_neurons(tmp_path, monkeypatch):
         assert main(shlex.split(line)[1:]) == 0, line
     run = lse.FinetuneRun.load("difference/embedded/finetune/mlt/target-500")
     assert run.results["n_trainable"] == neurons.n_trainable("mlt")
+
+
+def test_figures(finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    with plt.rc_context():
+        names = run_page("docs/figures.md")
+    plt.close("all")
+    assert names["ax"].get_title(loc="left") == "Who shares neurons with Maltese?"
+    assert [label.get_text() for label in names["ax"].get_xticklabels()] == ["mlt", "eng", "ita"]
+    assert names["ax"].title.get_fontsize() > 18
+    assert len(names["left"].lines) == 2
+    assert (finished / "layers.pdf").exists()
 
 
 @pytest.mark.slow

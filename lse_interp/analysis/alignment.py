@@ -266,6 +266,7 @@ def alignment_report(curves: AlignmentCurves) -> str:
             f"{100 / curves.n_sentences:.2f}.",
             _text(pd.DataFrame(means).T),
             _sinks(curves),
+            *filter(None, [curves.caution]),
         ]
     )
 

@@ -242,8 +242,8 @@ def comparison_report(comparison: LossComparison) -> str:
     return (
         f"Nats per sentence after training {lookup(comparison.language).name} "
         f"({comparison.n_sentences} sentences, 95 % intervals of the change):\n"
-        f"{table.to_string(index=False, float_format='{:.3f}'.format)}"
-    )
+        f"{table.to_string(index=False, float_format='{:.3f}'.format)}\n{comparison.caution}"
+    ).rstrip()
 
 
 def sentence_losses(

@@ -14,7 +14,9 @@ from lse_interp.artifacts.stored import Stored
 from lse_interp.core.errors import LseError, MismatchError, near_misses
 
 __all__ = [
+    "CHOSEN_BY",
     "ModelTable",
+    "caution",
     "find_by_weights",
     "load_same_settings",
     "of_same_base",
@@ -29,6 +31,8 @@ _TableT = TypeVar("_TableT", bound="ModelTable")
 
 _BASE = "base"
 _MEASURED = "measured"
+CHOSEN_BY = "n_sentences_that_chose_the_weights"
+"""Entry of the provenance of a model: how many of the sentences measured chose its weights."""
 _OF_MODEL = ("model", "revision", "dtype", "bos")
 
 
@@ -63,6 +67,12 @@ class ModelTable(Stored):
     def setup(self) -> dict[str, Any]:
         """Everything besides the models that the numbers depend on."""
         return {name: getattr(self, name) for name in self.SETUP}
+
+    @property
+    def caution(self) -> str:
+        """Name the models whose weights the sentences measured chose; empty if there are none."""
+        about = self.provenance.get(_MEASURED, {})
+        return caution({model: (about.get(model) or {}).get(CHOSEN_BY, 0) for model in self.models})
 
     def position(self, model: str) -> int:
         """Return the place of a model on the axis `model`.
@@ -129,6 +139,19 @@ class ModelTable(Stored):
                 f"{', '.join(wrong)}."
             )
         require_distinct(self.models)
+
+
+def caution(n_sentences: Mapping[str, int]) -> str:
+    """Warn of models that were chosen by sentences they are measured on.
+
+    Args:
+        n_sentences: Model -> how many of the sentences chose its weights.
+    """
+    found = ", ".join(f"{model} ({n})" for model, n in n_sentences.items() if n)
+    return found and (
+        f"Caution: some of these sentences chose the weights of {found}, so the numbers of these "
+        "models are too good. Measure other sentences: another --split or --parallel."
+    )
 
 
 def find_by_weights(

@@ -146,7 +146,7 @@ def differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
         if _plain(was) != _plain(now):
             text = f"{name} was {was}, now {now}"
             if name == "dtype" and was:
-                text += f" (--dtype {str(was).removeprefix('torch.')} keeps it)"
+                text += f" (pass --dtype {str(was).removeprefix('torch.')} to keep it)"
             told.append(text if len(text) <= _LONGEST else f"{name} differs")
     return ", ".join(told)
 

@@ -19,7 +19,12 @@ from lse_interp.analysis.ablation_matrix import AblationMatrix
 from lse_interp.core.errors import LseError, require_one_of
 from lse_interp.core.languages import family_order
 from lse_interp.plotting.panels import bare, blocks, in_order
-from lse_interp.plotting.style import language_label, themed
+from lse_interp.plotting.style import (
+    drawing,
+    language_label,
+    points,
+    sized,
+)
 
 __all__ = ["ablation_frame", "plot_ablation", "plot_ablation_panels"]
 
@@ -40,7 +45,7 @@ def ablation_frame(matrix: AblationMatrix) -> pd.DataFrame:
     return in_order(frame, ablated=rows, measured=columns)
 
 
-@themed
+@drawing("ablated", "measured")
 def plot_ablation(
     frame: pd.DataFrame, *, value: str = "relative_increase", ax: Axes | None = None
 ) -> Axes:
@@ -66,12 +71,14 @@ def plot_ablation(
         )
     if ax is None:
         n_rows, n_columns = frame["ablated"].nunique(), frame["measured"].nunique()
-        _, ax = plt.subplots(figsize=(_inches(n_columns, around=2.4), _inches(n_rows, around=1.1)))
+        _, ax = plt.subplots(
+            figsize=sized(_inches(n_columns, around=2.4), _inches(n_rows, around=1.1))
+        )
     _draw([ax], frame, [value])
     return ax
 
 
-@themed
+@drawing("ablated", "measured")
 def plot_ablation_panels(frame: pd.DataFrame) -> list[Axes]:
     """Draw language neurons, and the random control on the same colour scale.
 
@@ -86,7 +93,7 @@ def plot_ablation_panels(frame: pd.DataFrame) -> list[Axes]:
         return [plot_ablation(frame)]
     n_rows, n_columns = frame["ablated"].nunique(), frame["measured"].nunique()
     size = (2.2 + 2 * _inches(n_columns, around=0.2), _inches(n_rows, around=1.1))
-    _, axes = plt.subplots(1, 2, figsize=size, sharey=True)
+    _, axes = plt.subplots(1, 2, figsize=sized(*size), sharey=True)
     _draw(list(axes), frame, values)
     return list(axes)
 
@@ -129,5 +136,7 @@ def _draw(axes: Sequence[Axes], frame: pd.DataFrame, values: Sequence[str]) -> N
         pad=0.01,
     )
     bar.outline.set_visible(False)
-    bar.set_label("Rise in loss" if share else "Rise in loss (nats per sentence)", fontsize=7)
-    bar.ax.tick_params(labelsize=6, length=2)
+    bar.set_label(
+        "Rise in loss" if share else "Rise in loss (nats per sentence)", fontsize=points(7)
+    )
+    bar.ax.tick_params(labelsize=points(6), length=2)

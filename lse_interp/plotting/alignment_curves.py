@@ -19,10 +19,11 @@ from lse_interp.core.languages import family_order
 from lse_interp.plotting.panels import LEGEND, dot, grid, label_mean, language_lines, spread
 from lse_interp.plotting.style import (
     COLUMN_INCHES,
+    drawing,
     language_color,
     language_label,
     language_line,
-    themed,
+    sized,
 )
 
 __all__ = [
@@ -62,7 +63,7 @@ def layer_average_frame(frame: pd.DataFrame) -> pd.DataFrame:
     return means.assign(**{name: 100 * means[name] for name in values})
 
 
-@themed
+@drawing("against")
 def plot_alignment(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw cosine over layers, one line per language, its shuffled control faint behind it.
 
@@ -103,7 +104,7 @@ def plot_alignment(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return panels[0]
 
 
-@themed
+@drawing("against", title_pad=14)
 def plot_layer_average(
     frame: pd.DataFrame, *, statistic: str = "cosine", ax: Axes | None = None
 ) -> Axes:
@@ -133,7 +134,7 @@ def plot_layer_average(
     codes = family_order(dots[by].unique())
     if ax is None:
         width = max(COLUMN_INCHES, 0.45 * len(models) + _LEGEND_INCHES + 0.6)
-        _, ax = plt.subplots(figsize=(width, _PANEL_HEIGHT))
+        _, ax = plt.subplots(figsize=sized(width, _PANEL_HEIGHT))
     # Spread sideways by language, so that dots of equal height stay apart.
     for code, offset in zip(codes, spread(len(codes), width=0.26), strict=True):
         values = dots[dots[by] == code].set_index("model")[statistic].reindex(models)
@@ -159,7 +160,7 @@ def plot_layer_average(
     return ax
 
 
-@themed
+@drawing("against")
 def plot_layer_average_panels(frame: pd.DataFrame) -> list[Axes]:
     """Draw the centred cosine left, and the raw one right: the raw one alone misleads.
 
@@ -172,7 +173,7 @@ def plot_layer_average_panels(frame: pd.DataFrame) -> list[Axes]:
     kinds = list(dict.fromkeys(frame["vectors"]))
     width = max(2.3, 0.42 * frame["model"].nunique() + 0.6)
     size = (len(kinds) * width + _LEGEND_INCHES, _PANEL_HEIGHT + 0.3)
-    axes = list(plt.subplots(1, len(kinds), figsize=size, squeeze=False)[1].flat)
+    axes = list(plt.subplots(1, len(kinds), figsize=sized(*size), squeeze=False)[1].flat)
     for ax, kind in zip(axes, kinds, strict=True):
         plot_layer_average(frame[frame["vectors"] == kind], ax=ax)
     for ax in axes[:-1]:

@@ -156,13 +156,14 @@ def alignment_pictures(
             **about,
         )
     table = alignment_table(averages)
+    about_tables = f"{ABOUT_TABLES} {curves.caution}".rstrip()
     flat = table.set_axis(table.columns.map(" ".join), axis=1)
     yield Page(
         name=f"table_alignment_{curves.language}",
         frame=flat.reset_index(),
         markdown=(
-            f"{table_markdown(table, language=curves.language)}\n{ABOUT_TABLES} Source: {source}. "
-            f"`{COMMAND}`\n"
+            f"{table_markdown(table, language=curves.language)}\n{about_tables} "
+            f"Source: {source}. `{COMMAND}`\n"
         ),
         model=curves.infos[0],
     )

@@ -24,7 +24,13 @@ from lse_interp.plotting.panels import (
     language_lines,
 )
 from lse_interp.plotting.scores import TASKS, improvements_frame
-from lse_interp.plotting.style import COLUMN_INCHES, language_label, language_line, themed
+from lse_interp.plotting.style import (
+    COLUMN_INCHES,
+    drawing,
+    language_label,
+    language_line,
+    sized,
+)
 from lse_interp.subnetworks.finetune_run import FinetuneRun
 
 __all__ = [
@@ -96,7 +102,7 @@ def data_size_scores_frame(scores: pd.DataFrame) -> pd.DataFrame:
     return frame.rename(columns={"improvement": "points"}).reset_index(drop=True)
 
 
-@themed
+@drawing("language")
 def plot_data_size(
     frame: pd.DataFrame, *, value: str = "improvement", ax: Axes | None = None
 ) -> Axes:
@@ -119,7 +125,7 @@ def plot_data_size(
         raise LseError(f"One Axes shows one method; the frame holds {n_methods}. Select one.")
     codes = family_order(frame["language"].unique())
     if ax is None:
-        _, ax = plt.subplots(figsize=(COLUMN_INCHES + LEGEND_INCHES, PANEL_HEIGHT))
+        _, ax = plt.subplots(figsize=sized(COLUMN_INCHES + LEGEND_INCHES, PANEL_HEIGHT))
         _legend(ax.figure.figure, codes)
     for code in codes:
         rows = frame[frame["language"] == code]
@@ -133,7 +139,7 @@ def plot_data_size(
     return ax
 
 
-@themed
+@drawing("language")
 def plot_data_size_panels(frame: pd.DataFrame) -> list[Axes]:
     """Draw the improvement in two panels.
 

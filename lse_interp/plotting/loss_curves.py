@@ -19,12 +19,14 @@ from lse_interp.plotting.panels import LEGEND, LEGEND_INCHES, PANEL_HEIGHT, dot,
 from lse_interp.plotting.style import (
     COLUMN_INCHES,
     PAGE_INCHES,
+    drawing,
     language_label,
     method_color,
     method_label,
     method_line,
     method_order,
-    themed,
+    points,
+    sized,
 )
 from lse_interp.subnetworks.finetune_run import FinetuneRun
 
@@ -57,7 +59,7 @@ def dynamics_frame(runs: Mapping[str, FinetuneRun]) -> pd.DataFrame:
     return pd.concat(frames, names=["run"]).reset_index("run").reset_index(drop=True)
 
 
-@themed
+@drawing()
 def plot_dynamics(
     frame: pd.DataFrame, *, measured: str | None = None, ax: Axes | None = None
 ) -> Axes:
@@ -79,13 +81,13 @@ def plot_dynamics(
     """
     language = _one_language(frame)
     if ax is None:
-        _, ax = plt.subplots(figsize=(COLUMN_INCHES + LEGEND_INCHES, PANEL_HEIGHT))
+        _, ax = plt.subplots(figsize=sized(COLUMN_INCHES + LEGEND_INCHES, PANEL_HEIGHT))
         ax.figure.legend(handles=_legend(frame), loc="outside right upper", **LEGEND)
     _draw_dynamics(ax, frame, measured=measured or language)
     return ax
 
 
-@themed
+@drawing()
 def plot_dynamics_panels(frame: pd.DataFrame) -> list[Axes]:
     """Draw one panel for the trained language, and one for every other language measured.
 
@@ -115,7 +117,7 @@ def plot_dynamics_panels(frame: pd.DataFrame) -> list[Axes]:
     return axes
 
 
-@themed
+@drawing("language")
 def plot_small_dynamics(frame: pd.DataFrame) -> list[Axes]:
     """Draw one small panel per trained language, each on its own scale.
 
@@ -139,8 +141,8 @@ def plot_small_dynamics(frame: pd.DataFrame) -> list[Axes]:
         _draw_dynamics(ax, frame[frame["language"] == language], measured=language)
         ax.set(title=language_label(language), xlabel="", ylabel="")
         ax.xaxis.set_major_locator(MaxNLocator(nbins=3))
-    figure.supylabel(_loss_label(None), fontsize=8)
-    figure.supxlabel("Tokens", fontsize=8)
+    figure.supylabel(_loss_label(None), fontsize=points(8))
+    figure.supxlabel("Tokens", fontsize=points(8))
     handles = _legend(frame)
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5))
     return panels

@@ -24,11 +24,13 @@ from lse_interp.plotting.panels import (
     spread,
 )
 from lse_interp.plotting.style import (
+    drawing,
     language_color,
     language_label,
     method_label,
     method_order,
-    themed,
+    points,
+    sized,
 )
 
 __all__ = [
@@ -42,7 +44,7 @@ _HEIGHT = 3.0
 _CHANGE = "Change in loss (nats/sentence)"
 
 
-@themed
+@drawing("language", title_pad=14)
 def plot_methods(
     frame: pd.DataFrame, *, measured: str | None = None, ax: Axes | None = None
 ) -> Axes:
@@ -62,7 +64,7 @@ def plot_methods(
     methods = method_order(rows["method"])
     codes = family_order(rows["language"].unique())
     if ax is None:
-        _, ax = plt.subplots(figsize=(_width(methods) + 1.2, _HEIGHT))
+        _, ax = plt.subplots(figsize=sized(_width(methods) + 1.2, _HEIGHT))
         ax.figure.legend(handles=language_dots(codes), loc="outside right center")
     offsets = dict(zip(codes, spread(len(codes), width=0.32), strict=True))
     ax.axhline(0, color="0.3", linewidth=0.8, zorder=1)
@@ -83,7 +85,7 @@ def plot_methods(
     return ax
 
 
-@themed
+@drawing("language", title_pad=14)
 def plot_target_against_random(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the loss with the target subnetwork less that with random neurons, by language.
 
@@ -105,7 +107,7 @@ def plot_target_against_random(frame: pd.DataFrame, *, ax: Axes | None = None) -
         )
     codes = family_order(pairs["language"].unique())
     if ax is None:
-        _, ax = plt.subplots(figsize=(3.2, 0.9 + 0.2 * len(codes)))
+        _, ax = plt.subplots(figsize=sized(3.2, 0.9 + 0.2 * len(codes)))
     controls = [name for name in _RANDOM_MARKERS if name in set(pairs["against"])]
     shifts = dict(zip(controls, np.linspace(0.2, -0.2, 2 * len(controls) + 1)[1::2], strict=True))
     for control in controls:
@@ -124,12 +126,12 @@ def plot_target_against_random(frame: pd.DataFrame, *, ax: Axes | None = None) -
         borderpad=0,
         handletextpad=0,
         columnspacing=0.8,
-        fontsize=6.5,
+        fontsize=points(6.5),
     )
     return ax
 
 
-@themed
+@drawing("language")
 def plot_methods_panels(frame: pd.DataFrame) -> list[Axes]:
     """Draw the trained language, every other language measured, and target against random.
 
@@ -149,18 +151,18 @@ def plot_methods_panels(frame: pd.DataFrame) -> list[Axes]:
     figure, grid = plt.subplots(
         1,
         len(widths),
-        figsize=(sum(widths) + (0 if paired else 1.2), _HEIGHT + 0.3),
+        figsize=sized(sum(widths) + (0 if paired else 1.2), _HEIGHT + 0.3),
         width_ratios=widths,
         squeeze=False,
     )
     axes = list(grid.flat)
-    plot_methods(frame, ax=axes[0]).set_title("In the language trained", pad=14)
+    plot_methods(frame, ax=axes[0]).set_title("In the language trained", pad=points(14))
     for ax, code in zip(axes[1:], others, strict=False):
         plot_methods(frame, measured=code, ax=ax)
-        ax.set_title(f"In {language_label(code)}", pad=14)
+        ax.set_title(f"In {language_label(code)}", pad=points(14))
         ax.set_ylabel("")
     if paired:
-        plot_target_against_random(frame, ax=axes[-1]).set_title("Against random", pad=14)
+        plot_target_against_random(frame, ax=axes[-1]).set_title("Against random", pad=points(14))
     else:
         codes = family_order(frame["language"].unique())
         figure.legend(handles=language_dots(codes), loc="outside right center")

@@ -16,10 +16,12 @@ from lse_interp.neurons.sets import NeuronSets
 from lse_interp.plotting.panels import grid
 from lse_interp.plotting.style import (
     PAGE_INCHES,
+    drawing,
     language_color,
     language_label,
     language_line,
-    themed,
+    points,
+    sized,
 )
 
 __all__ = ["describe_layers", "layer_frame", "plot_layers", "plot_small_multiples"]
@@ -60,7 +62,7 @@ def describe_layers(frame: pd.DataFrame) -> str:
     return f"{text} Thin, one line per language; thick, the median of each larger family."
 
 
-@themed
+@drawing("language")
 def plot_layers(frame: pd.DataFrame, *, value: str = "n_neurons", ax: Axes | None = None) -> Axes:
     """Draw the neurons over the layers, one line per language.
 
@@ -83,7 +85,7 @@ def plot_layers(frame: pd.DataFrame, *, value: str = "n_neurons", ax: Axes | Non
     n_columns = -(-len(codes) // _LEGEND_ROWS) if named else 1
     if ax is None:
         height = 3.0 if len(codes) <= 16 else 3.6
-        _, ax = plt.subplots(figsize=(4.4 + 1.3 * n_columns if named else 6.6, height))
+        _, ax = plt.subplots(figsize=sized(4.4 + 1.3 * n_columns if named else 6.6, height))
     if named:
         for code in codes:
             rows = frame[frame["language"] == code].sort_values("layer")
@@ -101,12 +103,12 @@ def plot_layers(frame: pd.DataFrame, *, value: str = "n_neurons", ax: Axes | Non
         ncols=n_columns,
         handlelength=2.8,
         labelspacing=0.3,
-        **({} if named else {"title": "Median (number of languages)", "title_fontsize": 7}),
+        **({} if named else {"title": "Median (number of languages)", "title_fontsize": points(7)}),
     )
     return ax
 
 
-@themed
+@drawing("language")
 def plot_small_multiples(frame: pd.DataFrame) -> list[Axes]:
     """Draw one histogram over the layers per language, all on the same axes.
 
@@ -134,8 +136,8 @@ def plot_small_multiples(frame: pd.DataFrame) -> list[Axes]:
     # The lowest panel of each column, which is not always in the last row.
     for ax in panels[-n_columns:]:
         ax.tick_params(labelbottom=True)
-    figure.supxlabel("Layer", fontsize=8)
-    figure.supylabel(_Y_LABELS["n_neurons"], fontsize=8)
+    figure.supxlabel("Layer", fontsize=points(8))
+    figure.supylabel(_Y_LABELS["n_neurons"], fontsize=points(8))
     return panels
 
 
@@ -172,7 +174,7 @@ def _draw_histogram(ax: Axes, rows: pd.DataFrame, *, code: str, n_fitting: int) 
     ax.bar(rows["layer"], rows["n_neurons"], width=0.9, color=language_color(code), linewidth=0)
     name = language_label(code)
     # Long names shrink to the width of the narrowest panel.
-    ax.set_title(name, fontsize=7.5 * min(1.0, n_fitting / len(name)), pad=2)
+    ax.set_title(name, fontsize=points(7.5) * min(1.0, n_fitting / len(name)), pad=2)
     ax.text(
         0.03,
         0.95,
@@ -180,7 +182,7 @@ def _draw_histogram(ax: Axes, rows: pd.DataFrame, *, code: str, n_fitting: int) 
         transform=ax.transAxes,
         ha="left",
         va="top",
-        fontsize=6.5,
+        fontsize=points(6.5),
         color="0.35",
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
     )

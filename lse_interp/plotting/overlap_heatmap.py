@@ -20,7 +20,12 @@ from lse_interp.analysis.overlap import OverlapMatrix
 from lse_interp.core.errors import require_one_of
 from lse_interp.core.languages import family_order
 from lse_interp.plotting.panels import bare, blocks, in_order
-from lse_interp.plotting.style import language_label, themed
+from lse_interp.plotting.style import (
+    drawing,
+    language_label,
+    points,
+    sized,
+)
 
 __all__ = ["overlap_frame", "plot_overlap", "plot_overlap_panels"]
 
@@ -59,7 +64,7 @@ def overlap_frame(overlap: OverlapMatrix) -> pd.DataFrame:
     return in_order(both, language=overlap.languages, other=overlap.languages)
 
 
-@themed
+@drawing("language", "other")
 def plot_overlap(
     frame: pd.DataFrame, *, value: str = "intersection", ax: Axes | None = None
 ) -> Axes:
@@ -84,7 +89,7 @@ def plot_overlap(
     codes = family_order(frame["language"].unique())
     if ax is None:
         side = float(np.clip(1.4 + 0.29 * len(codes), 3.4, _LARGEST_INCHES))
-        _, ax = plt.subplots(figsize=(side, side))
+        _, ax = plt.subplots(figsize=sized(side, side))
     grid = _grid(frame, codes=codes, value=value)
     cell = _cell_points(ax, len(codes))
     mesh = _draw_cells(ax, grid, value=value, cell=cell)
@@ -97,7 +102,7 @@ def plot_overlap(
     return ax
 
 
-@themed
+@drawing("language", "other")
 def plot_overlap_panels(frame: pd.DataFrame) -> list[Axes]:
     """Draw counts large, and next to them Jaccard and the ratio to chance.
 
@@ -113,7 +118,7 @@ def plot_overlap_panels(frame: pd.DataFrame) -> list[Axes]:
     side = float(np.clip(1.4 + 0.27 * n_languages, 3.6, _LARGEST_INCHES))
     _, axes = plt.subplot_mosaic(
         [["intersection", "jaccard"], ["intersection", "ratio_by_layer"]],
-        figsize=(1.62 * side, side),
+        figsize=sized(1.62 * side, side),
         width_ratios=[1.72, 1],
     )
     for value, ax in axes.items():
@@ -161,7 +166,7 @@ def _write_numbers(ax: Axes, grid: np.ndarray, *, mesh: QuadMesh, value: str, ce
     below = np.tri(len(grid), k=0 if value == "intersection" else -1, dtype=bool)
     texts = {(row, column): _text(grid[row, column], value) for row, column in np.argwhere(below)}
     longest = max(map(len, texts.values()), default=1)
-    size = min(7.0, 0.88 * cell / (0.62 * longest), 0.7 * cell)
+    size = min(points(7.0), 0.88 * cell / (0.62 * longest), 0.7 * cell)
     # Thousands of numbers are read one by one or not at all.
     if size < (_SMALLEST_TEXT if len(grid) <= _MOST_NAMED else 5.5):
         return
@@ -184,7 +189,7 @@ def _text(number: float, value: str) -> str:
 
 def _mark_branches(ax: Axes, codes: Sequence[str], *, cell: float) -> float:
     """Part and name the branches; return how many cells the names reach beyond the triangle."""
-    size = min(6.5, 0.75 * cell)
+    size = min(points(6.5), 0.75 * cell)
     reach = 0.0
     for branch, start, stop in blocks(codes, "branch"):
         for xs, ys in (([0, stop], [stop, stop]), ([start, start], [start, len(codes)])):
@@ -199,13 +204,13 @@ def _mark_branches(ax: Axes, codes: Sequence[str], *, cell: float) -> float:
 
 
 def _label_axes(ax: Axes, codes: Sequence[str], *, cell: float) -> None:
-    size = min(0.8 * cell, 7.0)
+    size = min(0.8 * cell, points(7.0))
     middles = np.arange(len(codes)) + 0.5
     bare(ax)
     n_points = 0.0
     if size >= _SMALLEST_TEXT:
         # Names if there is room for them; codes in small panels and below the columns.
-        names = [language_label(code) if cell >= 11 else code for code in codes]
+        names = [language_label(code) if cell >= points(11) else code for code in codes]
         ax.set_yticks(middles, names, fontsize=size)
         ax.set_xticks(middles, codes, fontsize=size, rotation=90)
         n_points = 0.65 * size * max(map(len, [*names, *codes]))
@@ -225,7 +230,7 @@ def _name_families(ax: Axes, codes: Sequence[str], *, cell: float, n_points: flo
         cell: side of a cell in points.
         n_points: room to leave for the names of languages.
     """
-    size = 6.0
+    size = points(6.0)
     figure = ax.figure.figure
     left = offset_copy(ax.get_yaxis_transform(), figure, x=-n_points, units="points")
     below = offset_copy(ax.get_xaxis_transform(), figure, y=-n_points, units="points")
@@ -256,4 +261,4 @@ def _add_colorbar(ax: Axes, mesh: QuadMesh) -> None:
         power = 2 ** int(np.log2(mesh.norm.vmax))
         bar.set_ticks([1 / power, 1, power], labels=[f"1/{power}", "1", f"{power}"])
         bar.minorticks_off()
-    inset.tick_params(labelsize=6, length=2, pad=1)
+    inset.tick_params(labelsize=points(6), length=2, pad=1)

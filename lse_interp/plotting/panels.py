@@ -19,6 +19,8 @@ from lse_interp.plotting.style import (
     method_color,
     method_label,
     method_order,
+    points,
+    sized,
 )
 
 __all__ = [
@@ -60,7 +62,7 @@ def grid(
         shared: `sharex`, `sharey`.
     """
     n_rows = -(-n // n_columns)
-    figure, axes = plt.subplots(n_rows, n_columns, figsize=size, squeeze=False, **shared)
+    figure, axes = plt.subplots(n_rows, n_columns, figsize=sized(*size), squeeze=False, **shared)
     for spare in axes.flat[n:]:
         figure.delaxes(spare)
     return figure, list(axes.flat[:n])
@@ -94,7 +96,7 @@ def bare(ax: Axes) -> None:
 
 def dot(shape: str = "o", *, size: float = 3.6) -> dict[str, Any]:
     """Return how a dot without a line looks."""
-    return {"linestyle": "none", "marker": shape, "markersize": size, "markeredgewidth": 0}
+    return {"linestyle": "none", "marker": shape, "markersize": points(size), "markeredgewidth": 0}
 
 
 def interval(
@@ -119,7 +121,7 @@ def label_mean(ax: Axes, *, place: int, text: str) -> None:
         transform=ax.get_xaxis_transform(),
         ha="center",
         va="bottom",
-        fontsize=6.5,
+        fontsize=points(6.5),
         fontweight="bold",
     )
 

@@ -14,7 +14,14 @@ from matplotlib.patches import Circle, FancyBboxPatch, Rectangle
 from lse_interp.core.errors import LseError
 from lse_interp.models.info import ModelInfo
 from lse_interp.neurons.sets import NeuronSets
-from lse_interp.plotting.style import COLUMN_INCHES, PROJECTION_COLORS, language_label, themed
+from lse_interp.plotting.style import (
+    COLUMN_INCHES,
+    PROJECTION_COLORS,
+    drawing,
+    language_label,
+    points,
+    sized,
+)
 
 __all__ = ["plot_schematic", "schematic_frame"]
 
@@ -69,7 +76,7 @@ def schematic_frame(neurons: NeuronSets, language: str) -> pd.DataFrame:
     )
 
 
-@themed
+@drawing()
 def plot_schematic(
     frame: pd.DataFrame, *, model: ModelInfo, layer: int | None = None, ax: Axes | None = None
 ) -> Axes:
@@ -93,7 +100,7 @@ def plot_schematic(
     step = min(0.31, max(0.085, 2.5 / model.n_layers))
     height = _ZOOM_INCHES + 0.98 + step * model.n_layers
     if ax is None:
-        figure, ax = plt.subplots(figsize=(COLUMN_INCHES, height))
+        figure, ax = plt.subplots(figsize=sized(COLUMN_INCHES, height))
         figure.set_layout_engine("none")
         ax.set_position((0, 0, 1, 1))
     ax.set(xlim=(0, COLUMN_INCHES), ylim=(0, height), aspect="equal")
@@ -138,23 +145,23 @@ class _Sketch:
             self.text(box.x, box.y, text)
 
     def text(self, x: float, y: float, text: str, **look: Any) -> Any:
-        style: dict[str, Any] = {"fontsize": 5.8, "color": "0.35", "ha": "center"}
+        style: dict[str, Any] = {"fontsize": points(5.8), "color": "0.35", "ha": "center"}
         return self.ax.text(x, y, text, **style | {"va": "center_baseline"} | look)
 
     def heading(self, y: float, text: str) -> None:
-        self.ax.text(0.1, y, text, fontsize=6.5, fontweight="bold", va="center")
+        self.ax.text(0.1, y, text, fontsize=points(6.5), fontweight="bold", va="center")
 
-    def arrow(self, *points: tuple[float, float], **look: Any) -> None:
+    def arrow(self, *path: tuple[float, float], **look: Any) -> None:
         """Draw lines from point to point, the last one with a head."""
         look = _LINE | look
-        self.ax.plot(*zip(*points[:-1], strict=True), solid_capstyle="butt", zorder=1, **look)
+        self.ax.plot(*zip(*path[:-1], strict=True), solid_capstyle="butt", zorder=1, **look)
         look |= {"arrowstyle": "-|>,head_length=0.28,head_width=0.14", "mutation_scale": 8}
         look |= {"shrinkA": 0, "shrinkB": 0}
-        self.ax.annotate("", points[-1], points[-2], arrowprops=look, zorder=1)
+        self.ax.annotate("", path[-1], path[-2], arrowprops=look, zorder=1)
 
     def node(self, at: tuple[float, float], sign: str) -> None:
         self.ax.add_patch(Circle(at, 0.07, facecolor="white", edgecolor="0.45", lw=0.7, zorder=3))
-        self.text(*at, sign, fontsize=8, zorder=4)
+        self.text(*at, sign, fontsize=points(8), zorder=4)
 
     def neurons(
         self, box: _Box, neurons: pd.Series, *, color: str, upright: bool, n: int | None = None
@@ -200,9 +207,9 @@ def _draw_stack(sketch: _Sketch, frame: pd.DataFrame, *, zoomed: int, step: floa
             sketch.neurons(strip, neurons, color=PROJECTION_COLORS[name], upright=True, n=most)
         if at == zoomed:
             sketch.box(mlp, facecolor="none", edgecolor=_INK, linewidth=0.8, zorder=4)
-            points = [(mlp.right, mlp.y), (_ELBOW, mlp.y)]
-            points += [(_ELBOW, _ZOOM_INCHES + end) for end in (0.06, -0.04)]
-            sketch.arrow(*points, color=_INK, linewidth=0.8)
+            path = [(mlp.right, mlp.y), (_ELBOW, mlp.y)]
+            path += [(_ELBOW, _ZOOM_INCHES + end) for end in (0.06, -0.04)]
+            sketch.arrow(*path, color=_INK, linewidth=0.8)
     language = language_label(frame["language"].iloc[0])
     n_all = model.n_layers * model.d_mlp
     sketch.heading(above.top + 0.11, f"{language}: {len(frame):,} of {n_all:,} MLP neurons")
@@ -213,7 +220,7 @@ def _draw_stack(sketch: _Sketch, frame: pd.DataFrame, *, zoomed: int, step: floa
     sketch.text(_STACK_LEFT + 0.42, top + 0.065, "norm, attention, norm")
     word = sketch.text(_MLP_LEFT, top + 0.065, "MLP:", ha="left")
     for name in model.projections:
-        look: dict[str, Any] = {"color": PROJECTION_COLORS[name], "fontsize": 5.8}
+        look: dict[str, Any] = {"color": PROJECTION_COLORS[name], "fontsize": points(5.8)}
         look |= {"xycoords": word, "xytext": (3, 0), "textcoords": "offset points"}
         word = ax.annotate(name, (1, 0), **look, fontweight="bold", va="bottom")
     sketch.text(_MLP_LEFT, bottom - 0.075, "neuron 0", ha="left")

@@ -26,9 +26,9 @@ from lse_interp.plotting.panels import (
 )
 from lse_interp.plotting.style import (
     PAGE_INCHES,
+    drawing,
     method_color,
     method_order,
-    themed,
 )
 
 __all__ = [
@@ -136,7 +136,7 @@ def mean_scores(scores: pd.DataFrame, *, by: Sequence[str]) -> pd.DataFrame:
     )
 
 
-@themed
+@drawing("language")
 def plot_improvements_panels(frame: pd.DataFrame, *, others: bool = False) -> list[Axes]:
     """Draw the average improvement of target fine-tuning, one row per language.
 
@@ -178,7 +178,7 @@ def plot_improvements_panels(frame: pd.DataFrame, *, others: bool = False) -> li
     return axes
 
 
-@themed
+@drawing()
 def plot_scores_panels(frame: pd.DataFrame) -> list[Axes]:
     """Draw one row per task: a dot per method, and a line through the row at the base model.
 

@@ -6,12 +6,14 @@ the same dash by at least 30 under normal, protanopic and deuteranopic vision.
 """
 
 import contextlib
+import functools
+import inspect
 import re
 import textwrap
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -21,8 +23,8 @@ from matplotlib.figure import Figure, SubFigure
 
 from lse_interp.artifacts.atomic import write_together
 from lse_interp.core.cli import ModelArgs, quiet
-from lse_interp.core.errors import LseError, near_misses
-from lse_interp.core.languages import describe
+from lse_interp.core.errors import LanguageError, LseError, near_misses
+from lse_interp.core.languages import describe, find_language
 from lse_interp.models.info import ModelInfo
 from lse_interp.training.methods import Look, method_looks
 
@@ -31,6 +33,7 @@ __all__ = [
     "LANGUAGE_STYLES",
     "PAGE_INCHES",
     "PROJECTION_COLORS",
+    "drawing",
     "figure_stem",
     "language_color",
     "language_label",
@@ -39,10 +42,13 @@ __all__ = [
     "method_label",
     "method_line",
     "method_order",
+    "points",
     "save_figure",
+    "sized",
     "theme",
-    "themed",
 ]
+
+_T = TypeVar("_T")
 
 COLUMN_INCHES = 3.4
 """Width of one column of a two-column paper."""
@@ -52,7 +58,7 @@ PAGE_INCHES = 7.0
 PROJECTION_COLORS: Mapping[str, str] = {"gate": "#0072b2", "up": "#e69f00", "down": "#cc3377"}
 """One hue per projection of the MLP."""
 
-_DASHES = ("-", (0, (4, 1.5)), (0, (5, 1.2, 1, 1.2)), (0, (1, 1.1)))
+_DASHES = ("-", (0, (4, 1.5)), (0, (5, 1.2, 1, 1.2)), (0, (1, 1.1)), (0, (2, 1)))
 
 LANGUAGE_STYLES: Mapping[str, tuple[str, int]] = {
     "afr": ("#00406b", 2),
@@ -83,40 +89,51 @@ _THEME: dict[Any, Any] = {
     "axes.edgecolor": "0.3",
     "axes.grid": True,
     "axes.labelcolor": "0.15",
-    "axes.labelsize": 8,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlelocation": "left",
-    "axes.titlesize": 8.5,
     "axes.titleweight": "bold",
     "figure.constrained_layout.use": True,
     "figure.dpi": 120,
+    "figure.titleweight": "bold",
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 8,
     "grid.color": "0.9",
-    "grid.linewidth": 0.6,
-    "legend.fontsize": 7,
     "legend.frameon": False,
-    "lines.linewidth": 1.5,
     "pdf.fonttype": 42,
     "text.color": "0.15",
     "xtick.color": "0.3",
-    "xtick.labelsize": 7,
-    "xtick.major.size": 2.5,
     "ytick.color": "0.3",
-    "ytick.labelsize": 7,
+}
+_FONT_SIZE = 8.0
+_POINTS = {
+    "axes.labelsize": 8.0,
+    "axes.titlepad": 6.0,
+    "axes.titlesize": 8.5,
+    "figure.titlesize": 9.0,
+    "font.size": _FONT_SIZE,
+    "grid.linewidth": 0.6,
+    "legend.fontsize": 7.0,
+    "lines.linewidth": 1.5,
+    "xtick.labelsize": 7.0,
+    "xtick.major.size": 2.5,
+    "ytick.labelsize": 7.0,
     "ytick.major.size": 2.5,
 }
+"""Sizes where text has `_FONT_SIZE` points; see `points`."""
+_GROUP_COLORS = ("#1b9e77", "#d95f02", "#7570b3", "#e7298a", "#a6761d", "#66a61e", "#e6ab02")
+_groups: dict[str, int] = {}
 
 
 @contextlib.contextmanager
 def theme() -> Iterator[None]:
     """Give figures the look of this package.
 
-    Settings outside the context stay as they are.
+    All sizes follow `font.size`; matplotlib's default counts as not set. Settings outside the
+    context stay as they are.
     """
-    with mpl.rc_context(dict(sns.axes_style("ticks")) | _THEME):
+    sizes = {name: points(size) for name, size in _POINTS.items()}
+    with mpl.rc_context(dict(sns.axes_style("ticks")) | _THEME | sizes):
         yield
         interactive = mpl.is_interactive()
     # The first figure loads the backend. Jupyter's backend switches interactive mode on; without it
@@ -124,8 +141,55 @@ def theme() -> Iterator[None]:
     mpl.interactive(interactive)
 
 
-themed = theme()
-"""Decorator: runs a drawing function inside `theme`."""
+def points(size: float | int) -> float:
+    """Return a size in points, given what it is where text has 8 points, the usual size."""
+    found = mpl.rcParams["font.size"]
+    return float(size if found == mpl.rcParamsDefault["font.size"] else size * found / _FONT_SIZE)
+
+
+def sized(width: float | int, height: float | int) -> tuple[float, float]:
+    """Return the inches of a figure, which grows with its text."""
+    return points(width), points(height)
+
+
+def drawing(
+    *columns: str, title_pad: float | int = 6
+) -> Callable[[Callable[..., _T]], Callable[..., _T]]:
+    """Decorate a function that draws a frame: it runs inside `theme` and takes `title=`.
+
+    Args:
+        columns: Columns of the frame that hold languages; with any, it takes `languages=` too.
+        title_pad: Points between a title and the Axes.
+    """
+
+    def decorate(function: Callable[..., _T]) -> Callable[..., _T]:
+        @functools.wraps(function)
+        def draw(frame: pd.DataFrame, *, title: str | None = None, **options: Any) -> _T:
+            languages = options.pop("languages", None) if columns else None
+            with theme():
+                drawn = function(_only(frame, columns, languages), **options)
+                if title is not None:
+                    _set_title(drawn, title, pad=title_pad, is_new=options.get("ax") is None)
+            return drawn
+
+        about = {"title": "str | None"} | ({"languages": "Sequence[str] | None"} if columns else {})
+        own = inspect.signature(function)
+        more = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+            for name, kind in about.items()
+        ]
+        draw.__signature__ = own.replace(  # type: ignore[attr-defined]
+            parameters=[*own.parameters.values(), *more]
+        )
+        start, _, rest = (function.__doc__ or "").partition("    Args:\n")
+        args, *others = rest.split("\n\n")
+        lines = [args.rstrip(), "        title: replaces the title, or heads several panels."]
+        if columns:
+            lines.append("        languages: draws these alone, in any spelling; None draws all.")
+        draw.__doc__ = start + "    Args:\n" + "\n\n".join(["\n".join(lines), *others])
+        return draw
+
+    return decorate
 
 
 def language_label(code: str) -> str:
@@ -141,7 +205,8 @@ def language_color(code: str) -> str:
     """Return the colour of a language, as hex; the same in every figure.
 
     A code outside `LANGUAGE_STYLES` gets a hue computed from its letters, so that it does not
-    depend on which other languages are drawn.
+    depend on which other languages are drawn. A label that is no language (`random`, `core`) gets
+    the next free colour of groups, and keeps it in this session.
     """
     return _style(code)[0]
 
@@ -260,13 +325,51 @@ def save_figure(
     return [png, pdf, csv]
 
 
+def _only(
+    frame: pd.DataFrame, columns: Sequence[str], languages: Sequence[str] | None
+) -> pd.DataFrame:
+    """Keep the rows of some languages."""
+    if languages is None:
+        return frame
+    codes = [describe(language).code for language in languages]
+    known = {code for column in columns for code in frame[column]}
+    for code in codes:
+        if code not in known:
+            raise LanguageError(f"There is no {code} to draw. {near_misses(code, known)}")
+    return frame[frame[list(columns)].isin(codes).all(axis=1)]
+
+
+def _set_title(drawn: Any, title: str, *, pad: float | int, is_new: bool) -> None:
+    ax = drawn[0] if isinstance(drawn, list) else drawn
+    panels = [one for one in ax.figure.axes if one.get_subplotspec() is not None]
+    if is_new and len(panels) > 1:
+        _head(ax.figure.figure, title)
+    else:
+        ax.set_title(title, pad=points(pad))
+
+
+def _head(figure: Figure, title: str) -> None:
+    """Write a title above everything else; the figure grows by its height."""
+    height = figure.get_figheight()
+    figure.set_figheight(height + points(18) / 72)
+    top = height / figure.get_figheight()
+    engine: Any = figure.get_layout_engine()
+    engine.set(rect=(0, 0, 1, top))
+    for legend in figure.legends:
+        legend.set_bbox_to_anchor((0, 0, 1, top), figure.transFigure)
+    figure.suptitle(title, x=0.01, y=(1 + top) / 2, ha="left", va="center").set_in_layout(False)
+
+
 def _style(code: str) -> tuple[str, int]:
+    if find_language(code) is None:
+        place = _groups.setdefault(code, len(_groups))
+        return _GROUP_COLORS[place % len(_GROUP_COLORS)], len(_DASHES) - 1
     code = describe(code).code
     if code in LANGUAGE_STYLES:
         return LANGUAGE_STYLES[code]
     letters = zlib.crc32(code.encode())
     color = sns.husl_palette(360, s=0.75, l=0.55)[letters % 360]
-    return mpl.colors.to_hex(color), letters // 360 % len(_DASHES)
+    return mpl.colors.to_hex(color), letters // 360 % (len(_DASHES) - 1)
 
 
 def _method(method: str) -> Look:
@@ -278,7 +381,7 @@ def _method(method: str) -> Look:
 
 def _source_line(figure: Figure, source: str) -> Any:
     """Print the source under the figure; a tight bounding box makes room for it."""
-    size = 5.5
+    size = points(5.5)
     n_characters = max(20, int(figure.get_figwidth() * 72 / (0.62 * size)))
     text = "\n".join(textwrap.wrap(f"Source: {source}", n_characters))
     return figure.text(

@@ -22,10 +22,11 @@ from lse_interp.plotting.style import (
     COLUMN_INCHES,
     PAGE_INCHES,
     PROJECTION_COLORS,
+    drawing,
     figure_stem,
     language_label,
     save_figure,
-    themed,
+    sized,
 )
 
 __all__ = [
@@ -97,7 +98,7 @@ def neuron_delta_frame(deltas: WeightDeltas) -> pd.DataFrame:
     return frame
 
 
-@themed
+@drawing()
 def plot_deltas(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the change of single weights: per layer one box for each projection, side by side.
 
@@ -144,7 +145,7 @@ def plot_deltas(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-@themed
+@drawing()
 def plot_delta_density(frame: pd.DataFrame) -> Axes:
     """Draw how the change of single weights is distributed: one violin per layer.
 
@@ -165,7 +166,7 @@ def plot_delta_density(frame: pd.DataFrame) -> Axes:
     layers = sorted(frame["layer"].unique().tolist())
     width = float(np.clip(1.2 + 0.2 * len(names) * (max(layers) + 1), 4.6, 14))
     _, axes = plt.subplots(
-        1, len(names), figsize=(width, _HEIGHT), sharex=True, sharey=True, squeeze=False
+        1, len(names), figsize=sized(width, _HEIGHT), sharex=True, sharey=True, squeeze=False
     )
     for ax, name in zip(axes.flat, names, strict=True):
         for layer in layers:
@@ -183,7 +184,7 @@ def plot_delta_density(frame: pd.DataFrame) -> Axes:
     return axes[0, 0]
 
 
-@themed
+@drawing()
 def plot_delta_norms(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw how large the change is, relative to the weights: L2 per layer and projection.
 
@@ -215,7 +216,7 @@ def plot_delta_norms(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-@themed
+@drawing()
 def plot_neuron_deltas(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw each neuron by its score and how far its weights moved, coloured by layer.
 
@@ -233,7 +234,7 @@ def plot_neuron_deltas(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         )
     _require_one(frame)
     if ax is None:
-        _, ax = plt.subplots(figsize=(COLUMN_INCHES + 0.4, _HEIGHT))
+        _, ax = plt.subplots(figsize=sized(COLUMN_INCHES + 0.4, _HEIGHT))
     dots = ax.scatter(
         frame[frame.attrs["score"]],
         frame["norm"],
@@ -302,7 +303,7 @@ def _projections(frame: pd.DataFrame) -> list[str]:
 
 def _axes(n_layers: int, *, wide: float = PAGE_INCHES) -> Axes:
     width = float(np.clip(1.6 + 0.55 * n_layers, COLUMN_INCHES, wide))
-    return plt.subplots(figsize=(width, _HEIGHT))[1]
+    return plt.subplots(figsize=sized(width, _HEIGHT))[1]
 
 
 def _decorate(ax: Axes, *, n_layers: int) -> None:

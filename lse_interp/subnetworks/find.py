@@ -15,6 +15,7 @@ from lse_interp.models.loading import check_model, load_from_args
 from lse_interp.subnetworks.finetune_run import FinetuneRun, RunRecord
 from lse_interp.subnetworks.load_tuned import load_tuned
 from lse_interp.training.methods import METHODS
+from lse_interp.training.token_blocks import hashes
 
 __all__ = [
     "ModelChoice",
@@ -120,6 +121,11 @@ class ModelChoice:
     def seed(self) -> int:
         """Seed of the training."""
         return 0 if self.run is None else self.run.seed
+
+    def n_chosen_by(self, sentences: Sequence[str]) -> int:
+        """Count the sentences that are in the text which chose the weights of the run."""
+        chosen_by = set() if self.run is None else {*self.run.chosen_by}
+        return sum(not chosen_by.isdisjoint(hashes([sentence])) for sentence in sentences)
 
     def load(self) -> HookedModel:
         """Load the model; see `load_model` and `load_tuned`."""

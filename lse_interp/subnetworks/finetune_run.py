@@ -218,6 +218,8 @@ class RunRecord:
     model: ModelInfo
     """The base model."""
     settings: Mapping[str, Any]
+    chosen_by: tuple[str, ...]
+    """Hashes of the text that chose the weights; see `token_blocks.hashes`."""
 
     @property
     def seed(self) -> int:
@@ -236,6 +238,7 @@ class RunRecord:
         return cls(
             folder=path.parent,
             model=ModelInfo.from_dict(meta["model"]),
+            chosen_by=tuple(meta["provenance"].get("chosen_by", ())),
             **{name: meta[name] for name in ("language", "method", "settings")},
         )
 

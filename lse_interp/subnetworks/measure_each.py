@@ -7,7 +7,9 @@ from typing import Any, TypeVar
 
 from lse_interp.artifacts.locks import locked
 from lse_interp.artifacts.model_table import (
+    CHOSEN_BY,
     ModelTable,
+    caution,
     find_by_weights,
     of_same_base,
     replaced,
@@ -35,6 +37,7 @@ def measure_each(
     config: Any,
     accept: Callable[[_TableT], None] = lambda earlier: None,
     by_weights: bool = True,
+    sentences: Sequence[str] = (),
 ) -> _TableT:
     """Measure the models that an earlier result lacks, and write one result of all models.
 
@@ -51,6 +54,8 @@ def measure_each(
         accept: Refuses an earlier result of this base model that no model may be added to.
         by_weights: Whether models that the earlier result has are taken from it. Otherwise
             `measure` is called for every model.
+        sentences: What is measured in the language trained. Models whose weights they chose are
+            warned of, and marked in the provenance.
 
     Returns:
         The result of the models in `choices`, in their order.
@@ -60,6 +65,9 @@ def measure_each(
         MismatchError: A run of another base model, or an earlier result of another model.
     """
     parts: list[_TableT] = []
+    chosen_by = {choice.label: choice.n_chosen_by(sentences) for choice in choices}
+    if text := caution(chosen_by):
+        logger.warning("%s", text)
     with locked(path, what=what):
         earlier = None if config.overwrite or not path.exists() else load(path)
         for choice in progress(choices, what, unit="model"):
@@ -77,13 +85,19 @@ def measure_each(
                 logger.info("%s is measured already; --overwrite measures it again", choice.label)
             if "methods" in part.LABELS:
                 part = replaced(part, methods=(choice.method,), seeds=(choice.seed,))
-            parts.append(part)
+            parts.append(_marked(part, choice.label, chosen_by[choice.label]))
             # Two large models need not fit in memory together.
             del model
         table = _made_by(config, parts[0].concat(parts))
         _made_by(config, union(earlier, table)).save(path)
     logger.info("wrote %s", path)
     return table
+
+
+def _marked(part: _TableT, label: str, n_sentences: int) -> _TableT:
+    about = (part.provenance.get("measured") or {}).get(label) or {}
+    measured = {label: {**about, CHOSEN_BY: n_sentences}}
+    return replaced(part, provenance={**part.provenance, "measured": measured})
 
 
 def _made_by(config: Any, table: _TableT) -> _TableT:

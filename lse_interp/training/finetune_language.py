@@ -324,6 +324,7 @@ class _Run:
                 results={**trained.results, "n_trainable": n_trainable},
                 provenance=provenance(
                     corpus=self.source,
+                    chosen_by=self.text.chosen_by,
                     device=self.model.device,
                     n_processes=self._processes.world,
                     sharded=is_sharded(self.model.hf.parameters()),

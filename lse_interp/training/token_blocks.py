@@ -30,6 +30,7 @@ __all__ = [
     "Packing",
     "Text",
     "TokenBlocks",
+    "hashes",
     "pack_text",
     "require_disjoint",
     "token_blocks",
@@ -89,6 +90,8 @@ class Text:
     training: TokenBlocks
     validation: Mapping[str, TokenBlocks]
     """Language -> blocks; the trained language first."""
+    chosen_by: tuple[str, ...]
+    """Hashes of the validation text of the trained language, which chooses the weights."""
 
 
 def pack_text(
@@ -140,7 +143,14 @@ def pack_text(
             code: token_blocks(held_out[code], model.tokenizer, packing)
             for code in dict.fromkeys((language, *held_out))
         },
+        chosen_by=tuple(sorted(hashes(held_out[language]))),
     )
+
+
+def hashes(documents: Iterable[str]) -> set[str]:
+    """Hash documents, their lines and their sentences, as `require_disjoint` compares them."""
+    pieces = (piece for document in documents for piece in _pieces(document))
+    return {hashlib.sha256(piece.encode()).hexdigest()[:12] for piece in pieces}
 
 
 def token_blocks(

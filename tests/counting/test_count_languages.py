@@ -196,7 +196,7 @@ def test_run_removes_what_a_killed_run_left_of_finished_counts(configure):
     [
         ({"n_tokens": 100}, "n_tokens was 200, now 100"),
         ({"site": "mlp.hook_post"}, "site was mlp.hook_act, now mlp.hook_post"),
-        ({"model_dtype": "float64"}, r"now torch.float64 \(--dtype float32 keeps it\)"),
+        ({"model_dtype": "float64"}, r"now torch.float64 \(pass --dtype float32 to keep it\)"),
     ],
 )
 def test_run_refuses_finished_counts_with_other_settings(configure, changes, message):

@@ -1,5 +1,6 @@
 """The theme, the hues, and what saving a figure writes."""
 
+import inspect
 import itertools
 import logging
 
@@ -10,9 +11,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lse_interp.core.errors import LseError
+from lse_interp import plotting
+from lse_interp.core.errors import LanguageError, LseError
 from lse_interp.core.languages import LANGUAGES, PAPER_LANGUAGES
 from lse_interp.plotting import style
+from lse_interp.plotting.neuron_layers import plot_layers, plot_small_multiples
 from lse_interp.training.methods import method_looks
 
 # Machado et al. 2009, severity 1, on linear RGB.
@@ -101,6 +104,53 @@ def test_language_color_is_that_of_the_language_in_any_spelling():
         assert style.language_color(spelling) == style.language_color("cym")
 
 
+def test_groups_that_are_no_languages_have_looks_of_their_own():
+    groups = ("random", "core", "shared", "every layer")
+    looks = [style.language_line(group) for group in groups]
+    assert len({look["color"] for look in looks}) == len(groups)
+    dashes = [style.language_line(code)["linestyle"] for code in [*PAPER_LANGUAGES, "swa", "yor"]]
+    assert all(look["linestyle"] not in dashes for look in looks)
+    assert style.language_line("random") == looks[0]
+
+
+@pytest.mark.parametrize(("given", "size"), [(None, 8), (18, 18)])
+def test_every_size_follows_the_font_size(given, size):
+    with mpl.rc_context({} if given is None else {"font.size": given}):
+        with style.theme():
+            assert mpl.rcParams["font.size"] == size
+            assert mpl.rcParams["axes.titlesize"] == pytest.approx(8.5 * size / 8)
+            with style.theme():
+                assert mpl.rcParams["xtick.labelsize"] == pytest.approx(7 * size / 8)
+        assert style.sized(2, 1) == pytest.approx((2 * size / 8, size / 8))
+
+
+def layers(languages=("mlt", "eng", "core")):
+    rows = [(code, layer, 2 + layer, 0.5) for code in languages for layer in range(3)]
+    return pd.DataFrame(rows, columns=["language", "layer", "n_neurons", "share"])
+
+
+def test_a_drawing_takes_a_title_and_languages():
+    ax = plot_layers(layers(), title="Mine", languages=["Maltese", "core"])
+    assert ax.get_title(loc="left") == "Mine"
+    assert [line.get_label() for line in ax.lines] == ["Maltese", "core"]
+    panels = plot_small_multiples(layers(), title="Mine", languages=["en", "mt"])
+    assert [panel.get_title(loc="left") for panel in panels] == ["Maltese", "English"]
+    assert panels[0].figure.get_suptitle() == "Mine"
+    with pytest.raises(LanguageError, match="There is no mtl to draw. Did you mean mlt"):
+        plot_layers(layers(), languages=["mtl"])
+
+
+def test_every_public_plot_says_that_it_takes_a_title():
+    names = [name for name in plotting.__all__ if name.startswith("plot_")]
+    for name in names:
+        function = getattr(plotting, name)
+        assert "title" in inspect.signature(function).parameters
+        assert "        title: " in function.__doc__
+        assert ("languages" in inspect.signature(function).parameters) == (
+            "        languages: " in function.__doc__
+        )
+
+
 def test_projection_colors_name_the_three_projections():
     assert set(style.PROJECTION_COLORS) == {"gate", "up", "down"}
     assert len(set(style.PROJECTION_COLORS.values())) == 3
@@ -126,14 +176,12 @@ def test_method_label_of_another_method_lists_what_there_is():
         style.method_label("random")
 
 
-def test_themed_leaves_the_settings_of_others_alone():
+def test_theme_leaves_the_settings_of_others_alone():
     before = mpl.rcParams.copy()
 
-    @style.themed
-    def inside():
-        return mpl.rcParams["font.size"], mpl.rcParams["font.sans-serif"]
-
-    assert inside() == (8, ["DejaVu Sans"])
+    with style.theme():
+        found = mpl.rcParams["font.size"], mpl.rcParams["font.sans-serif"]
+    assert found == (8, ["DejaVu Sans"])
     assert mpl.rcParams == before
 
 
