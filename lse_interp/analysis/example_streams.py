@@ -166,7 +166,7 @@ def _by_value(
 
 
 def _wide(
-    tensor: Shaped[Tensor, "neuron example"], k: int, fill: int | float
+    tensor: Shaped[Tensor, "neuron _example"], k: int, fill: int | float
 ) -> Shaped[Tensor, "neuron example"]:
     narrow = tensor[:, :k]
     missing = narrow.new_full((len(narrow), k - narrow.shape[1]), fill)

@@ -38,6 +38,7 @@ AXES: dict[str, str] = {
     "pos_out": "positions written",
     "which": "kinds of example of a neuron: strongest, middling, weak, random",
     "example": "examples of one kind",
+    "window": "tokens around an example",
     "value": "entries of a tensor, flat",
 }
 """Axis -> what it runs over."""
