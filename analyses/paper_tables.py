@@ -198,7 +198,7 @@ def _cell(cell: pd.Series, *, with_count: bool) -> str:
         return _MISSING
     text = f"{cell['score']:.2f}"
     text = {1: f"**{text}**", 2: f"*{text}*"}.get(cell["rank"], text)
-    if not pd.isna(cell["stderr"]):
+    if cell["stderr"] > 0:
         text += f" ± {cell['stderr']:.2f}"
     recomputed = pd.Series([cell["recomputed"]], dtype=float)
     if recomputed.notna().all() and not agrees(pd.Series([cell["score"]]), recomputed).all():

@@ -356,7 +356,9 @@ def _head(figure: Figure, title: str) -> None:
     engine: Any = figure.get_layout_engine()
     engine.set(rect=(0, 0, 1, top))
     for legend in figure.legends:
-        legend.set_bbox_to_anchor((0, 0, 1, top), figure.transFigure)
+        # Constrained layout leaves room for a legend above the panels, and knows no other place.
+        if legend._outside_loc == "upper":  # type: ignore[attr-defined]
+            legend.borderaxespad += points(18) / legend._fontsize  # type: ignore[attr-defined]
     figure.suptitle(title, x=0.01, y=(1 + top) / 2, ha="left", va="center").set_in_layout(False)
 
 

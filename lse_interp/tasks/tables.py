@@ -141,7 +141,7 @@ def _cell(row: pd.Series, column: str) -> str:
             n = int(row["n_documents"])
             low, high = wilson_interval(round(row["score"] * n / 100), n)
             text += f" [{100 * low:.2f}, {100 * high:.2f}]"
-        else:
+        elif row["stderr"] > 0:  # Scores that are all alike say nothing about their error.
             text += f" ± {row['stderr']:.2f}"
     if column == "model" and pd.notna(row.get("p_value")) and row["p_value"] < 0.05:
         text += "*"

@@ -77,3 +77,12 @@ def test_bridge_reads_text_through_its_own_tokenizer(load):
     model = load("llama")
     assert model.bridge.to_tokens("w1 w2", prepend_bos=False).tolist() == [[5, 6]]
     assert model.tokenizer("w1 w2")["input_ids"] == [5, 6]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_backend_changes_the_tokenizer(load, backend):
+    model = load("llama")
+    model.tokenizer.padding_side = "right"
+    before = model.tokenizer.padding_side, model.tokenizer.special_tokens_map
+    HookedModel(model.hf, model.tokenizer, backend=backend)(["w1 w2", "w3"])
+    assert (model.tokenizer.padding_side, model.tokenizer.special_tokens_map) == before

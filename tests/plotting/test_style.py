@@ -140,6 +140,17 @@ def test_a_drawing_takes_a_title_and_languages():
         plot_layers(layers(), languages=["mtl"])
 
 
+def test_a_heading_is_above_the_legend_and_the_legend_above_the_panels():
+    with style.theme():
+        figure, axes = plt.subplots(1, 2)
+        figure.legend(handles=[plt.Line2D([], [], label="a")], loc="outside upper center")
+    style.drawing()(lambda frame: list(axes))(pd.DataFrame(), title="Mine")
+    figure.draw_without_rendering()
+    boxes = [figure._suptitle, *figure.legends, axes[0]]
+    heading, legend, panel = (box.get_window_extent() for box in boxes)
+    assert heading.y0 >= legend.y1 > legend.y0 >= panel.y1
+
+
 def test_every_public_plot_says_that_it_takes_a_title():
     names = [name for name in plotting.__all__ if name.startswith("plot_")]
     for name in names:

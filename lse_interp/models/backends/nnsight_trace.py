@@ -1,6 +1,7 @@
 """Sites through an nnsight trace."""
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -42,7 +43,8 @@ class NNsightBackend:
         if tokenizer is None:
             self.nnsight = nnsight.NNsight(shared)
         else:
-            self.nnsight = nnsight.TransformersModel(shared, tokenizer=tokenizer)
+            # nnsight sets the padding side and token of its tokenizer.
+            self.nnsight = nnsight.TransformersModel(shared, tokenizer=copy.deepcopy(tokenizer))
 
     def run(
         self,
