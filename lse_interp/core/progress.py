@@ -147,7 +147,7 @@ def progress(
 def _duration(seconds: float) -> str:
     """Write a time as people say it.
 
-    >>> _duration(42.4), _duration(240), _duration(9000)
+    >>> _duration(42.4), _duration(240.0), _duration(9000.0)
     ('42 s', '4 min', '2.5 h')
     """
     if seconds < 90:

@@ -34,7 +34,8 @@ def folder(tmp_path, tiny):
     for language in ("mlt", "isl"):
         run = make_run(tiny, language=language)
         run.settings["n_training_tokens"] = 4987
-        for name in ("target", "target-5000"):
+        for name, asked in (("target", None), ("target-5000", 5000)):
+            run.settings["tokens"] = asked
             run.save(paths.finetune(language, name))
         labels = ("base", "target", "random-layer")
         table = evaluated(language, labels, ("base", "target", "random:layer"))

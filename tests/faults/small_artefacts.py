@@ -254,4 +254,6 @@ def same(a, b) -> bool:
 
 
 def _octets(tensor):
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    # A single entry may have any stride, and be called contiguous.
+    whole = tensor.clone(memory_format=torch.contiguous_format).reshape(-1)
+    return whole.view(torch.uint8).numpy().tobytes()

@@ -197,7 +197,9 @@ def open_for_training(family, engine, *, checkpointing, input_gradients=False):
     opened = ENGINES[engine](NeuronRows(model, NEURONS["above"]))
     model.hf.train()
     if checkpointing:
-        recomputed(model.hf).__enter__()
+        # Held, as it would end with its last reference.
+        model.checkpointing = recomputed(model.hf)
+        model.checkpointing.__enter__()
     if input_gradients:
         model.hf.enable_input_require_grads()
     passes = [{"forward": 0, "backward": 0, "needs": None} for _ in range(model.n_layers)]
