@@ -175,7 +175,7 @@ def test_counts_and_neurons_are_the_same(runs, variant):
 def test_alignment_and_its_table_are_the_same(runs, variant):
     plain, paths = runs["plain"][0], variant[0]
     found, expected = (AlignmentCurves.load(p.alignment("mlt")) for p in (paths, plain))
-    for name in ("cosine", "low", "high", "shuffled", "retrieval"):
+    for name in ("estimate", "low", "high", "n_sinks"):
         assert same(getattr(found, name), getattr(expected, name))
     tables = [(p.root / "figures" / "table_alignment_mlt.csv").read_bytes() for p in (paths, plain)]
     assert tables[0] == tables[1]

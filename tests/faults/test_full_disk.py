@@ -105,7 +105,7 @@ def test_counting_goes_on_when_there_is_room(words, disk, tmp_path, capsys, kilo
     assert left == ["mlt.json", "mlt.safetensors"]
 
 
-@pytest.mark.parametrize("kilobytes", [4, 40, 64, 72])
+@pytest.mark.parametrize("kilobytes", [4, 24, 40, 64])
 def test_training_goes_on_when_there_is_room(disk, tmp_path, capsys, kilobytes):
     place = Place(tmp_path)
     command = place.arguments(root=disk.folder)
