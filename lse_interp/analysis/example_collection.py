@@ -29,7 +29,7 @@ from lse_interp.data.corpora import Corpus
 from lse_interp.data.parallel import ParallelText
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.sites import parse_site, site_name
-from lse_interp.models.tokenization import pad
+from lse_interp.models.tokenization import context_length, pad
 
 __all__ = ["Texts", "collect_examples", "read_tokens"]
 
@@ -113,8 +113,7 @@ def collect_examples(
 
 def _block(model: HookedModel) -> int:
     """Return the text tokens that are read at once."""
-    longest = getattr(model.hf.config, "max_position_embeddings", None)
-    most = min(model.defaults.block_size, longest or model.defaults.block_size)
+    most = min(model.defaults.block_size, context_length(model) or model.defaults.block_size)
     if len(model.prefix) >= most:
         raise LseError(f"The prefix of {model.name} fills its block of {most} tokens.")
     return most - len(model.prefix)

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lse_interp.core.errors import ActivationError, LseError, MismatchError, near_misses
+from lse_interp.counting.count_settings import NEURON_SITES
 from lse_interp.counting.counts import ActivationCounts
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.sites import site_name
@@ -17,8 +18,6 @@ __all__ = ["NEURON_SITE", "ablate", "amplify"]
 
 NEURON_SITE = "mlp.hook_post"
 """Where neurons are edited: the input of the down projection."""
-
-_SITES = (NEURON_SITE, "mlp.hook_act", "mlp.hook_pre", "mlp.hook_pre_linear")
 
 # The values of a layer's marked neurons -> what they become.
 _Edit = Callable[[Tensor, int], Tensor | float]
@@ -113,10 +112,10 @@ def _edited(
     site: str,
 ) -> contextlib.AbstractContextManager[HookedModel]:
     """Return the edits of all layers that hold some of the neurons."""
-    if site not in _SITES:
+    if site not in NEURON_SITES:
         raise ActivationError(
-            f"Neurons are edited at {', '.join(_SITES)}; got site {site!r}. "
-            f"{near_misses(site, _SITES)}"
+            f"Neurons are edited at {', '.join(NEURON_SITES)}; got site {site!r}. "
+            f"{near_misses(site, NEURON_SITES)}"
         )
     mask = _mask(model, neurons, languages)
     layers = mask.any(dim=-1).nonzero().flatten().tolist()

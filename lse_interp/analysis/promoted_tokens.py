@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from lse_interp.core.errors import ActivationError, LseError, UnsupportedModelError
 from lse_interp.models.hooked import HookedModel
 from lse_interp.models.mlp_weights import read_rows
+from lse_interp.models.tokenization import require_tokenizer
 
 __all__ = ["promoted_tokens", "script_of"]
 
@@ -64,8 +65,7 @@ def promoted_tokens(
         LseError: `k` out of range, or no tokenizer.
         UnsupportedModelError: Between the residual stream and the unembedding is more than a norm.
     """
-    if model.tokenizer is None:
-        raise LseError(f"{model.name} has no tokenizer. Give HookedModel one with the model.")
+    tokenizer = require_tokenizer(model)
     if not len(neurons):
         raise ActivationError("`neurons` must name one neuron or more; got none.")
     unembedding = _unembedding(model)
@@ -97,7 +97,7 @@ def promoted_tokens(
             )
         )
     frame = pd.concat(found, ignore_index=True)
-    texts = {token: model.tokenizer.decode([token]) for token in frame["token"].unique().tolist()}
+    texts = {token: tokenizer.decode([token]) for token in frame["token"].unique().tolist()}
     frame.insert(6, "text", frame["token"].map(texts))
     frame.insert(7, "script", frame["text"].map(script_of))
     return frame

@@ -1,6 +1,6 @@
-"""Checksums of a folder of files that another library writes: an adapter, a whole model.
+"""Checksums of files that another library writes, one or a folder: an adapter, a whole model.
 
-The list is a file `SHA256SUMS` in the folder, in the form that `sha256sum -c SHA256SUMS` reads.
+The list of a folder is a file `SHA256SUMS` in it, in the form that `sha256sum -c SHA256SUMS` reads.
 """
 
 import hashlib
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lse_interp.core.errors import ArtifactError
 
-__all__ = ["SUMS", "check_sums", "write_sums"]
+__all__ = ["SUMS", "check_sums", "file_sha256", "write_sums"]
 
 SUMS = "SHA256SUMS"
 
@@ -16,7 +16,7 @@ SUMS = "SHA256SUMS"
 def write_sums(folder: str | Path) -> None:
     """List the checksums of all files in a folder, in a file next to them."""
     folder = Path(folder)
-    found = "".join(f"{_sum(folder / name)}  {name}\n" for name in _files(folder))
+    found = "".join(f"{file_sha256(folder / name)}  {name}\n" for name in _files(folder))
     (folder / SUMS).write_text(_sealed(found), encoding="utf-8")
 
 
@@ -44,7 +44,7 @@ def check_sums(folder: str | Path, *, remedy: str) -> None:
     for name, expected in listed.items():
         if not (folder / name).is_file():
             raise ArtifactError(f"{folder / name} is missing. {remedy}")
-        if (found := _sum(folder / name)) != expected:
+        if (found := file_sha256(folder / name)) != expected:
             raise ArtifactError(
                 f"{folder / name} was altered after it was written: expected sha256 {expected}, "
                 f"found {found}. {remedy}"
@@ -61,6 +61,7 @@ def _files(folder: Path) -> list[str]:
     return sorted(name for name in found if name != SUMS)
 
 
-def _sum(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

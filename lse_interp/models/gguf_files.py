@@ -96,10 +96,8 @@ def as_plain_model(hf: Any) -> Any:
     transformers refuses to save a model that carries them, although its weights are plain tensors.
     """
     quantizer = getattr(hf, "hf_quantizer", None)
-    if str(getattr(getattr(quantizer, "quantization_config", None), "quant_method", "")) not in (
-        "gguf",
-        "QuantizationMethod.GGUF",
-    ):
+    about = getattr(quantizer, "quantization_config", None)
+    if getattr(about, "quant_method", None) != "gguf":
         return hf
     for name in ("hf_quantizer", "quantization_method"):
         if name in vars(hf):

@@ -277,14 +277,14 @@ class HookedModel:
         assert logits is not None
         return logits
 
-    def to_tokens(self, text: str | Sequence[str]) -> dict[str, Int64[Tensor, "batch pos"]]:
-        """Tokenise text as this model reads it.
-
-        The prefix of the model comes before each sentence. Shorter sentences are padded on the
-        tokenizer's side.
+    def to_tokens(
+        self, text: str | Sequence[str], *, padding_side: str | None = None
+    ) -> dict[str, Int64[Tensor, "batch pos"]]:
+        """Tokenise text as this model reads it, the prefix before each sentence.
 
         Args:
             text: One sentence, or several.
+            padding_side: Where shorter sentences are padded; None takes the tokenizer's side.
 
         Returns:
             `input_ids` and `attention_mask`, a batch for the other methods.
@@ -294,7 +294,8 @@ class HookedModel:
             LseError: The model has no tokenizer.
         """
         ids = token_ids(self, [text] if isinstance(text, str) else text)
-        return pad(ids, prefix=self.prefix, left=self.tokenizer.padding_side == "left")[0]
+        left = (padding_side or self.tokenizer.padding_side) == "left"
+        return pad(ids, prefix=self.prefix, left=left)[0]
 
     def write_defaults(self, folder: str | Path) -> None:
         """Write the defaults next to saved weights, with the prefix, which a tokenizer may lose."""
@@ -314,8 +315,7 @@ class HookedModel:
             LseError: See `to_tokens`.
         """
         # Text is continued at its right end.
-        ids = token_ids(self, [text] if isinstance(text, str) else text)
-        batch = pad(ids, prefix=self.prefix, left=True)[0]
+        batch = self.to_tokens(text, padding_side="left")
         batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
         with torch.no_grad():
             found = self.hf.generate(**batch, **options)

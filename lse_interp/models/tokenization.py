@@ -15,9 +15,11 @@ __all__ = [
     "TextModel",
     "check_block_size",
     "check_prefix",
+    "context_length",
     "find_prefix",
     "pad",
     "parse_bos",
+    "require_tokenizer",
     "token_ids",
 ]
 
@@ -137,11 +139,11 @@ def token_ids(model: TextModel, sentences: Sequence[str]) -> list[list[int]]:
         LseError: The model has no tokenizer.
         CorpusError: No sentence, one without a token, or one longer than the model can read.
     """
-    tokenizer = _tokenizer(model)
+    tokenizer = require_tokenizer(model)
     if not sentences:
         raise CorpusError("There is no sentence; give at least one.")
     ids = tokenizer(list(sentences), add_special_tokens=False)["input_ids"]
-    context = getattr(model.hf.config, "max_position_embeddings", None)
+    context = context_length(model)
     for number, sentence in enumerate(ids, start=1):
         if not sentence:
             raise CorpusError(f"Sentence {number} has no token. Remove it, or fill it.")
@@ -178,7 +180,7 @@ def check_block_size(model: TextModel, block_size: int) -> None:
     Raises:
         LseError: A longer block.
     """
-    most = getattr(model.hf.config, "max_position_embeddings", None)
+    most = context_length(model)
     if most is not None and block_size > most:
         raise LseError(
             f"`block_size` must be at most the {most} positions that {model.name} was made for; "
@@ -186,7 +188,17 @@ def check_block_size(model: TextModel, block_size: int) -> None:
         )
 
 
-def _tokenizer(model: TextModel) -> Any:
+def context_length(model: TextModel) -> int | None:
+    """Return the positions that a model was made for; None where its configuration names none."""
+    return getattr(model.hf.config, "max_position_embeddings", None)
+
+
+def require_tokenizer(model: TextModel) -> Any:
+    """Return the tokenizer of a model.
+
+    Raises:
+        LseError: It has none.
+    """
     if model.tokenizer is None:
         raise LseError(f"{model.name} has no tokenizer. Give HookedModel one with the model.")
     return model.tokenizer

@@ -2,12 +2,12 @@
 
 import dataclasses
 import functools
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lse_interp.artifacts.folder_checksums import file_sha256
 from lse_interp.artifacts.format import read_checksum
 from lse_interp.artifacts.paths import RunPaths
 from lse_interp.artifacts.provenance import jsonable
@@ -112,19 +112,22 @@ def identify_on_disk(
     # The order of the languages changes nothing but the order of the output.
     asked = {"selector": selector, "languages": " ".join(sorted(counts)), **values}
 
+    # Foreign counts are hashed whole, so once.
+    checksums = functools.cache(counts.checksums)
+
     def matches(neurons: NeuronSets) -> bool:
         found = {"selector": neurons.method, "languages": " ".join(sorted(neurons))}
         known = {name: found.get(name, neurons.thresholds.get(name)) for name in asked}
         if changed := differences(known, asked):
             raise refusal(out, changed)
-        same = neurons.provenance.get("counts") == counts.checksums()
+        same = neurons.provenance.get("counts") == checksums()
         note = "reusing it" if same else "it is of other counts, so the neurons are found again"
         logger.info("%s is finished; %s (--overwrite finds them again)", out, note)
         return same
 
     def make() -> NeuronSets:
         neurons = identify(counts, selector=selector, **parameters)
-        about = {"config": jsonable(config), "counts": counts.checksums()}
+        about = {"config": jsonable(config), "counts": checksums()}
         neurons = dataclasses.replace(neurons, provenance=dict(neurons.provenance) | about)
         neurons.save(out)
         _warn_of_unequal_text(neurons.provenance["n_tokens"])
@@ -168,8 +171,7 @@ def load_neurons(args: NeuronArgs, paths: RunPaths) -> NeuronSets:
 def _checksum(path: Path) -> str:
     if path.suffix == ".safetensors":
         return read_checksum(path, kind=ActivationCounts.KIND)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)
 
 
 def _warn_of_unequal_text(n_tokens: Mapping[str, int]) -> None:

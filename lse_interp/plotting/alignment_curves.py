@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lse_interp.analysis.alignment import AlignmentCurves
 from lse_interp.analysis.cosine import STATISTICS
-from lse_interp.core.errors import LseError
+from lse_interp.core.errors import LseError, require_one_of
 from lse_interp.core.languages import family_order
 from lse_interp.plotting.panels import LEGEND, dot, grid, label_mean, language_lines, spread
 from lse_interp.plotting.style import (
@@ -124,8 +124,7 @@ def plot_layer_average(
 
     Source: paper, Figure 7c (`cosine` of `raw` vectors).
     """
-    if statistic not in STATISTICS:
-        raise LseError(f"`statistic` must be one of {', '.join(STATISTICS)}; got {statistic!r}.")
+    require_one_of("statistic", statistic, STATISTICS)
     kind = _single(frame, "vectors")
     by = "language" if frame["language"].nunique() > 1 else "against"
     models = list(dict.fromkeys(frame["model"]))

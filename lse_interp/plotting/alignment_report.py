@@ -18,7 +18,7 @@ from lse_interp.plotting.alignment_curves import (
     plot_alignment,
     plot_layer_average_panels,
 )
-from lse_interp.plotting.picture import COMMAND, Page, Picture
+from lse_interp.plotting.picture import COMMAND, Page, Picture, markdown_table
 from lse_interp.plotting.style import language_label
 
 __all__ = [
@@ -84,7 +84,7 @@ def table_markdown(table: pd.DataFrame, *, language: str) -> str:
         for name in STATISTICS:
             cells = [_tidy(table.loc["mean", (model, vectors, name)]) for model in models]
             means.append([f"{vectors} {name}", *cells])
-    return f"{_markdown(rows)}\n{_markdown(means)}"
+    return "\n".join(markdown_table(head, lines) for head, *lines in (rows, means))
 
 
 def measured_at(curves: AlignmentCurves) -> str:
@@ -167,11 +167,6 @@ def alignment_pictures(
         ),
         model=curves.infos[0],
     )
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    lines = [rows[0], ["---", *["---:"] * (len(rows[0]) - 1)], *rows[1:]]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _tidy(percent: float) -> str:

